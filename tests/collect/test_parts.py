@@ -26,7 +26,7 @@ from auditrelay.collect.parts import (
 from auditrelay.collect.walk import walk
 from auditrelay.errors import WalkBroken
 from auditrelay.sources import Page
-from auditrelay.window import Interval, micros
+from auditrelay.window import MAX_WINDOW, Interval, micros
 
 START = datetime(2026, 3, 1, tzinfo=UTC)
 MONTH = Interval(START, START + timedelta(days=30))
@@ -288,7 +288,7 @@ async def test_no_instant_is_skipped_or_read_twice_and_it_ends(
 @given(
     parts=st.lists(st.tuples(st.floats(1, 1e6), st.integers(0, 100_000)), min_size=1, max_size=30)
 )
-def test_a_part_is_never_more_than_four_times_as_long_as_what_was_read(
+def test_a_part_is_never_more_than_four_times_as_long_as_what_was_read_nor_than_a_window(
     parts: list[tuple[float, int]],
 ) -> None:
     length = PartLength(TARGET, BUDGET)
@@ -297,6 +297,7 @@ def test_a_part_is_never_more_than_four_times_as_long_as_what_was_read(
         part = Interval(START, START + timedelta(seconds=seconds))
         length.read(part, events)
         assert length.length <= max(before, part.length * GROWTH)
+        assert length.length <= MAX_WINDOW
         if events > TARGET:
             assert length.length <= max(part.length, timedelta(seconds=1))
 

@@ -6,7 +6,7 @@ import sys
 from pathlib import Path
 
 import pytest
-from tests.descriptions.described import PARTS, text, write
+from tests.descriptions.acme import PARTS, text, write
 
 from auditrelay import sources
 from auditrelay.cli import init
@@ -88,6 +88,10 @@ def test_a_variable_can_set_every_key(tmp_path: Path) -> None:
         (
             REST.replace('description = "acme.toml"\n', ""),
             "sources.crm.description: is missing: write the path of the file that describes",
+        ),
+        (
+            REST.replace("acme.toml", ""),
+            "sources.crm.description: is empty: write the path of the file that describes the API",
         ),
         (
             REST.replace('"acme.toml"', "5"),

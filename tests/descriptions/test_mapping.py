@@ -344,6 +344,33 @@ def test_texts_are_found_at_their_paths() -> None:
     assert found.unmapped == NOTHING
 
 
+@pytest.mark.parametrize(
+    ("meaning", "privilege"),
+    [
+        ("user/member_add", "Admins"),
+        ("member/member_remove", "Admins"),
+        ("group/member_add", "editor"),  # then the target is the group
+        ("group/create", "editor"),
+        ("user/role_change", "editor"),
+    ],
+)
+def test_the_privilege_of_a_person_who_joins_a_group_is_the_group(
+    meaning: str, privilege: str
+) -> None:
+    text = f"""[event]
+        action = "type"
+        privilege = "role"
+        group = ["team.name", "team.id"]
+        [actions]
+        act = "{meaning}"
+    """
+    record = {"type": "act", "role": "editor", "team": {"name": "Admins", "id": "t1"}}
+    found = event_of(text, record)
+    assert (found.privilege, found.unmapped) == (privilege, NOTHING)
+    without = event_of(text, {"type": "act", "role": "editor"})
+    assert without.privilege == "editor"
+
+
 def test_without_a_message_it_is_a_sentence() -> None:
     text = ACTORS + '[[event.target]]\nid = "thing"\n[actions]\n'
     text = text.replace("[event]", '[event]\naction = "type"', 1)

@@ -1,6 +1,7 @@
 """The tables of kinds and verbs, and what follows from them."""
 
 from collections.abc import Callable
+from itertools import product
 
 import pytest
 from hypothesis import given
@@ -88,11 +89,12 @@ def test_the_object_category_user_is_for_accounts_only_and_file_is_unused() -> N
 
 
 def test_what_failed_has_no_risk_that_says_that_something_was_changed() -> None:
-    risks = {risk for meaning in MEANINGS.values() for risk in meaning.risks}
-    kept = {risk for meaning in MEANINGS.values() for risk in meaning.risks_if("failure")}
+    meanings = [MEANINGS[pair] for pair in product(KINDS, VERBS)]
+    risks = {risk for meaning in meanings for risk in meaning.risks}
+    kept = {risk for meaning in meanings for risk in meaning.risks_if("failure")}
     assert {risk for risk in risks if not risk.endswith("_change")} == kept
     assert kept == {"audit_tamper", "data_export", "impersonation"}
-    for meaning in MEANINGS.values():
+    for meaning in meanings:
         assert meaning.risks == meaning.risks_if("unknown") == meaning.risks_if(None)
 
 
@@ -131,6 +133,13 @@ def test_every_vendors_sign_in_that_failed_has_them(
 def test_a_kind_or_verb_of_a_later_version_counts_as_other() -> None:
     assert MEANINGS["hologram", "teleport"] == MEANINGS["other", "other"]
     assert MEANINGS["agent", "teleport"] == MEANINGS["agent", "other"]
+
+
+def test_nothing_is_kept_for_kinds_and_verbs_that_are_none() -> None:
+    assert MEANINGS["agent", "create"] is MEANINGS["agent", "create"]
+    for number in range(9):
+        assert MEANINGS["agent", f"teleport {number}"] is MEANINGS["agent", "other"]
+    assert MEANINGS.keys() <= set(product(KINDS, VERBS))
 
 
 @given(st.text(max_size=80) | st.sampled_from([f"{k}_{v}" for k in KINDS for v in VERBS]))

@@ -286,15 +286,21 @@ def _meaning(kind_name: str, verb_name: str) -> Meaning:
 
 
 class _Meanings(dict[tuple[str, str], Meaning]):
-    """The meaning of every pair; an unknown kind or verb counts as ``other``."""
+    """
+    The meaning of every pair, worked out when it is first asked for; few of them ever are.
+
+    An unknown kind or verb counts as ``other``.
+    """
 
     def __missing__(self, pair: tuple[str, str]) -> Meaning:
         kind, verb = pair
-        known = (kind if kind in KINDS else "other", verb if verb in VERBS else "other")
-        return self[known]
+        if kind not in KINDS or verb not in VERBS:
+            return self[kind if kind in KINDS else "other", verb if verb in VERBS else "other"]
+        found = self[pair] = _meaning(kind, verb)
+        return found
 
 
-MEANINGS = _Meanings({(kind, verb): _meaning(kind, verb) for kind in KINDS for verb in VERBS})
+MEANINGS = _Meanings()
 
 # The lexicon: words by which to guess the meaning of an action that is in no table.
 

@@ -154,13 +154,11 @@ def test_a_text_that_reads_like_a_mark_is_a_text(form: str, mark: object) -> Non
             )
             for number in range(9)
         ]
-        others = [
-            replace(
-                event, message="m", reason="r", time_raw="t", target=Target("a", "b", "c", "d@e")
-            )
-            for event in alike
-        ]
-        check(form, map(Page.of, (bare, alike, others, [*alike, *bare])))
+        said = {"message": "m", "reason": "r", "time_raw": "t"}
+        # Of the same shape as those that agree with the mark, and of another one.
+        differing = [replace(event, **said) for event in alike]
+        others = [replace(event, target=Target("a", "b", "c", "d@e")) for event in differing]
+        check(form, map(Page.of, (bare, [*alike, *differing], others, [*alike, *bare])))
 
 
 def test_a_few_events_or_events_with_marks_are_rendered_one_by_one() -> None:
