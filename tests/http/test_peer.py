@@ -27,6 +27,7 @@ from tests.support.peers import (
 )
 
 from auditrelay import __version__
+from auditrelay.confirmed_time import REPEATED
 from auditrelay.errors import ConfigError, Refused, RelayError
 from auditrelay.http import body
 from auditrelay.http.credentials import KeyCredentials
@@ -472,6 +473,28 @@ async def test_every_reply_says_what_time_it_is(
     await peer.aclose()
     assert clock.confirmed.now("voice") == clock.now() + timedelta(hours=3)
     assert [line["ahead_seconds"] for line in logs if line["event"] == "clock_differs"] == [-10800]
+
+
+async def test_a_reply_that_says_no_time_is_heard_too(
+    server: Server, metrics: Metrics, clock: FakeClock
+) -> None:
+    date = format_datetime(clock.now() - timedelta(days=700), usegmt=True)
+    server.faults.add(faults.answer(502, b"", {"Date": date}))
+    settings = SourceSettings.model_validate({"type": "x", "base_url": server.url})
+    peer = Peer(
+        "voice",
+        settings,
+        base_url=server.url,
+        credentials=KeyCredentials(dict),
+        metrics=metrics,
+        clock=clock,
+    )
+    await peer.request("GET", "/")
+    assert clock.confirmed.certain("voice") < clock.now()
+    clock.advance(REPEATED + 1)
+    await peer.request("GET", "/")
+    await peer.aclose()
+    assert clock.confirmed.certain("voice") == clock.now()
 
 
 @pytest.mark.parametrize(

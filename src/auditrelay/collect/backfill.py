@@ -17,6 +17,7 @@ import msgspec
 import structlog
 
 from auditrelay.clock import Clock
+from auditrelay.collect import long
 from auditrelay.collect.collector import Collector
 from auditrelay.collect.evidence import Backfills
 from auditrelay.collect.parts import WALK, Budget, can_be_cut, in_parts
@@ -262,7 +263,7 @@ class Backfiller:
             first = {shown.uid[row]: row for row in reversed(rows_in(shown, reader.bounds(part)))}
             rows = sorted(row for uid, row in first.items() if uid not in uids)
             uids.update(first)
-            found.append(shown.page(rows))
+            found.append(await long.read(shown.texts, shown.page, rows))
             await changed.look_up(shown)
         await changed.report()
         return found, whole

@@ -253,10 +253,9 @@ class Peer:
 
     def _hear_time(self, headers: httpx.Headers) -> None:
         """Let the clock know what time it is by the *headers* of a reply, whatever its status."""
-        made = date(headers)
-        if made is None or not self._tells_time:
+        if not self._tells_time:
             return
-        self._clock.confirmed.hear(self.name, made, age(headers))
+        self._clock.confirmed.hear(self.name, date(headers), age(headers))
         ahead = self._clock.confirmed.ahead_of(self.name)
         if ahead and not self._clock_differs:
             seconds = round(ahead.total_seconds())
