@@ -24,9 +24,8 @@ from auditrelay.status.model import (
     SourceStatus,
     SpoolStatus,
 )
-from auditrelay.store import SinkState, SourceState, Span
+from auditrelay.store import FoundLate, SinkState, SourceState, Span
 from auditrelay.store.conditions import SinkCondition, SourceCondition
-from auditrelay.store.journal import Record
 from auditrelay.window import covered_until, iso, moment
 
 SHOWN: Final = timedelta(days=7)
@@ -153,7 +152,7 @@ def _source(
     )
 
 
-def _late(record: Record) -> LateFind:
+def _late(record: FoundLate) -> LateFind:
     return LateFind(
         iso(moment(record.start)),
         iso(moment(record.end)),

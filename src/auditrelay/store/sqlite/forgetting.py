@@ -6,13 +6,14 @@ from auditrelay.store.sqlite import known
 from auditrelay.store.sqlite.writer import Writer
 
 
-async def forget_old(writer: Writer, *, before: int) -> None:
+async def forget_old(writer: Writer, *, before: int, now: int) -> None:
     """
-    Forget the uids of events older than *before* (microseconds since 1970).
+    Forget the uids of events older than *before* (microseconds since 1970), as it is *now*.
 
     That not all of them are known any more is durable before the first is forgotten.
     """
-    await writer.write(lambda db: known.declare_forgotten(db, before))
+    if not await writer.write(lambda db: known.declare_forgotten(db, before, now)):
+        return
     step = partial(known.forget_before, before=before)
     while await writer.write(step) == known.FORGET_STEP:
         pass

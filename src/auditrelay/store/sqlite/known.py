@@ -12,13 +12,16 @@ Beside a uid are digests of the contents that its record was shown with, the new
 
 import sqlite3
 from collections.abc import Collection, Iterable, Mapping, Sequence
+from typing import Final
 
 from auditrelay.events.page import Page
+from auditrelay.evidence import facts
 from auditrelay.store import Contents, DeliveryStatus, LookedUp
 from auditrelay.store.keys import KEY, TIMELESS, sortable
 from auditrelay.store.packing import unpack
 from auditrelay.store.sqlite import dead_letters
 from auditrelay.store.sqlite.contents import DIGEST, contents
+from auditrelay.store.sqlite.facts import insert, of_source
 from auditrelay.store.sqlite.readers import reader_of
 from auditrelay.store.sqlite.uids import Uids, logged
 from auditrelay.window import Interval, micros
@@ -47,6 +50,9 @@ REMEMBER = (
 
 FORGET_STEP = 50_000
 """How many uids are forgotten in one transaction at most."""
+
+FORGOTTEN: Final = "forgotten_before"
+"""The name of the time before which not all uids are known any more."""
 
 _FIRST_TIME = (1).to_bytes(8)
 
@@ -226,18 +232,33 @@ def delivery_status(
     return found
 
 
-def declare_forgotten(db: sqlite3.Connection, before: int) -> None:
-    """Record that from now on not all uids of events older than *before* are known."""
-    db.execute(
-        "insert into meta values ('forgotten_before', ?) on conflict (name) do update "
-        "set value = max(value, excluded.value)",
-        (before,),
-    )
+def declare_forgotten(db: sqlite3.Connection, before: int, now: int) -> bool:
+    """
+    Record that from now on not all uids of events older than *before* are known.
+
+    Returns false, and records nothing, if none of them is known.
+    """
+    any_known = False
+    for owner, source in db.execute("select id, name from source order by name").fetchall():
+        (events,) = db.execute(
+            "select count(*) from known where source = ? and key >= ? and key < ?",
+            (owner, _FIRST_TIME, sortable(before)),
+        ).fetchone()
+        if events:
+            any_known = True
+            insert(db, of_source(source), [facts.forgot(before=before, events=events)], now)
+            db.execute(
+                "insert into meta values (?, ?) on conflict (name) do update "
+                "set value = max(value, excluded.value)",
+                (FORGOTTEN, before),
+            )
+    return any_known
 
 
 def forget_before(db: sqlite3.Connection, before: int) -> int:
     """Forget some of the uids of events older than *before*; return how many."""
     db.execute("delete from uid_log where newest < ?", (before,))
+    db.execute("delete from late where end < ?", (before,))
     return db.execute(
         "delete from known where (source, key) in (select source, key from known, "
         "(select id from source) where source = id and key >= ? and key < ? limit ?)",

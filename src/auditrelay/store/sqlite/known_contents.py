@@ -47,6 +47,6 @@ class KnownContents:
         now = micros(self._clock.confirmed.certain())
         return await self._spooling.append(
             lambda db: intake.report_changed(
-                db, self._spool, self._uids, source_id(db, source), changes, now=now
+                db, self._spool, self._uids, source, changes, now=now
             )
         )

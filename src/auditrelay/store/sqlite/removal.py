@@ -7,6 +7,10 @@ Works on a connection, within the caller's transaction.
 import sqlite3
 from typing import Final
 
+from auditrelay.evidence import facts
+from auditrelay.store.sqlite import meta
+from auditrelay.store.sqlite.facts import insert, of_sink, of_source
+
 _STEP: Final = 50_000
 _OF_A_SOURCE: Final = (
     "coverage",
@@ -14,12 +18,21 @@ _OF_A_SOURCE: Final = (
     "known",
     "uid_log",
     "spool",
-    "journal",
     "vanished",
+    "late",
     "lateness",
     "parcel",
     "backfill",
 )
+
+
+def declare(db: sqlite3.Connection, name: str, now: int) -> None:
+    """Record that an operator removes the source or sink *name*: before anything of it is gone."""
+    place = meta.read(db, "next_position")
+    told = {**facts.operator(did="forget", by=None, name=name), "place": place}
+    for table, unit in (("source", of_source(name)), ("sink", of_sink(name))):
+        if db.execute(f"select 1 from {table} where name = ?", (name,)).fetchone():  # noqa: S608  # constants
+            insert(db, unit, [told], now)
 
 
 def some_known(db: sqlite3.Connection, name: str) -> int:

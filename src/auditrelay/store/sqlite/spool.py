@@ -7,14 +7,17 @@ docs/decisions/0002-spool.md. Works on a connection, within the caller's transac
 
 import sqlite3
 from collections.abc import Iterable
-from typing import Final
+from hashlib import sha256
+from typing import Final, NamedTuple
 
 from auditrelay.errors import StoreFull
 from auditrelay.events import AuditEvent
 from auditrelay.events.page import Page
+from auditrelay.evidence import facts
 from auditrelay.store import SpoolPage
 from auditrelay.store.packing import pack, unpack
 from auditrelay.store.sqlite import disk_reserve, meta
+from auditrelay.store.sqlite.facts import INSTANCE, insert
 from auditrelay.store.sqlite.handover import Appended
 from auditrelay.store.sqlite.readers import (
     FOR_SINK,
@@ -27,8 +30,18 @@ from auditrelay.store.sqlite.readers import (
 LOG: Final = 0
 """The one log."""
 
+PRUNED: Final = "pruned"
+"""The name of the place before which pages may be gone."""
+
 MAX_READ_BYTES: Final = 8 << 20
 """About how much memory the pages of one read take; the last of them may exceed it."""
+
+
+class Placed(NamedTuple):
+    """Where a page has been put: the place of its *first* event, and the digest of its blob."""
+
+    first: int
+    stored: bytes
 
 
 class Spool:
@@ -49,14 +62,15 @@ class Spool:
         only: str | None = None,
         *,
         beyond: bool = False,
-    ) -> int:
+    ) -> Placed:
         """
-        Append *page*, for the sink *only* if given; return the position of the first.
+        Append *page*, for the sink *only* if given; return where it is.
 
         Raises StoreFull if the spool or the disk has no room for them; not if they may be *beyond*
         that room: what a verdict brings is small, and no delivery may wait for it.
         """
         blob, size = pack(page)
+        stored = sha256(blob).digest()
         used, first, source = db.execute(
             "select (select value from meta where name = 'spool_bytes'), "
             "(select value from meta where name = 'next_position'), "
@@ -68,15 +82,15 @@ class Spool:
                 raise StoreFull(f"the spool has {used} bytes, {self.max_bytes} are allowed")
             disk_reserve.require_room(db, len(blob))
         db.execute(
-            "insert into spool (first, count, source, stored, bytes, events, only) "
-            "values (?, ?, ?, ?, ?, ?, (select id from sink where name = ?))",
-            (first, len(page), owner, now, len(blob), blob, only),
+            "insert into spool (first, count, source, stored, bytes, events, sha, only) "
+            "values (?, ?, ?, ?, ?, ?, ?, (select id from sink where name = ?))",
+            (first, len(page), owner, now, len(blob), blob, stored, only),
         )
         meta.write(db, "next_position", first + len(page))
         meta.write(db, "spool_bytes", used + len(blob))
         self.used_bytes = used + len(blob)
         self.appended.append(Appended(first, source, only, page, size))
-        return int(first)
+        return Placed(int(first), stored)
 
     def resize(self, db: sqlite3.Connection, change: int) -> None:
         """Add *change* bytes, which may be negative, to the used bytes."""
@@ -84,33 +98,42 @@ class Spool:
         self.used_bytes = meta.read(db, "spool_bytes") + change
         meta.write(db, "spool_bytes", self.used_bytes)
 
-    def prune(self, db: sqlite3.Connection, before: int) -> int:
+    def prune(self, db: sqlite3.Connection, before: int, now: int) -> int:
         """Delete pages that every sink has and that were stored *before*; return the events."""
         floor = delivered_floor(db)
-        count, size = db.execute(
-            "select total(count), total(bytes) from spool where first + count <= ? and stored < ?",
+        # Up to the first page that stays, so that one place says which pages may be gone.
+        (end,) = db.execute(
+            "select coalesce(min(first), ?1) from spool where first + count > ?1 or stored >= ?2",
             (floor, before),
         ).fetchone()
-        if count:
-            db.execute("delete from spool where first + count <= ? and stored < ?", (floor, before))
-            self.resize(db, -int(size))
-        return int(count)
+        return self._delete_before(db, end, "retention", now)
 
-    def delete_delivered(self, db: sqlite3.Connection) -> bool:
+    def delete_delivered(self, db: sqlite3.Connection, now: int) -> bool:
         """Delete the oldest pages that every sink has until there is room; return if any went."""
         floor, excess = delivered_floor(db), max(self.used_bytes - self.max_bytes, 0) + (4 << 20)
-        last, freed = -1, 0
-        for first, size in db.execute(
-            "select first, bytes from spool where first + count <= ? order by first limit 1000",
+        end, freed = 0, 0
+        for first, count, size in db.execute(
+            "select first, count, bytes from spool where first + count <= ? "
+            "order by first limit 1000",
             (floor,),
         ):
-            last, freed = first, freed + size
+            end, freed = first + count, freed + size
             if freed >= excess:
                 break
-        if last >= 0:
-            db.execute("delete from spool where first <= ?", (last,))
-            self.resize(db, -freed)
-        return last >= 0
+        return self._delete_before(db, end, "room", now) > 0
+
+    def _delete_before(self, db: sqlite3.Connection, end: int, why: str, now: int) -> int:
+        """Delete the pages before the place *end*; return how many events they had."""
+        count, size = db.execute(
+            "select total(count), total(bytes) from spool where first < ?", (end,)
+        ).fetchone()
+        if count:
+            db.execute("delete from spool where first < ?", (end,))
+            self.resize(db, -int(size))
+            meta.put(db, PRUNED, end)
+            told = facts.pruned(before=end, events=int(count), why=why)
+            insert(db, INSTANCE, [told], now)
+        return int(count)
 
 
 def read_pages(

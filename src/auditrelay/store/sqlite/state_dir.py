@@ -18,9 +18,11 @@ from auditrelay.store.sqlite.schema import (
     SCHEMA_VERSION,
     SINCE_2,
     SINCE_3,
+    SINCE_4,
     upgrade,
     version_of,
 )
+from auditrelay.store.sqlite.taking_over import begin_log
 from auditrelay.store.sqlite.writer import is_busy, translate
 
 DATABASE = "state.db"
@@ -157,7 +159,8 @@ def create(state_dir: Path) -> None:
         os.close(os.open(made, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o600))
         with contextlib.closing(sqlite3.connect(made, isolation_level=None)) as db:
             db.execute("pragma auto_vacuum = incremental")
-            db.executescript(f"begin; {SCHEMA} {DEAD_LETTER} {SINCE_2} {SINCE_3} commit;")
+            db.executescript(f"begin; {SCHEMA} {DEAD_LETTER} {SINCE_2} {SINCE_3} {SINCE_4} commit;")
+            begin_log(db)
             db.execute(f"pragma application_id = {_APPLICATION_ID}")
             db.execute(f"pragma user_version = {SCHEMA_VERSION}")
         made.rename(path)
