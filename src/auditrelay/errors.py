@@ -5,6 +5,7 @@ The errors, as a tree by the caller's next action.
     - ConfigError   exit: the operator must edit the configuration
     - StateError    exit: the state is damaged, newer than this program, or unreadable
         - Locked    exit, or ask the running instance that has locked the state
+    - EvidenceBroken  go on in a new log of the evidence
     - StoreFull     pause collecting, keep delivering, try again when there is room
     - Retryable     wait (``retry_after`` seconds if known), then retry the same call
     - Refused       hold this source or sink: its credentials, rights or address are wrong
@@ -62,6 +63,10 @@ class StateError(RelayError):
 
 class Locked(StateError):
     """Another instance has locked the state."""
+
+
+class EvidenceBroken(RelayError):
+    """The entries of the evidence do not give the newest head: its log cannot be continued."""
 
 
 class StoreFull(RelayError):

@@ -10,9 +10,9 @@ import asyncio
 import contextlib
 import gc
 import sys
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Mapping
 from dataclasses import asdict
-from datetime import UTC, date, timedelta
+from datetime import UTC, timedelta
 from typing import Final, Self
 
 import structlog
@@ -23,7 +23,16 @@ from auditrelay.clock import Clock
 from auditrelay.collect.source_loop import SourceLoop
 from auditrelay.config.model import Config
 from auditrelay.deliver.deliverer import Deliverer
-from auditrelay.errors import ConfigError, PeerBug, RelayError, StateError, StoreFull
+from auditrelay.errors import (
+    ConfigError,
+    EvidenceBroken,
+    PeerBug,
+    RelayError,
+    StateError,
+    StoreFull,
+)
+from auditrelay.events import AuditEvent
+from auditrelay.events.notices import sealed_event
 from auditrelay.service.alerts import Alerts
 from auditrelay.service.commands import Commands
 from auditrelay.service.control_socket import ControlSocket
@@ -36,9 +45,11 @@ from auditrelay.service.systemd import Supervisor
 from auditrelay.service.topology import JOB, Topology
 from auditrelay.settings.reserved import ALERTS
 from auditrelay.status.port import StatusPort
+from auditrelay.store.sealing import Sealed
 from auditrelay.store.sqlite.state_dir import locked, prepare
 from auditrelay.store.sqlite.store import SqliteStore
 from auditrelay.telemetry.metrics import Metrics
+from auditrelay.window import moment
 
 PRUNE_INTERVAL: Final = timedelta(hours=1)
 
@@ -74,6 +85,30 @@ def _tune() -> None:
     sys.setswitchinterval(SWITCH_SECONDS)
     gc.freeze()
     gc.set_threshold(GC_THRESHOLD, 50, 1000)
+
+
+def _event_of(sealed: Sealed) -> AuditEvent:
+    """Return the event that carries the head of a seal."""
+    head, before = sealed.head, sealed.before
+    return sealed_event(
+        source=ALERTS,
+        uid=head.uid,
+        head=head.word,
+        log=head.log,
+        size=head.size,
+        root=head.root,
+        before=before and (before.size, before.root),
+        sources=_shown(sealed.sources, "accepted", "covered_until"),
+        sinks=_shown(sealed.sinks, "position", "dead"),
+        now=moment(sealed.at),
+    )
+
+
+def _shown(states: Mapping[str, Mapping[str, object]], *names: str) -> dict[str, dict[str, object]]:
+    return {
+        each: {name: state[name] for name in names if name in state}
+        for each, state in states.items()
+    }
 
 
 class App:
@@ -129,7 +164,6 @@ class App:
             announce=self._topology.announce,
         )
         self._prune_due = asyncio.Event()
-        self._sealed_on: date | None = None
 
     @property
     def _config(self) -> Config:
@@ -314,13 +348,15 @@ class App:
             await self._seal()
 
     async def _seal(self) -> None:
-        """Log the heads of the journals once a day: they show when each has grown."""
-        today = self._clock.now().date()
-        if self._sealed_on == today:
+        """Seal what was done; the head goes to every sink, and into the log."""
+        try:
+            sealed = await self._store.seal(_event_of)
+        except (StoreFull, EvidenceBroken) as error:  # nothing else stops for it
+            _log.error("ledger_not_sealed", reason=str(error))
             return
-        self._sealed_on = today
-        for source, (records, head) in (await self._store.heads()).items():
-            _log.info("ledger_sealed", source=source, records=records, head=head)
+        self._topology.announce()
+        head = sealed.head
+        _log.info("ledger_sealed", log=head.log, size=head.size, head=head.word)
 
     async def _prune(self) -> None:
         confirmed = self._clock.confirmed

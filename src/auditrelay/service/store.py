@@ -11,8 +11,11 @@ from typing import Protocol, Self
 from auditrelay.collect.evidence import Backfills, Evidence
 from auditrelay.collect.ledger import SourceStore
 from auditrelay.deliver.spool import Spool
+from auditrelay.evidence.facts import Body
+from auditrelay.evidence.heads import Head
 from auditrelay.store import SinkState, SourceState, StoredDeadLetter
 from auditrelay.store.leases import Lease
+from auditrelay.store.sealing import HeadEvent, MakeHead, Sealed
 
 
 class States(Protocol):
@@ -106,8 +109,20 @@ class Upkeep(Protocol):
         continues from it.
         """
 
-    async def heads(self) -> Mapping[str, tuple[int, str]]:
-        """Return by source the number of records in its journal, and the hash of the last one."""
+    async def seal(self, event: HeadEvent, head: MakeHead = Head) -> Sealed:
+        """
+        Seal what was done since the last seal: all open facts become entries of the evidence.
+
+        *head* makes the head over all entries, *event* the event that tells of it. On return the
+        entries, the head and the event, in the spool of the reserved source (``reserved.ALERTS``),
+        are durable together; what was done meanwhile waits for the next seal.
+
+        Raises StoreFull if the disk has no room; the facts wait. Raises EvidenceBroken, with
+        nothing written, if the entries do not give the newest head.
+        """
+
+    async def tell(self, facts: Sequence[Body]) -> None:
+        """Add *facts* of the instance itself, such as ``started``; on return they are durable."""
 
     def resize(self, *, max_bytes: int, retention: timedelta, remember: timedelta) -> None:
         """

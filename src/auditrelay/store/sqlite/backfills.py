@@ -29,7 +29,7 @@ def begin(
             "returning id",
             (owner, names, start, end, micros(now)),
         ).fetchone()
-        _tell(db, source, found[0], start, end, sinks, now)
+        _tell(db, source, (found[0], start, end), sinks, now)
         return Backfill(found[0], span, ())
     number = row[0]
     widened = db.execute(
@@ -38,7 +38,7 @@ def begin(
         (start, end, number),
     ).fetchone()
     if widened is not None:
-        _tell(db, source, number, *widened, sinks, now)
+        _tell(db, source, (number, *widened), sinks, now)
     parts = db.execute(
         "select start, end, events, new from backfill_part where backfill = ? order by start",
         (number,),
@@ -55,12 +55,11 @@ def begin(
 def _tell(
     db: sqlite3.Connection,
     source: str,
-    number: int,
-    start: int,
-    end: int,
+    begun: tuple[int, int, int],
     sinks: Sequence[str],
     now: datetime,
 ) -> None:
+    number, start, end = begun
     told = facts.backfill(id=number, start=start, end=end, sinks=sorted(sinks), by=None)
     insert(db, of_source(source), [told], micros(now))
 

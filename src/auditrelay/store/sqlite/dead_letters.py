@@ -14,7 +14,6 @@ from auditrelay.store.sqlite.facts import insert as tell
 from auditrelay.store.sqlite.facts import of_sink, of_source
 from auditrelay.window import micros, moment
 
-
 Entered = Literal["new", "again", "known"]
 """Whether a dead letter is new, was refused again after a replay, or has only been updated."""
 

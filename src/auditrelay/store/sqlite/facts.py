@@ -47,6 +47,6 @@ def insert(db: sqlite3.Connection, unit: str, bodies: Sequence[Body], now: int) 
     for first in range(0, len(bodies), _MOST):
         part = bodies[first : first + _MOST]
         db.execute(
-            "insert into fact (unit, at, text) values " + ",".join(["(?,?,?)"] * len(part)),
+            "insert into fact (unit, at, text) values " + ",".join(["(?,?,?)"] * len(part)),  # noqa: S608  # constants
             [value for body in part for value in (unit, now, text(body))],
         )

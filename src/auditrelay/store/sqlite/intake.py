@@ -122,9 +122,7 @@ def add(
     )
 
 
-def _notices(
-    changes: Changes, notice: Notice | None
-) -> dict[tuple[str, int, int], AuditEvent]:
+def _notices(changes: Changes, notice: Notice | None) -> dict[tuple[str, int, int], AuditEvent]:
     """Return the events that report the gaps of *changes*, by kind, start and end."""
     if notice is None:
         return {}

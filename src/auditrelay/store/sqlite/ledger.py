@@ -49,7 +49,7 @@ def changes(db: sqlite3.Connection, owner: int, proof: Proof, new: NewEvents, no
 
 
 def write(db: sqlite3.Connection, owner: int, changes: Changes, via: str, now: int) -> None:
-    """Write *changes* to the ledger, and where and how late the late events were, *via* that read."""
+    """Write *changes* to the ledger, and where and how late late events were found *via* a read."""
     for start in changes.removed:
         db.execute("delete from coverage where source = ? and start = ?", (owner, start))
     for each in changes.written:

@@ -38,8 +38,8 @@ def start(db: sqlite3.Connection, name: str, sources: Collection[str], now: int)
         (name, json.dumps(sorted(read.union(sources)))),
     )
     db.execute(
-        "insert into feed select sink.id, each.value, meta.value from sink, meta, "
-        "json_each(sink.sources) as each where sink.name = ? "
+        "insert into feed (sink, source, since) select sink.id, each.value, meta.value "
+        "from sink, meta, json_each(sink.sources) as each where sink.name = ? "
         "and meta.name = 'next_position' on conflict do nothing",
         (name,),
     )
@@ -65,7 +65,9 @@ def retire(
 ) -> tuple[str, ...]:
     """End what is not *configured* at this position; return the sinks with a backlog."""
     place = meta.read(db, "next_position")
-    for number, name, text, ends in db.execute("select id, name, sources, ends from sink").fetchall():
+    for number, name, text, ends in db.execute(
+        "select id, name, sources, ends from sink"
+    ).fetchall():
         if ends is None and name not in configured:
             insert(db, of_sink(name), [facts.retired(place=place)], now)
         read = json.loads(text)

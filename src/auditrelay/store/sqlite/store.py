@@ -18,6 +18,8 @@ from auditrelay.clock import Clock
 from auditrelay.errors import StoreFull
 from auditrelay.events import AuditEvent
 from auditrelay.events.page import Page
+from auditrelay.evidence.facts import Body
+from auditrelay.evidence.heads import Head
 from auditrelay.store import (
     Added,
     Backfill,
@@ -39,6 +41,7 @@ from auditrelay.store.keys import keys_of, known_key, known_keys, time_of
 from auditrelay.store.leases import Lease
 from auditrelay.store.places import place, position_of
 from auditrelay.store.progress import Range
+from auditrelay.store.sealing import HeadEvent, MakeHead, Sealed
 from auditrelay.store.sqlite import (
     backfills,
     dead_letters,
@@ -54,12 +57,14 @@ from auditrelay.store.sqlite import (
     spool,
     states,
 )
+from auditrelay.store.sqlite.facts import INSTANCE, insert
 from auditrelay.store.sqlite.forgetting import forget_old
 from auditrelay.store.sqlite.handover import Handover
 from auditrelay.store.sqlite.known_contents import KnownContents
 from auditrelay.store.sqlite.look_ups import LookUps
 from auditrelay.store.sqlite.reader_thread import ReaderThread
 from auditrelay.store.sqlite.readers import all_readers
+from auditrelay.store.sqlite.seal import Sealing
 from auditrelay.store.sqlite.sources import source_id
 from auditrelay.store.sqlite.spooling import Spooling
 from auditrelay.store.sqlite.state_dir import connect, create
@@ -109,6 +114,7 @@ class SqliteStore:
         self._read = self._reader.read
         self._writer = Writer(write, self._when_full)
         self._spooling = Spooling(self._writer, self._spool, self._handover)
+        self._sealing = Sealing(state_dir, self._spooling, self._spool)
         self._contents = KnownContents(self._reader, self._spooling, self._spool, self._uids, clock)
 
     @classmethod
@@ -171,7 +177,7 @@ class SqliteStore:
                 db,
                 self._spool,
                 self._uids,
-                source_id(db, source),
+                source,
                 events,
                 keys=keys,
                 are_new=are_new,
@@ -226,7 +232,7 @@ class SqliteStore:
         if not missing:
             return 0
         return await self._writer.write(
-            lambda db: deleted.record_deleted(db, source_id(db, source), span, missing, now)
+            lambda db: deleted.record_deleted(db, source, span, missing, now)
         )
 
     async def resweep_from(self, source: str, delay: timedelta) -> datetime:
@@ -235,7 +241,8 @@ class SqliteStore:
 
     async def resweep_done(self, source: str, delay: timedelta, until: datetime) -> None:
         """Move the mark of the resweep of *delay* to *until*."""
-        await self._writer.write(lambda db: sources.resweep_done(db, source, delay, until))
+        now = self._now()
+        await self._writer.write(lambda db: sources.resweep_done(db, source, delay, until, now))
 
     # -- comparing with a source -----------------------------------------------------------------
 
@@ -275,9 +282,7 @@ class SqliteStore:
         self, source: str, span: Interval, sinks: Sequence[str], now: datetime
     ) -> Backfill:
         """Find the unfinished backfill that overlaps *span* and widen it, or insert a new one."""
-        return await self._writer.write(
-            lambda db: backfills.begin(db, source_id(db, source), span, sinks, now)
-        )
+        return await self._writer.write(lambda db: backfills.begin(db, source, span, sinks, now))
 
     async def end_backfill(self, id: int, now: datetime) -> None:  # noqa: A002  # its name
         """Set the end of the backfill *id*."""
@@ -293,7 +298,7 @@ class SqliteStore:
             lambda db: intake.resend(
                 db,
                 self._spool,
-                source_id(db, source),
+                source,
                 sinks=sinks,
                 pages=pages,
                 proof=proof,
@@ -309,13 +314,15 @@ class SqliteStore:
 
     async def start_sink(self, sink: str, sources: Collection[str]) -> None:
         """Insert the row of *sink*, or add *sources* to it; a new one begins at the end."""
-        await self._spooling.rearrange(lambda db: sinks.start(db, sink, sources))
+        now = self._now()
+        await self._spooling.rearrange(lambda db: sinks.start(db, sink, sources, now))
 
     async def retire(
         self, configured: Mapping[str, Collection[str]], sources: Collection[str]
     ) -> tuple[str, ...]:
         """End what is not *configured* at this position; return the sinks with a backlog."""
-        return await self._spooling.rearrange(lambda db: sinks.retire(db, configured, sources))
+        now = self._now()
+        return await self._spooling.rearrange(lambda db: sinks.retire(db, configured, sources, now))
 
     async def read(
         self, sink: str, reached: Reached | None, most: int
@@ -366,9 +373,9 @@ class SqliteStore:
     async def prune(self, now: datetime) -> int:
         """Delete delivered pages after *retention* and uids after *remember*; shrink the file."""
         pruned = await self._spooling.rearrange(
-            lambda db: self._spool.prune(db, before=micros(now - self._retention))
+            lambda db: self._spool.prune(db, micros(now - self._retention), micros(now))
         )
-        await forget_old(self._writer, before=micros(now - self._remember))
+        await forget_old(self._writer, before=micros(now - self._remember), now=micros(now))
         await self._writer.write(spool.shrink)
         return pruned
 
@@ -380,7 +387,8 @@ class SqliteStore:
     async def make_room(self) -> bool:
         """Delete delivered pages, oldest first, and reserve room on the disk again."""
         try:
-            made = await self._spooling.rearrange(self._spool.delete_delivered)
+            now = self._now()
+            made = await self._spooling.rearrange(lambda db: self._spool.delete_delivered(db, now))
         except StoreFull:  # so full that not even a deletion can be written
             made = False
         if self._disk_full and await asyncio.to_thread(disk_reserve.reserve, self._dir):
@@ -390,15 +398,22 @@ class SqliteStore:
 
     async def forget(self, name: str) -> None:
         """Delete every row of the source or sink *name*."""
+        now = self._now()
+        await self._writer.write(lambda db: removal.declare(db, name, now))
         # There may be millions of uids: delete them in steps, and the row they refer to last.
         while await self._writer.write(lambda db: removal.some_known(db, name)):
             pass
         await self._spooling.rearrange(lambda db: self._spool.resize(db, -removal.source(db, name)))
         await self._spooling.rearrange(lambda db: self._spool.resize(db, -removal.sink(db, name)))
 
-    async def heads(self) -> Mapping[str, tuple[int, str]]:
-        """Read the number of records and the last hash of every journal."""
-        return await self._read(sources.journal_heads)
+    async def seal(self, event: HeadEvent, head: MakeHead = Head) -> Sealed:
+        """Build the entries beside the writer, then write all of it as one transaction."""
+        return await self._sealing.seal(event, head, self._now())
+
+    async def tell(self, facts: Sequence[Body]) -> None:
+        """Insert *facts* of the instance."""
+        now = self._now()
+        await self._writer.write(lambda db: insert(db, INSTANCE, facts, now))
 
     async def sources(self) -> list[SourceState]:
         """Read the state of every known source."""

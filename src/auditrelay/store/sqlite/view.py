@@ -57,14 +57,9 @@ class StateView:
             lambda db: dead_letters.find(db, sinks=sinks, sources=sources, reasons=reasons, ids=ids)
         )
 
-    def coverage(self, source: str, *, prove: bool = True) -> Coverage | None:
-        """
-        Return the coverage of *source* with its evidence; None if the source is not known.
-
-        With *prove* the known uids are counted and compared with the ledger, which takes a second
-        per one or two million events.
-        """
-        return self._get(lambda db: coverage_of(db, source, prove=prove))
+    def coverage(self, source: str) -> Coverage | None:
+        """Return the coverage of *source* with its facts; None if the source is not known."""
+        return self._get(lambda db: coverage_of(db, source))
 
     def _get(self, work: Callable[[sqlite3.Connection], T]) -> T:
         try:
