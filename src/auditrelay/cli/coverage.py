@@ -16,6 +16,7 @@ from auditrelay.errors import ConfigError
 from auditrelay.evidence.facts import chain
 from auditrelay.service.desk import Reopen, Reopened
 from auditrelay.store import Coverage, Span, Told
+from auditrelay.store.sqlite.checks import nothing
 from auditrelay.store.sqlite.state_dir import is_there
 from auditrelay.store.sqlite.view import StateView
 from auditrelay.window import Interval, holes, iso, micros, moment
@@ -36,7 +37,7 @@ def coverage(
     ] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
     check: Annotated[
-        bool, typer.Option("--check", help="Verify the integrity of the ledger and its journal.")
+        bool, typer.Option("--check", help="Compare the evidence with itself and with the state.")
     ] = False,
     reopen: Annotated[
         bool, typer.Option("--reopen", help="Take the gaps back that are declared in the range.")
@@ -53,6 +54,9 @@ def coverage(
         return
     if yes:
         raise ConfigError("--yes confirms --reopen: add that, or leave it out")
+    if check:
+        _check(config, as_json=as_json)
+        return
     wanted = _wanted(since, until, options.clock.now())
     found = {
         name: known for name, known in _read(config).items() if source is None or name == source
@@ -62,9 +66,6 @@ def coverage(
             known = ", ".join(config.sources) or "none"
             raise ConfigError(f"there is no source {source!r}; there are: {known}")
         found = {source: None}
-    if check:
-        _check(found)
-        return
     if as_json:
         shown = [_json(name, each, wanted, _axis(config, name)) for name, each in found.items()]
         typer.echo(json.dumps(shown if source is None else shown[0], indent=2))
@@ -195,9 +196,24 @@ def _digest(span: Span, facts: Sequence[Told]) -> str:
     return chain(bytes.fromhex(uids) for _, uids in read).hex()
 
 
-def _check(config: Config) -> None:
-    """Compare the evidence with itself and with the state; exit 1 if anything does not fit."""
-    raise NotImplementedError
+def _check(config: Config, *, as_json: bool) -> None:
+    """Compare the evidence with itself and with the state; exit 1 unless all of it fits."""
+    if is_there(config.state_dir):
+        with StateView(config.state_dir) as view:
+            checked = view.check()
+    else:
+        checked = nothing(f"there is no state in {config.state_dir}")
+    if as_json:
+        typer.echo(json.dumps(checked.as_json(), indent=2))
+    else:
+        for each in checked.findings:
+            where = "" if each.where is None else f"{each.where}: "
+            entry = "" if each.entry is None else f" (entry {each.entry})"
+            typer.echo(f"BAD  {each.code}: {where}{each.what}{entry}\n     do: {each.do}")
+        if checked.whole:
+            typer.echo(f"intact: {checked.entries} entries, the newest head is {checked.head}")
+    if not checked.whole:
+        raise typer.Exit(1)
 
 
 def _print(name: str, known: Coverage | None, wanted: Interval | None, axis: str) -> None:

@@ -97,7 +97,7 @@ def _event_of(sealed: Sealed) -> AuditEvent:
         log=head.log,
         size=head.size,
         root=head.root,
-        before=before and (before.size, before.root),
+        before=None if before is None else (before.size, before.root),
         sources=_shown(sealed.sources, "accepted", "covered_until"),
         sinks=_shown(sealed.sinks, "position", "dead"),
         now=moment(sealed.at),

@@ -7,13 +7,7 @@ from auditrelay.store.sqlite.writer import Writer
 
 
 async def forget_old(writer: Writer, *, before: int, now: int) -> None:
-    """
-    Forget the uids of events older than *before* (microseconds since 1970), as it is *now*.
-
-    That not all of them are known any more is durable before the first is forgotten.
-    """
-    if not await writer.write(lambda db: known.declare_forgotten(db, before, now)):
-        return
-    step = partial(known.forget_before, before=before)
+    """Forget the uids of events older than *before*, as it is *now*, and tell of it in facts."""
+    step = partial(known.forget_before, before=before, now=now)
     while await writer.write(step) == known.FORGET_STEP:
         pass

@@ -113,7 +113,7 @@ def draft(db: sqlite3.Connection, make_head: MakeHead, now: int) -> _Draft:
     states: dict[str, Body] = {}
     for unit in sorted(bodies):
         last = _last(db, unit)
-        merged = _counted(db, unit, facts.merge(bodies[unit]))
+        merged = _counted(db, unit, _merged(bodies[unit]))
         state = _state(db, unit, merged, {} if last is None else last["state"])
         if sink_of(unit) is not None:
             before_it = None if last is None else last["state"]
@@ -193,6 +193,18 @@ def _takers(db: sqlite3.Connection, place: int) -> list[str]:
     return [
         name for (name,) in names if not reader_of(db, name).progress.open_ranges(place, place + 1)
     ]
+
+
+def _merged(bodies: Sequence[Body]) -> list[Body]:
+    """Return *bodies*, merged; what was before a removal stays apart from what came after it."""
+    merged: list[Body] = []
+    part: list[Body] = []
+    for body in bodies:
+        part.append(body)
+        if body["fact"] == "operator":
+            merged += facts.merge(part)
+            part = []
+    return merged + facts.merge(part)
 
 
 def _counted(db: sqlite3.Connection, unit: str, merged: Sequence[Body]) -> list[Body]:

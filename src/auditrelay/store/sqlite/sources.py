@@ -73,4 +73,4 @@ def file_read(db: sqlite3.Connection, owner: int, file: KnownFile, now: int) -> 
         "insert into parcel values (?, ?, ?, ?) on conflict do nothing",
         (owner, file.key, file.name, now),
     ).rowcount
-    return [facts.parcel(key=file.key, name=file.name, owner=None)] if new else []
+    return [facts.file(key=file.key, name=file.name, owner=None)] if new else []

@@ -56,12 +56,13 @@ def take_over(db: sqlite3.Connection, *, schema: int) -> None:
 
 
 def _known(db: sqlite3.Connection, owner: int) -> tuple[int, bytes]:
-    """Return how many known keys the source *owner* has, and the digest of all of them."""
+    """Return how many forwarded events of the source *owner* are known, and their digest."""
     count, last, hashing = 0, b"", sha256()
     while True:
         found, end, joined = db.execute(
             "select count(*), max(key), cast(group_concat(key, '') as blob) from "
-            "(select key from known where source = ? and key > ? order by key limit ?)",
+            "(select key from known where source = ? and key > ? and position >= 0 "
+            "order by key limit ?)",
             (owner, last, _STEP),
         ).fetchone()
         if not found:
@@ -79,7 +80,7 @@ def _of_source(db: sqlite3.Connection, owner: int, name: str) -> list[facts.Body
         )
     ]
     found += [
-        facts.parcel(key=key, name=file, owner=None)
+        facts.file(key=key, name=file, owner=None)
         for key, file in db.execute(
             "select key, name from parcel where source = ? order by key", (owner,)
         )
@@ -92,16 +93,17 @@ def _of_source(db: sqlite3.Connection, owner: int, name: str) -> list[facts.Body
         start, end = (time_of(key) for key in (gone[0], gone[-1]))
         uids = facts.digest(gone)
         found.append(facts.vanished(start=start, end=end + 1, events=len(gone), uids=uids))
-    aside = {
-        key[8:].hex(): key
+    aside = [
+        key
         for (key,) in db.execute(
-            "select key from known where source = ? and position < 0", (owner,)
+            "select key from known where source = ? and position < 0 order by key", (owner,)
         )
-    }
-    for reason, uids_aside, dropped in _letters(db, "source = ? and sink is null", name):
-        keys = sorted(aside[uid] for uid in uids_aside if uid in aside)
-        digest = facts.digest(keys)
-        found.append(facts.put_aside(reason=reason, events=len(uids_aside), uids=digest))
+    ]
+    if aside:
+        found.append(
+            facts.put_aside(reason="taken over", events=len(aside), uids=facts.digest(aside))
+        )
+    for reason, _, dropped in _letters(db, "source = ? and sink is null", name):
         found += [facts.dropped(reason=reason, uids=dropped, by=None)] if dropped else []
     return found
 

@@ -7,6 +7,7 @@ from typing import Self, TypeVar
 
 from auditrelay.store import Coverage, SinkState, SourceState, StoredDeadLetter
 from auditrelay.store.sqlite import dead_letters, meta
+from auditrelay.store.sqlite.checks import Checked, check
 from auditrelay.store.sqlite.state_dir import connect
 from auditrelay.store.sqlite.states import coverage_of, sink_states, source_states
 from auditrelay.store.sqlite.writer import translate
@@ -60,6 +61,10 @@ class StateView:
     def coverage(self, source: str) -> Coverage | None:
         """Return the coverage of *source* with its facts; None if the source is not known."""
         return self._get(lambda db: coverage_of(db, source))
+
+    def check(self) -> Checked:
+        """Compare the evidence with itself and with the state: a second for a million uids."""
+        return self._get(check)
 
     def _get(self, work: Callable[[sqlite3.Connection], T]) -> T:
         try:
