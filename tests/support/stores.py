@@ -14,7 +14,10 @@ from tests.support.clock import FakeClock
 from auditrelay.clock import Clock
 from auditrelay.deliver.spool import Spool
 from auditrelay.events import AuditEvent
+from auditrelay.service.app import head_event
+from auditrelay.settings.reserved import ALERTS
 from auditrelay.store import SpoolPage, StoredDeadLetter
+from auditrelay.store.sealing import Sealed
 from auditrelay.store.sqlite.known_contents import KnownContents
 from auditrelay.store.sqlite.store import SqliteStore
 from auditrelay.store.sqlite.view import StateView
@@ -60,6 +63,20 @@ def dead_letters(folder: Path, **filters: Any) -> list[StoredDeadLetter]:
     """Return the dead letters of the store in *folder*, as the commands read them."""
     with StateView(folder) as view:
         return view.dead_letters(**filters)
+
+
+def explained(folder: Path, *, sealed: bool = False) -> None:
+    """Fail unless the facts explain the state in *folder*; if it is *sealed*, there is a head."""
+    with StateView(folder) as view:
+        checked = view.check()
+    found = [each for each in checked.findings if sealed or each.code != "nothing"]
+    assert found == [], [f"{each.code} {each.where}: {each.what}" for each in found]
+
+
+async def seal(store: SqliteStore) -> Sealed:
+    """Seal as the service does; the source of its own events is started if it is not yet."""
+    await store.start_source(ALERTS, NOON)
+    return await store.seal(head_event)
 
 
 @contextmanager

@@ -87,7 +87,7 @@ def _tune() -> None:
     gc.set_threshold(GC_THRESHOLD, 50, 1000)
 
 
-def _event_of(sealed: Sealed) -> AuditEvent:
+def head_event(sealed: Sealed) -> AuditEvent:
     """Return the event that carries the head of a seal."""
     head, before = sealed.head, sealed.before
     return sealed_event(
@@ -350,7 +350,7 @@ class App:
     async def _seal(self) -> None:
         """Seal what was done; the head goes to every sink, and into the log."""
         try:
-            sealed = await self._store.seal(_event_of)
+            sealed = await self._store.seal(head_event)
         except (StoreFull, EvidenceBroken) as error:  # nothing else stops for it
             _log.error("ledger_not_sealed", reason=str(error))
             return
