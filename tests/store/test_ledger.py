@@ -7,8 +7,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from tests.support.stores import MINUTE, NOON, span
 
-from auditrelay.store import REOPENED, Proof, Span, Told
 from auditrelay.evidence import facts
+from auditrelay.store import REOPENED, Proof, Span, Told
 from auditrelay.store.keys import TIMELESS, sortable, time_of
 from auditrelay.store.ledger import (
     Change,

@@ -340,7 +340,7 @@ class App:
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(PRUNE_INTERVAL.total_seconds()):
                 await self._clock.confirmed.heard_once.wait()
-        self._prune_due.set()
+        await self._prune()
         while True:
             await self._prune_due.wait()
             self._prune_due.clear()

@@ -15,9 +15,7 @@ from auditrelay.store.sqlite.store import SqliteStore
 Make = Callable[..., AuditEvent]
 
 
-async def test_coverage_grows_with_its_events(
-    store: SqliteStore, event: Make
-) -> None:
+async def test_coverage_grows_with_its_events(store: SqliteStore, event: Make) -> None:
     await store.add("voice", Page.of([event(1)]), proof=Proof(covers=(span(0, 5),)))
     await store.add("voice", Page.of([event(1), event(400)]), proof=Proof(covers=(span(4, 10),)))
     (entry,) = await store.ledger("voice")

@@ -1,7 +1,7 @@
 """Read-only access to the state for commands, while the service runs or not."""
 
 import sqlite3
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import Self, TypeVar
 
@@ -61,6 +61,10 @@ class StateView:
     def coverage(self, source: str) -> Coverage | None:
         """Return the coverage of *source* with its facts; None if the source is not known."""
         return self._get(lambda db: coverage_of(db, source))
+
+    def read(self, rows: Callable[[sqlite3.Connection], Iterable[T]]) -> list[T]:
+        """Return all *rows* of the evidence, as ``store.sqlite.evidence`` reads them."""
+        return self._get(lambda db: list(rows(db)))
 
     def check(self) -> Checked:
         """Compare the evidence with itself and with the state: a second for a million uids."""
