@@ -18,8 +18,6 @@ from auditrelay.clock import Clock
 from auditrelay.errors import StoreFull
 from auditrelay.events import AuditEvent
 from auditrelay.events.page import Page
-from auditrelay.evidence.facts import Body
-from auditrelay.evidence.heads import Head
 from auditrelay.store import (
     Added,
     Backfill,
@@ -41,7 +39,6 @@ from auditrelay.store.keys import keys_of, known_key, known_keys, time_of
 from auditrelay.store.leases import Lease
 from auditrelay.store.places import place, position_of
 from auditrelay.store.progress import Range
-from auditrelay.store.sealing import HeadEvent, MakeHead, Sealed
 from auditrelay.store.sqlite import (
     backfills,
     dead_letters,
@@ -57,7 +54,7 @@ from auditrelay.store.sqlite import (
     spool,
     states,
 )
-from auditrelay.store.sqlite.facts import INSTANCE, insert
+from auditrelay.store.sqlite.evidence_log import EvidenceLog
 from auditrelay.store.sqlite.forgetting import forget_old
 from auditrelay.store.sqlite.handover import Handover
 from auditrelay.store.sqlite.known_contents import KnownContents
@@ -99,6 +96,8 @@ class SqliteStore:
         self._clock = clock
         self._retention = retention
         self._remember = remember
+        self.on_much: Callable[[], None] = lambda: None
+        """Called after a page, as long as so much waits for a seal that it should be early."""
         self.on_condition: Callable[[], None] = lambda: None
         """Called whenever the condition of a source or sink is written, or could not be written."""
         create(state_dir)
@@ -114,7 +113,9 @@ class SqliteStore:
         self._read = self._reader.read
         self._writer = Writer(write, self._when_full)
         self._spooling = Spooling(self._writer, self._spool, self._handover)
-        self._sealing = Sealing(state_dir, self._spooling, self._spool)
+        sealing = Sealing(state_dir, self._spooling, self._spool)
+        self.log = EvidenceLog(state_dir, self._writer, sealing, self._spool, self._now)
+        """The log of the evidence."""
         self._contents = KnownContents(self._reader, self._spooling, self._spool, self._uids, clock)
 
     @classmethod
@@ -192,6 +193,8 @@ class SqliteStore:
             return added
 
         added = await self._spooling.append(work, partial(self._look_ups.write_committed, source))
+        if self._spool.waiting.is_much:
+            self.on_much()
         if condition is not None:
             # Not before: with a full spool this is tried every second, and alerts come of a report.
             self.on_condition()
@@ -305,6 +308,8 @@ class SqliteStore:
                 now=now,
             )
         )
+        if self._spool.waiting.is_much:
+            self.on_much()
 
     async def spooled_events(self, source: str, span: Interval) -> list[Page] | None:
         """Read the known events of *span* from the spool; None if some were pruned."""
@@ -405,15 +410,6 @@ class SqliteStore:
             pass
         await self._spooling.rearrange(lambda db: self._spool.resize(db, -removal.source(db, name)))
         await self._spooling.rearrange(lambda db: self._spool.resize(db, -removal.sink(db, name)))
-
-    async def seal(self, event: HeadEvent, head: MakeHead = Head) -> Sealed:
-        """Build the entries beside the writer, then write all of it as one transaction."""
-        return await self._sealing.seal(event, head, self._now())
-
-    async def tell(self, facts: Sequence[Body]) -> None:
-        """Insert *facts* of the instance."""
-        now = self._now()
-        await self._writer.write(lambda db: insert(db, INSTANCE, facts, now))
 
     async def sources(self) -> list[SourceState]:
         """Read the state of every known source."""
