@@ -336,7 +336,7 @@ class Journal:  # one export, read line by line: its roots, and what its entries
             if done and state.get("position") is not None:
                 parts = [(first, max(0, state["position"] - first)), *state["ahead"]]
                 ends = max(start + count for start, count in parts)
-                if done != sum(count for _, count in parts) or end != ends or end > last:
+                if done != sum(count for _, count in parts) or end != ends or end > (last or end):
                     bad("position", f"is at {state['position']}, but its entries settle {done} "
                         f"places from {first} to {end}, and events have places below {last}")
 

@@ -1,5 +1,5 @@
 """
-What the facts of a unit say that there must be, in their order: the state is compared with it. Pure.
+What the facts of a unit say that there must be: the state is compared with it. Pure.
 
 A source or sink that an operator has removed begins anew: what its facts said before is gone.
 """

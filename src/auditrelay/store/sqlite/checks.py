@@ -31,7 +31,7 @@ from auditrelay.store.retold import (
     without,
 )
 from auditrelay.store.sqlite import ledger, meta
-from auditrelay.store.sqlite.evidence import entries, heads
+from auditrelay.store.sqlite.evidence import KnownKeys, entries, heads
 from auditrelay.store.sqlite.facts import sink_of, source_of
 from auditrelay.store.sqlite.known import FORGOTTEN
 from auditrelay.store.sqlite.readers import reader_of
@@ -39,8 +39,8 @@ from auditrelay.store.sqlite.spool import PRUNED
 from auditrelay.window import iso, moment
 
 _KEEP: Final = (
-    "keep a copy of the state directory as it is; compare with an older export or a backup, and find "
-    "out who can write to it"
+    "keep a copy of the state directory as it is; compare with an older export or a backup, and "
+    "find out who can write to it"
 )
 _DO: Final = {
     "nothing": "start the service, or name its state directory; the first seal is within the hour",
@@ -400,30 +400,21 @@ class _Check:
             if each.known and not each.removed
             for first, count in each.places
         )
-        rows = self._db.execute(
-            "select position, key from known where source = ? and position >= ? order by position",
-            (owner, self._instance.start),
-        )
+        known_keys = KnownKeys(self._db, owner, self._instance.start)
         digests: dict[int, list[bytes]] = {}
         incomplete: set[int] = set()
-        row = rows.fetchone()
         for first, count, number in order:
-            keys = []
-            while row is not None and row[0] < first + count:
-                if row[0] >= first:
-                    keys.append(row[1])
-                else:
-                    self._stray(unit, row[0])
-                row = rows.fetchone()
+            keys = known_keys.at(first, count)
             digests.setdefault(number, []).append(facts.digest(keys))
-            if len(keys) < count:
-                incomplete.add(number)
-                if not told.forgot:
-                    what = f"{count - len(keys)} of the {count} uids at place {first} are missing"
-                    self._say("known", what, where=unit, entry=told.pages[number].told.entry)
-        while row is not None:
-            self._stray(unit, row[0])
-            row = rows.fetchone()
+            if len(keys) == count:
+                continue
+            incomplete.add(number)
+            if not told.forgot:
+                what = f"{count - len(keys)} of the {count} uids at place {first} are missing"
+                self._say("known", what, where=unit, entry=told.pages[number].told.entry)
+        for place in known_keys.strays():
+            what = f"a uid is known at place {place}, which no fact tells of"
+            self._say("known", what, where=unit)
         for number, found in digests.items():
             each = told.pages[number].told
             if number not in incomplete and _chain(each, found) != each.body["uids"]:
@@ -431,14 +422,12 @@ class _Check:
                 what = f"the uids from place {first} on are not those that were accepted"
                 self._say("known", what, where=unit, entry=each.entry, at=each.at)
 
-    def _stray(self, unit: str, place: int) -> None:
-        self._say("known", f"a uid is known at place {place}, which no fact tells of", where=unit)
-
     def _check_found(self, owner: int, unit: str, found: Told) -> None:
         """Check what an upgrade has found: nothing was forgotten since."""
         hashing, events = sha256(), 0
         for (key,) in self._db.execute(
-            "select key from known where source = ? and position >= 0 and position < ? order by key",
+            "select key from known where source = ? and position >= 0 and position < ? "
+            "order by key",
             (owner, self._instance.start),
         ):
             hashing.update(key)
@@ -465,7 +454,7 @@ class _Check:
             key.hex() for (key,) in db.execute("select key from parcel where source = ?", (owner,))
         }
         if files != told.files:
-            what = f"{len(files)} files were read whole, and facts tell of {len(told.files)}, or others"
+            what = f"{len(files)} files were read, and facts tell of {len(told.files)}, or others"
             self._say("state", what, where=unit)
         if name == ALERTS:
             return

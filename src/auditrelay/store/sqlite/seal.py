@@ -117,7 +117,7 @@ def draft(db: sqlite3.Connection, make_head: MakeHead, now: int) -> _Draft:
         state = _state(db, unit, merged, {} if last is None else last["state"])
         if sink_of(unit) is not None:
             before_it = None if last is None else last["state"]
-            done = _newly_done(bodies[unit], bodies[INSTANCE], state, before_it)
+            done = _newly_done(bodies[unit], state, before_it)
             if done:
                 merged.append(facts.delivered(done=done))
             if not merged:
@@ -279,22 +279,19 @@ def _state_of_sink(db: sqlite3.Connection, sink: str, told: Sequence[Body], befo
     }
 
 
-def _newly_done(
-    begun: Sequence[Body], instance: Sequence[Body], state: Body, before: Body | None
-) -> list[tuple[int, int]]:
+def _newly_done(told: Sequence[Body], state: Body, before: Body | None) -> list[tuple[int, int]]:
     """
     Return the places that a sink has settled since its state *before*, as first and count.
 
-    Without one they count from where it *begun*, or from where an older state was taken over.
+    Without one they count from where it began, as the open facts *told* of it.
     """
     if state["position"] is None:  # it was removed
         return []
     if before is None or before["position"] is None:
-        places = [
-            place for body in begun if body["fact"] == "began" for place in body["since"].values()
+        begun = [
+            place for body in told if body["fact"] == "began" for place in body["since"].values()
         ]
-        taken = [body["place"] for body in instance if body["fact"] == "taken_over"]
-        base = Progress(max(min(places, default=state["position"]), *taken, 0))
+        base = Progress(min(begun, default=state["position"]))
     else:
         base = _progress(before)
     now = _progress(state)
