@@ -209,11 +209,8 @@ async def test_its_gap_its_late_event_and_the_deleted_one_are_on_record(folder: 
     with StateView(folder) as view:
         (state,) = [each for each in view.sources() if each.name == "voice"]
     (late,) = state.late
-    assert (late.events, late.via, late.recorded // DAY) == (
-        1,
-        "second look 1h",
-        micros(START) // DAY,
-    )
+    assert (late.events, late.via.split()[-1]) == (1, "1h")
+    assert late.recorded // DAY == micros(START) // DAY
 
 
 async def test_it_is_explained_before_its_first_seal_and_after_it(folder: Path) -> None:

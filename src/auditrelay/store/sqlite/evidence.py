@@ -8,10 +8,10 @@ from itertools import groupby
 from typing import Any, Final
 
 from auditrelay.evidence import facts
-from auditrelay.store import Told
+from auditrelay.store import Fact
+from auditrelay.store.expected import FROM_THE_SPOOL
 from auditrelay.store.keys import known_keys
 from auditrelay.store.packing import unpack
-from auditrelay.store.retold import FROM_THE_SPOOL
 from auditrelay.store.sqlite.facts import source_of
 from auditrelay.store.sqlite.readers import FOREVER
 
@@ -113,14 +113,14 @@ def newest_word(db: sqlite3.Connection) -> str | None:
     return None if row is None else row[0]
 
 
-def told(db: sqlite3.Connection, unit: str) -> Iterator[Told]:
+def facts_of(db: sqlite3.Connection, unit: str) -> Iterator[Fact]:
     """Yield all facts of *unit* in their order: those in its entries, then those that wait."""
     query = "select n, text from entry where unit = ? order by n"
     for n, text in db.execute(query, (unit,)):
         entry: dict[str, Any] = json.loads(text)
         for body in entry["facts"]:
-            yield Told(body, entry["at"], n)
+            yield Fact(body, entry["at"], n)
     waiting = db.execute("select at, text from fact where unit = ? order by id", (unit,)).fetchall()
     at = waiting[-1][0] if waiting else 0
     for body in facts.merge(json.loads(text) for _, text in waiting):
-        yield Told(body, at, None)
+        yield Fact(body, at, None)

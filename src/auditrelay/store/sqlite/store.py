@@ -296,13 +296,7 @@ class SqliteStore:
         now = self._now()
         await self._spooling.append(
             lambda db: intake.resend(
-                db,
-                self._spool,
-                source,
-                sinks=sinks,
-                pages=pages,
-                proof=proof,
-                now=now,
+                db, self._spool, source, sinks=sinks, pages=pages, proof=proof, now=now
             )
         )
 
@@ -398,13 +392,7 @@ class SqliteStore:
 
     async def forget(self, name: str) -> None:
         """Delete every row of the source or sink *name*."""
-        now = self._now()
-        await self._writer.write(lambda db: removal.declare(db, name, now))
-        # There may be millions of uids: delete them in steps, and the row they refer to last.
-        while await self._writer.write(lambda db: removal.some_known(db, name)):
-            pass
-        await self._spooling.rearrange(lambda db: self._spool.resize(db, -removal.source(db, name)))
-        await self._spooling.rearrange(lambda db: self._spool.resize(db, -removal.sink(db, name)))
+        await removal.remove(self._writer, self._spooling, self._spool, name, self._now())
 
     async def seal(self, event: HeadEvent, head: MakeHead = Head) -> Sealed:
         """Build the entries beside the writer, then write all of it as one transaction."""
