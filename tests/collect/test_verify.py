@@ -160,12 +160,12 @@ async def test_without_a_repair_nothing_is_changed(world: World) -> None:
     collector = world.collector(initial_lookback="10d", catch_up_limit="5h")
     await collector.poll()
     world.vendor.add(NOON - 2 * DAY)
-    before = (await world.covered(), await world.names(), told(world))
+    before = (await world.covered(), await world.names(), evidence_of(world))
     await verify(world, collector, span=Interval(NOON - 10 * DAY, NOON - 4 * HOUR))
-    assert (await world.covered(), await world.names(), told(world)) == before
+    assert (await world.covered(), await world.names(), evidence_of(world)) == before
 
 
-def told(world: World) -> object:
+def evidence_of(world: World) -> object:
     with StateView(world.folder) as view:
         return view.coverage("calls")
 

@@ -8,7 +8,8 @@ from hypothesis import strategies as st
 from tests.support.stores import MINUTE, NOON, span
 
 from auditrelay.evidence import facts
-from auditrelay.store import REOPENED, Proof, Span, Told
+from auditrelay.store import REOPENED, Fact, Proof, Span
+from auditrelay.store.expected import OfSource, joined
 from auditrelay.store.keys import TIMELESS, sortable, time_of
 from auditrelay.store.ledger import (
     Change,
@@ -20,7 +21,6 @@ from auditrelay.store.ledger import (
     parts_near,
     parts_to_count,
 )
-from auditrelay.store.retold import OfSource, joined
 from auditrelay.window import Interval, micros, moment
 
 NONE = NewEvents()
@@ -39,7 +39,7 @@ class Source:
     """A ledger in memory, with its changes and the known events, kept as a database would."""
 
     entries: dict[int, Entry] = field(default_factory=dict)
-    told: list[Change] = field(default_factory=list)
+    history: list[Change] = field(default_factory=list)
     known: list[bytes] = field(default_factory=list)
     now: int = micros(NOON)
 
@@ -56,7 +56,7 @@ class Source:
         for start in changes.removed:
             del self.entries[start]
         self.entries.update((each.start, each) for each in changes.written)
-        self.told += changes.told
+        self.history += changes.history
         self.known += (*new.keys, *new.bad)
         return changes
 
@@ -94,7 +94,7 @@ PAGES = st.lists(
 
 
 @given(pages=PAGES)
-def test_the_ledger_is_true_to_what_is_told_of_it_and_to_what_is_known(
+def test_the_ledger_is_true_to_its_facts_and_to_what_is_known(
     pages: list[tuple[Proof, list[int | None], int]],
 ) -> None:
     source, number = Source(), 0
@@ -125,10 +125,12 @@ def test_the_ledger_is_true_to_what_is_told_of_it_and_to_what_is_known(
     for entry in source.entries.values():
         if entry.gap is None:
             assert entry.events == source.count((entry.start, entry.end))
-    retold = OfSource()
-    for change in source.told:
-        retold.take(Told(body_of(change), 0, None))
-    by_gap = {gap: joined(part for part, named in retold.ledger() if named == gap) for gap in GAPS}
+    expected = OfSource()
+    for change in source.history:
+        expected.take(Fact(body_of(change), 0, None))
+    by_gap = {
+        gap: joined(part for part, named in expected.ledger() if named == gap) for gap in GAPS
+    }
     assert by_gap == {
         gap: joined((each.start, each.end) for each in source.entries.values() if each.gap == gap)
         for gap in GAPS

@@ -15,7 +15,7 @@ from auditrelay.config.model import Config
 from auditrelay.errors import ConfigError
 from auditrelay.evidence.facts import chain
 from auditrelay.service.desk import Reopen, Reopened
-from auditrelay.store import Coverage, Span, Told
+from auditrelay.store import Coverage, Fact, Span
 from auditrelay.store.sqlite.checks import nothing
 from auditrelay.store.sqlite.state_dir import is_there
 from auditrelay.store.sqlite.view import StateView
@@ -159,13 +159,13 @@ def _json(name: str, known: Coverage | None, wanted: Interval | None, axis: str)
     }
 
 
-def _json_fact(told: Told) -> dict[str, Any]:
+def _json_fact(fact: Fact) -> dict[str, Any]:
     """Return a fact with its time; what it tells of a span of time is in words for all facts."""
-    body = dict(told.body)
+    body = dict(fact.body)
     start, end = body.pop("start", None), body.pop("end", None)
     return {
-        "recorded": _iso_micros(told.at),
-        "entry": told.entry,
+        "recorded": _iso_micros(fact.at),
+        "entry": fact.entry,
         "what": body.pop("fact"),
         "start": None if start is None else _iso_micros(start),
         "end": None if end is None else _iso_micros(end),
@@ -177,15 +177,15 @@ def _json_fact(told: Told) -> dict[str, Any]:
     }
 
 
-def _is_in(told: Told, wanted: Interval) -> bool:
+def _is_in(fact: Fact, wanted: Interval) -> bool:
     """Return whether a fact is of *wanted* time, or of no time."""
-    start, end = told.body.get("start"), told.body.get("end")
+    start, end = fact.body.get("start"), fact.body.get("end")
     return (
         start is None or end is None or (start < micros(wanted.end) and end > micros(wanted.start))
     )
 
 
-def _digest(span: Span, facts: Sequence[Told]) -> str:
+def _digest(span: Span, facts: Sequence[Fact]) -> str:
     """Return the chain over the digests of what was read within *span*, in order of time."""
     start, end = micros(span.interval.start), micros(span.interval.end)
     read = sorted(

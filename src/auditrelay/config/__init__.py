@@ -15,9 +15,7 @@ from collections.abc import Iterator, Mapping
 from datetime import timedelta
 from fnmatch import fnmatchcase
 from pathlib import Path
-from typing import Any
-
-from pydantic import BaseModel
+from typing import TYPE_CHECKING, Any
 
 from auditrelay.config.environment import is_ours, nested, overlay, read_variables
 from auditrelay.config.model import SINKS, SOURCES, Config, ConfigFile, secrets_in
@@ -30,6 +28,9 @@ from auditrelay.settings.toml import Unreadable, read_toml
 from auditrelay.settings.values import format_duration
 from auditrelay.settings.wording import suggestion
 from auditrelay.telemetry.scrubber import SHORT, scrubber
+
+if TYPE_CHECKING:
+    from pydantic import BaseModel
 
 DEFAULT_PATHS = (Path("auditrelay.toml"), Path("/etc/auditrelay/config.toml"))
 """The configuration files to try, in this order, when none is named."""

@@ -8,7 +8,7 @@ type's name.
 import importlib
 import re
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import timedelta
 from fnmatch import fnmatchcase
 from pathlib import Path
@@ -89,7 +89,9 @@ class Evidence(BaseModel):
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
-    every: Duration = Field(timedelta(hours=1), ge=timedelta(minutes=5), le=timedelta(hours=24))
+    every: Duration = Field(
+        default=timedelta(hours=1), ge=timedelta(minutes=5), le=timedelta(hours=24)
+    )
     key: Secret | None = None
     """Signs heads and tags what may change until it is sealed; none by default."""
     key_before: Secret | None = None
@@ -169,7 +171,7 @@ class Config:
     sources: Mapping[str, SourceSettings]
     sinks: Mapping[str, SinkSettings]
     warnings: tuple[str, ...] = ()
-    evidence: Evidence = Evidence()
+    evidence: Evidence = field(default_factory=Evidence)
 
     def sources_of(self, sink: str) -> tuple[str, ...]:
         """Return the names of the sources that *sink* receives."""

@@ -90,37 +90,6 @@ class OperatorStore(States, DeadLetters, Protocol):
         """
 
 
-class Upkeep(Protocol):
-    """What has to be done now and then, whatever is polled and delivered."""
-
-    async def prune(self, now: datetime) -> int:
-        """
-        Delete events that every sink has and whose retention has passed; return how many.
-
-        Uids older than ``spool.remember`` are forgotten as well, all by *now*, which must be
-        certainly past. This takes several transactions: if it raises, some of the work may be done.
-        """
-
-    async def remember_time(self, mark: datetime) -> None:
-        """
-        Keep *mark*, a moment that is certainly past, for the next run and for this one.
-
-        Once the store is open, its clock's :class:`~auditrelay.confirmed_time.ConfirmedTime`
-        continues from it.
-        """
-
-    def resize(self, *, max_bytes: int, retention: timedelta, remember: timedelta) -> None:
-        """
-        Apply new limits from now on.
-
-        *max_bytes* is the limit of the spool. *retention* is how long delivered events are kept,
-        *remember* how long uids are.
-        """
-
-    async def close(self) -> None:
-        """Finish the writes that were begun, then release everything."""
-
-
 class EvidenceLog(Protocol):
     """The log of the evidence: what was done, sealed for good, and its heads."""
 
@@ -169,6 +138,41 @@ class EvidenceLog(Protocol):
         """
 
 
+class Upkeep(Protocol):
+    """What has to be done now and then, whatever is polled and delivered."""
+
+    async def prune(self, now: datetime) -> int:
+        """
+        Delete events that every sink has and whose retention has passed; return how many.
+
+        Uids older than ``spool.remember`` are forgotten as well, all by *now*, which must be
+        certainly past. This takes several transactions: if it raises, some of the work may be done.
+        """
+
+    async def remember_time(self, mark: datetime) -> None:
+        """
+        Keep *mark*, a moment that is certainly past, for the next run and for this one.
+
+        Once the store is open, its clock's :class:`~auditrelay.confirmed_time.ConfirmedTime`
+        continues from it.
+        """
+
+    @property
+    def log(self) -> EvidenceLog:
+        """The log of the evidence."""
+
+    def resize(self, *, max_bytes: int, retention: timedelta, remember: timedelta) -> None:
+        """
+        Apply new limits from now on.
+
+        *max_bytes* is the limit of the spool. *retention* is how long delivered events are kept,
+        *remember* how long uids are.
+        """
+
+    async def close(self) -> None:
+        """Finish the writes that were begun, then release everything."""
+
+
 class Store(
     Registry,
     OperatorStore,
@@ -185,10 +189,6 @@ class Store(
     """Called after a page, as long as so much waits for a seal that it should be early."""
     on_condition: Callable[[], None]
     """Called before each write of the condition of a source or sink."""
-
-    @property
-    def log(self) -> EvidenceLog:
-        """The log of the evidence."""
 
     def under(self, lease: Lease) -> Self:
         """

@@ -275,7 +275,7 @@ class FoundLate:
 
 
 @dataclass(frozen=True, slots=True)
-class Told:
+class Fact:
     """A fact of the evidence: its *body*, and when and in which *entry* it was sealed."""
 
     body: dict[str, Any]
@@ -290,7 +290,7 @@ class Coverage:
     """What was read of a source, and the *facts* that tell of it; *head* is the newest head."""
 
     spans: tuple[Span, ...]
-    facts: tuple[Told, ...]
+    facts: tuple[Fact, ...]
     head: str | None
     lateness: tuple[Lateness, ...]
     deleted_at_source: int

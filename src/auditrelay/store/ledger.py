@@ -66,7 +66,7 @@ class Changes:
     """Starts of entries that are no more."""
     written: list[Entry] = field(default_factory=list)
     """Entries that are new, or that replace the one with the same start."""
-    told: list[Change] = field(default_factory=list)
+    history: list[Change] = field(default_factory=list)
     """The changes, in the order in which they came about."""
     late: list[int] = field(default_factory=list)
     """Indices of the new events in spans that were covered before."""
@@ -238,7 +238,7 @@ class _Ledger:
         part: Part,
         gap: str | None,
     ) -> None:
-        self._changes.told.append(Change(what, *part, gap or ""))
+        self._changes.history.append(Change(what, *part, gap or ""))
 
 
 def _is_gap(entry: Entry) -> bool:

@@ -1,4 +1,4 @@
-"""What a seal is told and tells: the head, and what each source and sink had done by then."""
+"""What a seal is given and reports: the head, and what each source and sink had done by then."""
 
 from collections import Counter
 from collections.abc import Callable, Mapping

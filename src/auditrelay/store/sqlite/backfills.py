@@ -60,8 +60,8 @@ def _tell(
     now: datetime,
 ) -> None:
     number, start, end = begun
-    told = facts.backfill(id=number, start=start, end=end, sinks=sorted(sinks), by=None)
-    insert(db, of_source(source), [told], micros(now))
+    body = facts.backfill(id=number, start=start, end=end, sinks=sorted(sinks), by=None)
+    insert(db, of_source(source), [body], micros(now))
 
 
 def end(db: sqlite3.Connection, number: int, now: datetime) -> None:

@@ -9,38 +9,33 @@ L6: every dead letter is there. Works on a connection, of which it takes one sna
 
 import json
 import sqlite3
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from dataclasses import asdict, dataclass
 from hashlib import sha256
 from typing import Any, Final
 
-from auditrelay.evidence import facts
 from auditrelay.evidence.heads import Head
 from auditrelay.evidence.tree import Frontier, leaf
-from auditrelay.settings.reserved import ALERTS
-from auditrelay.store import Told
-from auditrelay.store.progress import Progress
-from auditrelay.store.retold import (
+from auditrelay.store import Fact
+from auditrelay.store.expected import (
     OfInstance,
     OfSink,
     OfSource,
     Pages,
-    Part,
-    joined,
-    told_in,
+    facts_in,
     without,
 )
-from auditrelay.store.sqlite import ledger, meta
+from auditrelay.store.sqlite import meta
 from auditrelay.store.sqlite.evidence import entries, heads
-from auditrelay.store.sqlite.facts import sink_of, source_of
+from auditrelay.store.sqlite.facts import of_sink, of_source, sink_of, source_of
 from auditrelay.store.sqlite.known import FORGOTTEN
 from auditrelay.store.sqlite.readers import reader_of
 from auditrelay.store.sqlite.spool import PRUNED
-from auditrelay.window import iso, moment
+from auditrelay.store.sqlite.unit_checks import check_sink, check_source, digest_of_pages
 
 _KEEP: Final = (
-    "keep a copy of the state directory as it is; compare with an older export or a backup, and find "
-    "out who can write to it"
+    "keep a copy of the state directory as it is; compare with an older export or a backup, and "
+    "find out who can write to it"
 )
 _DO: Final = {
     "nothing": "start the service, or name its state directory; the first seal is within the hour",
@@ -56,7 +51,7 @@ _DO: Final = {
 }
 
 _MOST: Final = 20
-"""How many findings of one kind are told one by one."""
+"""How many findings of one kind are reported one by one."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -153,14 +148,15 @@ class _Check:
         if not size or newest is None:
             self._say("nothing", "the log has no entries, or no head: nothing was sealed yet")
         for unit, at, text in db.execute("select unit, at, text from fact order by id"):
-            self._take(unit, Told(json.loads(text), at, None))
+            self._take(unit, Fact(json.loads(text), at, None))
         self._check_instance()
         pages = self._check_places()
         self._check_spool(pages)
         for name, source in sorted(self._sources.items()):
-            self._check_source(name, source)
+            sealed, start = self._sealed.get(of_source(name)), self._instance.start
+            check_source(db, name, source, sealed, start=start, say=self._say)
         for name, sink in sorted(self._sinks.items()):
-            self._check_sink(name, sink)
+            check_sink(db, name, sink, self._sealed.get(of_sink(name)), self._say)
         at, word = newest or (None, None)
         return Checked(log, size, at, word, count, tuple(self._findings))
 
@@ -169,33 +165,33 @@ class _Check:
         if found < _MOST:
             self._findings.append(_bad(code, what, **more))
 
-    def _take(self, unit: str, told: Told) -> None:
-        removed = told.body["fact"] == "operator" and told.body["did"] == "forget"
+    def _take(self, unit: str, fact: Fact) -> None:
+        removed = fact.body["fact"] == "operator" and fact.body["did"] == "forget"
         if (name := source_of(unit)) is not None:
             source = self._sources.setdefault(name, OfSource())
-            source.take(told)
+            source.take(fact)
             if removed:
-                self._sources[name] = source.anew()
+                self._sources[name] = source.after_removal()
         elif (name := sink_of(unit)) is not None:
             sink = self._sinks.setdefault(name, OfSink())
-            sink.take(told)
+            sink.take(fact)
             if removed:
-                self._sinks[name] = sink.anew()
+                self._sinks[name] = sink.after_removal()
         else:
-            self._instance.take(told)
+            self._instance.take(fact)
 
     # -- L1 --------------------------------------------------------------------------------------
 
     def _log(self, log: str) -> int:
         """Check entries against heads; return how many entries there are."""
-        told = {head.size: head for head in heads(self._db)}
+        stored = {head.size: head for head in heads(self._db)}
         roots: dict[int, str] = {}
         frontier, seqs, last_at = Frontier(), dict[str, tuple[int, int]](), 0
         for n, line in entries(self._db):
             if n != frontier.size:
                 self._say("order", f"entry {frontier.size} is missing", entry=frontier.size)
                 break
-            entry, bodies = told_in(n, line)
+            entry, bodies = facts_in(n, line)
             unit = entry["unit"]
             seq, since = seqs.get(unit, (0, None))
             if (entry["n"], entry["seq"], entry["since"]) != (n, seq + 1, since):
@@ -211,15 +207,15 @@ class _Check:
             for each in bodies:
                 self._take(unit, each)
             frontier.append(leaf(line.encode()))
-            if frontier.size in told:
+            if frontier.size in stored:
                 roots[frontier.size] = frontier.root().hex()
-        self._check_heads(log, told, roots, frontier)
+        self._check_heads(log, stored, roots, frontier)
         return frontier.size
 
     def _check_heads(
-        self, log: str, told: dict[int, Any], roots: dict[int, str], frontier: Frontier
+        self, log: str, stored: dict[int, Any], roots: dict[int, str], frontier: Frontier
     ) -> None:
-        for size, head in told.items():
+        for size, head in stored.items():
             if size > frontier.size:
                 what = f"there are {frontier.size} entries, and the newest head is over {size}"
                 self._say("cut", what, entry=frontier.size, at=head.at)
@@ -232,10 +228,10 @@ class _Check:
             if not (roots[size] == head.root.hex() == word.root.hex() and word.size == size):
                 what = f"the entries give another root than the head over the first {size} tells"
                 self._say("rewritten", what, where=f"head {size}", at=head.at)
-        if told and max(told) < frontier.size:
-            self._say("order", "there are entries behind the newest head", entry=max(told))
+        if stored and max(stored) < frontier.size:
+            self._say("order", "there are entries behind the newest head", entry=max(stored))
         for entry, size, root in self._instance.heads:
-            if size not in told or roots.get(size) != root:
+            if size not in stored or roots.get(size) != root:
                 what = f"the head over the first {size} entries is missing, or is another one"
                 self._say("rewritten", what, entry=entry)
         (data,) = self._db.execute("select value from meta where name = 'frontier'").fetchone()
@@ -250,10 +246,10 @@ class _Check:
     def _check_instance(self) -> None:
         forgot = [each.forgot_before for each in self._sources.values()]
         newest = max((each for each in forgot if each is not None), default=None)
-        told = self._instance.pruned
+        pruned = self._instance.pruned
         for name, found, must in (
             (FORGOTTEN, meta.find(self._db, FORGOTTEN), newest),
-            (PRUNED, meta.find(self._db, PRUNED) or 0, told),
+            (PRUNED, meta.find(self._db, PRUNED) or 0, pruned),
         ):
             # A source that was removed has taken its facts with it.
             removed = any(each.removed for each in self._sources.values())
@@ -271,7 +267,7 @@ class _Check:
                 yield f"sink {name}", each
 
     def _check_places(self) -> dict[int, tuple[str, int, Pages]]:
-        """Check that every place is told of once; return by first place each page."""
+        """Check that every place has one fact; return by first place each page."""
         pages = {
             first: (unit, count, each)
             for unit, each in self._all_pages()
@@ -279,13 +275,13 @@ class _Check:
         }
         total = sum(len(each.places) for _, each in self._all_pages())
         if total != len(pages):
-            self._say("spool", f"{total - len(pages)} pages are told of twice")
+            self._say("spool", f"{total - len(pages)} pages have two facts")
         at = self._instance.start
         for first in sorted(pages):
             unit, count, each = pages[first]
             if first != at:
                 what = f"place {at} follows, and the next page that facts tell of is at {first}"
-                self._say("spool", what, where=unit, entry=each.told.entry, at=each.told.at)
+                self._say("spool", what, where=unit, entry=each.fact.entry, at=each.fact.at)
             at = first + count
         end = meta.read(self._db, "next_position")
         if at != end:
@@ -303,9 +299,9 @@ class _Check:
         for first, count, source, only, sha, blob in self._db.execute(
             query, (self._instance.start,)
         ):
-            unit, told, _ = pages.get(first, (None, None, None))
+            unit, size, _ = pages.get(first, (None, None, None))
             whose = f"source {source}" if only is None else f"sink {only}"
-            if (unit, told) != (whose, count):
+            if (unit, size) != (whose, count):
                 what = f"facts do not tell of the page at place {first}: {count} events of {whose}"
                 self._say("spool", what, where=f"spool {first}")
             found[first] = sha256(blob).digest()
@@ -330,221 +326,21 @@ class _Check:
                 fed = unit == f"sink {name}" or (since is not None and first >= since)
                 if fed and not each.removed and without([(first, first + count)], waits) == []:
                     what = f"the page at place {first} was pruned, and {name} has not settled it"
-                    self._say("spool", what, where="meta.pruned", entry=each.told.entry)
+                    self._say("spool", what, where="meta.pruned", entry=each.fact.entry)
                     return
 
     def _check_pages(self, unit: str, pages: Pages, found: dict[int, bytes], floor: int) -> None:
-        body, told = pages.told.body, pages.told
+        body, fact = pages.fact.body, pages.fact
         digests = [found.get(first) for first, _ in pages.places]
         for (first, count), digest in zip(pages.places, digests, strict=True):
             if digest is None and first >= floor and not pages.removed:
                 what = f"the page at place {first}, {count} events of {unit}, is missing"
-                self._say("spool", what, where=f"spool {first}", entry=told.entry, at=told.at)
+                self._say("spool", what, where=f"spool {first}", entry=fact.entry, at=fact.at)
         whole = [digest for digest in digests if digest is not None]
-        if len(whole) == len(digests) and digests and _chain(told, whole) != body["stored"]:
-            what = f"the pages from place {pages.places[0][0]} on are not those that were stored"
-            self._say("spool", what, where=unit, entry=told.entry, at=told.at)
-
-    # -- L2 and L3, a source ---------------------------------------------------------------------
-
-    def _check_source(self, name: str, told: OfSource) -> None:
-        if told.removed:
-            return  # its removal may not be finished yet
-        row = self._db.execute("select id, started from source where name = ?", (name,)).fetchone()
-        unit = f"source {name}"
-        if row is None:
-            self._say("state", "the source is missing", where=unit)
-            return
-        owner, started = row
-        self._check_ledger(owner, unit, told)
-        self._check_known(owner, unit, told)
-        self._check_state(owner, name, started, told)
-
-    def _check_ledger(self, owner: int, unit: str, told: OfSource) -> None:
-        spans = self._db.execute(
-            "select start, end, gap, events from coverage where source = ? order by start", (owner,)
-        ).fetchall()
-        for gap in {each[2] for each in spans} | {reason for _, reason in told.ledger()}:
-            have = joined((start, end) for start, end, named, _ in spans if named == gap)
-            must = joined(part for part, reason in told.ledger() if reason == gap)
-            state = "covered" if gap is None else f"a gap ({gap})"
-            for start, end in without(have, must)[:1]:
-                what = f"{_span(start, end)} is {state} in the ledger, and facts do not say so"
-                self._say("ledger", what, where=unit)
-            for start, end in without(must, have)[:1]:
-                what = f"{_span(start, end)} is {state} by the facts, and not in the ledger"
-                self._say("ledger", what, where=unit)
-        oldest = told.forgot_before
-        for start, end, gap, events in spans:
-            if gap is not None or (oldest is not None and start < oldest):
-                continue
-            known = ledger.count(self._db, owner, start, end)
-            if known != events:
-                what = (
-                    f"the ledger counts {events} events in {_span(start, end)}; {known} are known"
-                )
-                self._say("ledger", what, where=unit)
-
-    def _check_known(self, owner: int, unit: str, told: OfSource) -> None:
-        (known,) = self._db.execute(
-            "select count(*) from known where source = ?", (owner,)
-        ).fetchone()
-        if known != told.known:
-            what = f"{known} uids are known, and facts tell of {told.known}"
-            self._say("known", what, where=unit)
-        if told.found is not None and not told.forgot:
-            self._check_found(owner, unit, told.found)
-        order = sorted(
-            (first, count, number)
-            for number, each in enumerate(told.pages)
-            if each.known and not each.removed
-            for first, count in each.places
-        )
-        rows = self._db.execute(
-            "select position, key from known where source = ? and position >= ? order by position",
-            (owner, self._instance.start),
-        )
-        digests: dict[int, list[bytes]] = {}
-        incomplete: set[int] = set()
-        row = rows.fetchone()
-        for first, count, number in order:
-            keys = []
-            while row is not None and row[0] < first + count:
-                if row[0] >= first:
-                    keys.append(row[1])
-                else:
-                    self._stray(unit, row[0])
-                row = rows.fetchone()
-            digests.setdefault(number, []).append(facts.digest(keys))
-            if len(keys) < count:
-                incomplete.add(number)
-                if not told.forgot:
-                    what = f"{count - len(keys)} of the {count} uids at place {first} are missing"
-                    self._say("known", what, where=unit, entry=told.pages[number].told.entry)
-        while row is not None:
-            self._stray(unit, row[0])
-            row = rows.fetchone()
-        for number, found in digests.items():
-            each = told.pages[number].told
-            if number not in incomplete and _chain(each, found) != each.body["uids"]:
-                first = told.pages[number].places[0][0]
-                what = f"the uids from place {first} on are not those that were accepted"
-                self._say("known", what, where=unit, entry=each.entry, at=each.at)
-
-    def _stray(self, unit: str, place: int) -> None:
-        self._say("known", f"a uid is known at place {place}, which no fact tells of", where=unit)
-
-    def _check_found(self, owner: int, unit: str, found: Told) -> None:
-        """Check what an upgrade has found: nothing was forgotten since."""
-        hashing, events = sha256(), 0
-        for (key,) in self._db.execute(
-            "select key from known where source = ? and position >= 0 and position < ? order by key",
-            (owner, self._instance.start),
+        if (
+            len(whole) == len(digests)
+            and digests
+            and digest_of_pages(fact, whole) != body["stored"]
         ):
-            hashing.update(key)
-            events += 1
-        if (events, hashing.hexdigest()) != (found.body["events"], found.body["uids"]):
-            what = "the uids from before the upgrade are not those that it found"
-            self._say("known", what, where=unit, entry=found.entry)
-
-    def _check_state(self, owner: int, name: str, started: int, told: OfSource) -> None:
-        unit = f"source {name}"
-        db = self._db
-        resweeps = dict(
-            db.execute("select delay / 1000000, until from resweep where source = ?", (owner,))
-        )
-        if resweeps != told.looked_again:
-            self._say("state", "the resweeps are not where facts say they are", where=unit)
-        (vanished,) = db.execute(
-            "select count(*) from vanished where source = ?", (owner,)
-        ).fetchone()
-        if vanished != told.vanished:
-            what = f"{vanished} events are deleted at the source, and facts say {told.vanished}"
-            self._say("state", what, where=unit)
-        files = {
-            key.hex() for (key,) in db.execute("select key from parcel where source = ?", (owner,))
-        }
-        if files != told.files:
-            what = f"{len(files)} files were read whole, and facts tell of {len(told.files)}, or others"
-            self._say("state", what, where=unit)
-        if name == ALERTS:
-            return
-        sealed = self._sealed.get(unit)
-        if sealed is not None and sealed["state"]["started"] is not None and told.covered:
-            before = sealed["state"]["started"]
-            if before != started and (sealed["state"]["covered_until"] != before):
-                what = (
-                    f"it starts at {iso(moment(started))}, and was sealed as {iso(moment(before))}"
-                )
-                self._say("state", what, where=unit, entry=sealed["n"])
-        (letters,) = db.execute(
-            "select count(*) from dead_letter where source = ? and sink is null", (name,)
-        ).fetchone()
-        must = told.put_aside - told.replayed
-        if letters != must and told.found is None:
-            what = f"{letters} records that were put aside are there, and facts tell of {must}"
-            self._say("letters", what, where=unit)
-
-    # -- L2, L5 and L6, a sink -------------------------------------------------------------------
-
-    def _check_sink(self, name: str, told: OfSink) -> None:
-        if told.removed:
-            return
-        unit, db = f"sink {name}", self._db
-        row = db.execute("select id, ends from sink where name = ?", (name,)).fetchone()
-        if row is None:
-            self._say("state", "the sink is missing", where=unit)
-            return
-        number, _ = row
-        feeds = dict(
-            db.execute("select source, since from feed where sink = ?", (number,)).fetchall()
-        )
-        if feeds != told.feeds:
-            what = "it receives other sources than facts say, or from other places on"
-            self._say("state", what, where=unit)
-        progress = reader_of(db, name).progress
-        sealed = self._sealed.get(unit)
-        if sealed is not None and sealed["state"]["position"] is not None:
-            state = sealed["state"]
-            done = [(0, state["position"])]
-            done += [(first, first + count) for first, count in state["ahead"]]
-            for start, end in without(joined((*done, *told.done)), _done(progress))[:1]:
-                what = f"it had settled the places {start} to {end - 1} by then, and has not now"
-                self._say("position", what, where=unit, entry=sealed["n"], at=sealed["at"])
-        end = meta.read(db, "next_position")
-        if _done(progress)[-1][1] > end:
-            self._say("position", f"it has settled places that no event has: {end}", where=unit)
-        self._check_letters(number, unit, told)
-
-    def _check_letters(self, number: int, unit: str, told: OfSink) -> None:
-        have: dict[str, str] = {
-            uid: "dropped" if dropped else "replayed" if replayed else "dead"
-            for uid, dropped, replayed in self._db.execute(
-                "select uid, dropped is not null, replayed is not null from dead_letter "
-                "where sink = ? order by id",
-                (number,),
-            )
-        }
-        for uid, state in told.letters.items():
-            found = have.pop(uid, None)
-            # A letter is deleted with the delivery of its replay.
-            if found != state and not (state == "replayed" and found is None):
-                what = f"the dead letter {uid} is {found or 'missing'}, and facts say {state}"
-                self._say("letters", what, where=unit)
-        for uid in have:
-            self._say("letters", f"no fact tells of the dead letter {uid}", where=unit)
-
-
-def _chain(told: Told, digests: Sequence[bytes]) -> str:
-    """Return the digest of the pages that *told* is about: only what was merged is chained."""
-    if told.entry is None or told.body["fact"] != "accepted":
-        return digests[0].hex()
-    return facts.chain(digests).hex()
-
-
-def _done(progress: Progress) -> list[Part]:
-    return [(0, progress.position), *progress.ahead]
-
-
-def _span(start: int, end: int) -> str:
-    return f"{iso(moment(start))} .. {iso(moment(end))}"
+            what = f"the pages from place {pages.places[0][0]} on are not those that were stored"
+            self._say("spool", what, where=unit, entry=fact.entry, at=fact.at)

@@ -42,11 +42,11 @@ def record_deleted(
         ).rowcount
     ]
     if new:
-        told = facts.vanished(
+        body = facts.vanished(
             start=micros(span.start),
             end=micros(span.end),
             events=len(new),
             uids=facts.digest(sorted(new)),
         )
-        insert(db, of_source(source), [told], now)
+        insert(db, of_source(source), [body], now)
     return len(new)

@@ -48,7 +48,7 @@ NOTICE: Final = "notice"
 _REPLAY: Final = "replay"
 """The same for a record that was put aside, and that an operator has sent after all."""
 
-_Told = Mapping[tuple[str, int, int], tuple[str, int]]
+_Reports = Mapping[tuple[str, int, int], tuple[str, int]]
 """By kind, start and end of a gap: the uid and the place of the event that reports it."""
 
 
@@ -91,28 +91,28 @@ def add(
     changes = ledger.changes(db, owner, proof, found, now)
     notices = _notices(changes, notice)
 
-    told = []
+    bodies = []
     if new:
         page = events.take(new)
         placed = spool.append(db, owner, page, now)
         known.remember(db, uids, owner, new_keys, digests=page.raw_sha256, first=placed.first)
-        told.append(accepted(via, placed, page, new_keys, late=len(changes.late)))
+        bodies.append(accepted(via, placed, page, new_keys, late=len(changes.late)))
     for index in new_bad:
         digests = [bad[index].event.raw_sha256]
         known.remember(db, uids, owner, [bad_keys[index]], digests=digests, first=_NOT_SPOOLED)
         dead_letters.insert(db, None, bad[index])
-    told += _put_aside([(bad_keys[index], bad[index].reason) for index in new_bad])
-    reports: _Told = {}
+    bodies += _put_aside([(bad_keys[index], bad[index].reason) for index in new_bad])
+    reports: _Reports = {}
     if notices:
         page = Page.of(notices.values())
         placed = spool.append(db, owner, page, now)
-        told.append(accepted(NOTICE, placed, page, known_keys(page)))
+        bodies.append(accepted(NOTICE, placed, page, known_keys(page)))
         reports = {
             what: (event.uid, place)
             for place, (what, event) in enumerate(notices.items(), placed.first)
         }
-    told += _write(db, owner, proof, changes, reports, new=len(new), now=now, via=via)
-    insert(db, of_source(source), told, now)
+    bodies += _write(db, owner, proof, changes, reports, new=len(new), now=now, via=via)
+    insert(db, of_source(source), bodies, now)
     return Added(
         tuple(new),
         len(events) - len(new),
@@ -192,8 +192,8 @@ def report_changed(
         part = reported[first : first + _MAX_EVENTS]
         page = Page.of([each.event for each in part if each.event])
         placed = spool.append(db, owner, page, now)
-        told = accepted(NOTICE, placed, page, known_keys(page))
-        insert(db, of_source(source), [told], now)
+        bodies = accepted(NOTICE, placed, page, known_keys(page))
+        insert(db, of_source(source), [bodies], now)
     return reported
 
 
@@ -210,12 +210,12 @@ def resend(
     """Spool *pages*, known or not, once for each of *sinks* alone, and enter the *proof*."""
     owner = source_id(db, source)
     for sink in sinks:
-        told = [
+        bodies = [
             refilled(spool.append(db, owner, page, now, only=sink), page)
             for page in pages
             if len(page)
         ]
-        insert(db, of_sink(sink), told, now)
+        insert(db, of_sink(sink), bodies, now)
     enter(db, source, proof, new=sum(map(len, pages)), now=now, via="backfill")
 
 
@@ -225,8 +225,8 @@ def enter(
     """Enter a *proof* whose events are known; *new* of them count as new in its backfill."""
     owner = source_id(db, source)
     changes = ledger.changes(db, owner, proof, NewEvents(), now)
-    told = _write(db, owner, proof, changes, {}, new=new, now=now, via=via)
-    insert(db, of_source(source), told, now)
+    bodies = _write(db, owner, proof, changes, {}, new=new, now=now, via=via)
+    insert(db, of_source(source), bodies, now)
 
 
 def replay(
@@ -243,17 +243,17 @@ def replay(
             for position, each in enumerate(letters, placed.first):
                 dead_letters.start_replay(db, each.id, None if sink is None else position)
             if sink is None:
-                told = accepted(_REPLAY, placed, page, known_keys(page))
-                insert(db, of_source(source), [told], now)
+                bodies = accepted(_REPLAY, placed, page, known_keys(page))
+                insert(db, of_source(source), [bodies], now)
             else:
-                told = facts.replayed(
+                bodies = facts.replayed(
                     first=placed.first,
                     count=len(page),
                     uids=page.uid,
                     stored=placed.stored,
                     by=None,
                 )
-                insert(db, of_sink(sink), [told], now)
+                insert(db, of_sink(sink), [bodies], now)
     return found
 
 
@@ -262,26 +262,26 @@ def _write(
     owner: int,
     proof: Proof,
     changes: Changes,
-    reports: _Told,
+    reports: _Reports,
     *,
     new: int,
     now: int,
     via: str,
 ) -> list[facts.Body]:
     """Write the *changes*, and what else *proof* says; return the facts that tell of it."""
-    told: list[facts.Body] = []
+    bodies: list[facts.Body] = []
     ledger.write(db, owner, changes, via, now)
-    if changes.told:
+    if changes.history:
         before = meta.read(db, "next_position")
-        told += [_of_ledger(each, via, before, reports) for each in changes.told]
+        bodies += [_of_ledger(each, via, before, reports) for each in changes.history]
     if proof.file is not None:
-        told += file_read(db, owner, proof.file, now)
+        bodies += file_read(db, owner, proof.file, now)
     if proof.backfill is not None and proof.part is not None:
         backfills.part_done(db, proof.backfill, proof.part, proof.read, proof.new + new)
-    return told
+    return bodies
 
 
-def _of_ledger(change: Change, via: str, before: int, reports: _Told) -> facts.Body:
+def _of_ledger(change: Change, via: str, before: int, reports: _Reports) -> facts.Body:
     """Return the fact about a *change* of the ledger, whose events have places below *before*."""
     start, end, reason = change.start, change.end, change.reason
     match change.what:

@@ -52,7 +52,7 @@ class _Draft:
     """What a seal is to write: *entries* are unit and line, from the number *first* on."""
 
     frontier: bytes
-    """As it was: the seal holds only if nobody has sealed since."""
+    """As it was: the seal holds only if there was no other seal since."""
     after: bytes
     last_fact: int
     """The newest fact that is in the entries."""
@@ -80,9 +80,9 @@ class Sealing:
         """
         async with self._lock:
             made = await asyncio.to_thread(self._draft, make_head, now, hash_all)
-            told = event(made.sealed)
+            carrier = event(made.sealed)
             await self._spooling.append(
-                lambda db: _write(db, self._spool, made, told, now), self._spool.waiting.clear
+                lambda db: _write(db, self._spool, made, carrier, now), self._spool.waiting.clear
             )
             return made.sealed
 
@@ -109,14 +109,14 @@ def draft(db: sqlite3.Connection, make_head: MakeHead, now: int) -> _Draft:
     log, before, frontier = _log(db)
     written = frontier.dump()
     last_fact, bodies = _open_facts(db)
-    told = bodies.setdefault(INSTANCE, [])
+    own = bodies.setdefault(INSTANCE, [])
     at = now
     if before is not None:
         head, sealed_at, place = before
         if now < sealed_at:
             at = sealed_at
-            told.append(facts.clock(seconds=-(-(sealed_at - now) // 1_000_000)))
-        told.append(facts.head(size=head.size, root=head.root, taken_by=_takers(db, place)))
+            own.append(facts.clock(seconds=-(-(sealed_at - now) // 1_000_000)))
+        own.append(facts.head(size=head.size, root=head.root, taken_by=_takers(db, place)))
     for (source,) in db.execute("select name from source"):
         bodies.setdefault(of_source(source), [])
     for (sink,) in db.execute("select name from sink"):
@@ -130,7 +130,7 @@ def draft(db: sqlite3.Connection, make_head: MakeHead, now: int) -> _Draft:
         state = _state(db, unit, merged, {} if last is None else last["state"])
         if sink_of(unit) is not None:
             before_it = None if last is None else last["state"]
-            done = _newly_done(bodies[unit], bodies[INSTANCE], state, before_it)
+            done = _newly_done(bodies[unit], state, before_it)
             if done:
                 merged.append(facts.delivered(done=done))
             if not merged:
@@ -179,8 +179,8 @@ def _log(db: sqlite3.Connection) -> tuple[str, tuple[Head, int, int] | None, Fro
             raise EvidenceBroken(f"the log {log} goes on from other entries than those here")
         return log, (head, row[1], row[2]), frontier
     size, root = (0, Frontier().root()) if row is None else row[3:]
-    told = (size, root) if head is None else (head.size, head.root)
-    if not (frontier.size == entries == size == told[0] and frontier.root() == root == told[1]):
+    stated = (size, root) if head is None else (head.size, head.root)
+    if not (frontier.size == entries == size == stated[0] and frontier.root() == root == stated[1]):
         raise EvidenceBroken(
             f"the log {log} has {entries} entries, and its newest head is over {size}, or over "
             "others: it cannot be continued"
@@ -254,30 +254,30 @@ def _counted(db: sqlite3.Connection, unit: str, merged: Sequence[Body]) -> list[
     return counted
 
 
-def _state(db: sqlite3.Connection, unit: str, told: Sequence[Body], before: Body) -> Body:
-    """Return the state of *unit* once the facts *told* are sealed; *before* is the sealed one."""
+def _state(db: sqlite3.Connection, unit: str, bodies: Sequence[Body], before: Body) -> Body:
+    """Return the state of *unit* once *bodies* are sealed; *before* is the sealed one."""
     if (source := source_of(unit)) is not None:
-        return _state_of_source(db, source, told, before)
+        return _state_of_source(db, source, bodies, before)
     if (sink := sink_of(unit)) is not None:
-        return _state_of_sink(db, sink, told, before)
+        return _state_of_sink(db, sink, bodies, before)
     forgotten, pruned = meta.find(db, FORGOTTEN), meta.find(db, PRUNED)
     return {"forgotten": forgotten, "pruned": pruned or 0}
 
 
-def _sums(names: Sequence[str], told: Sequence[Body], before: Body) -> Body:
-    """Return by name of a fact how many events all facts of that name have told of."""
+def _sums(names: Sequence[str], bodies: Sequence[Body], before: Body) -> Body:
+    """Return by name of a fact how many events all facts of that name tell of."""
     return {
-        name: before.get(name, 0) + sum(body["events"] for body in told if body["fact"] == name)
+        name: before.get(name, 0) + sum(body["events"] for body in bodies if body["fact"] == name)
         for name in names
     }
 
 
 def _state_of_source(
-    db: sqlite3.Connection, source: str, told: Sequence[Body], before: Body
+    db: sqlite3.Connection, source: str, bodies: Sequence[Body], before: Body
 ) -> Body:
     if source == ALERTS:
-        return _sums(("accepted",), told, before)
-    sums = _sums(_OF_SOURCE, told, before)
+        return _sums(("accepted",), bodies, before)
+    sums = _sums(_OF_SOURCE, bodies, before)
     row = db.execute("select id, started from source where name = ?", (source,)).fetchone()
     if row is None:
         return {**sums, "started": None, "covered_until": None, "looked_again": {}}
@@ -294,8 +294,8 @@ def _state_of_source(
     }
 
 
-def _state_of_sink(db: sqlite3.Connection, sink: str, told: Sequence[Body], before: Body) -> Body:
-    sums = _sums(_OF_SINK, told, before)
+def _state_of_sink(db: sqlite3.Connection, sink: str, bodies: Sequence[Body], before: Body) -> Body:
+    sums = _sums(_OF_SINK, bodies, before)
     row = db.execute("select id, position, ahead from sink where name = ?", (sink,)).fetchone()
     if row is None:
         return {**sums, "position": None, "ahead": [], "since": {}}
@@ -309,22 +309,19 @@ def _state_of_sink(db: sqlite3.Connection, sink: str, told: Sequence[Body], befo
     }
 
 
-def _newly_done(
-    begun: Sequence[Body], instance: Sequence[Body], state: Body, before: Body | None
-) -> list[tuple[int, int]]:
+def _newly_done(bodies: Sequence[Body], state: Body, before: Body | None) -> list[tuple[int, int]]:
     """
     Return the places that a sink has settled since its state *before*, as first and count.
 
-    Without one they count from where it *begun*, or from where an older state was taken over.
+    Without one they count from where it began, by the open facts, *bodies*.
     """
     if state["position"] is None:  # it was removed
         return []
     if before is None or before["position"] is None:
-        places = [
-            place for body in begun if body["fact"] == "began" for place in body["since"].values()
+        begun = [
+            place for body in bodies if body["fact"] == "began" for place in body["since"].values()
         ]
-        taken = [body["place"] for body in instance if body["fact"] == "taken_over"]
-        base = Progress(max(min(places, default=state["position"]), *taken, 0))
+        base = Progress(min(begun, default=state["position"]))
     else:
         base = _progress(before)
     now = _progress(state)
@@ -376,5 +373,5 @@ def _write(db: sqlite3.Connection, spool: Spool, made: _Draft, event: AuditEvent
     )
     db.execute("update meta set value = ? where name = 'frontier'", (made.after,))
     db.execute("delete from fact where id <= ?", (made.last_fact,))
-    told = accepted(NOTICE, placed, page, known_keys(page))
-    insert(db, of_source(ALERTS), [told], now)
+    body = accepted(NOTICE, placed, page, known_keys(page))
+    insert(db, of_source(ALERTS), [body], now)

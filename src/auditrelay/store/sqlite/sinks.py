@@ -80,8 +80,8 @@ def retire(
                 (number, json.dumps(kept)),
             )
             without = sorted(set(read) - set(kept))
-            told = {**facts.retired(place=place), "sources": without}
-            insert(db, of_sink(name), [told], now)
+            body = {**facts.retired(place=place), "sources": without}
+            insert(db, of_sink(name), [body], now)
     db.execute(
         "update sink set ends = ? where ends is null "
         "and name not in (select value from json_each(?))",
@@ -117,12 +117,12 @@ def settle(
         "update sink set position = ?, ahead = ? where name = ?",
         (progress.position, json.dumps(progress.ahead), name),
     )
-    copies, told = _insert(db, name, dead) if dead else ({}, [])
+    copies, bodies = _insert(db, name, dead) if dead else ({}, [])
     for source, group in groupby(sorted(copies.items(), key=_source), _source):
         page = Page.of(copy for _, copy in group)
         placed = log.append(db, source_id(db, source), page, now, only=name, beyond=True)
-        told.append(refilled(placed, page))
-    insert(db, of_sink(name), told, now)
+        bodies.append(refilled(placed, page))
+    insert(db, of_sink(name), bodies, now)
     dead_letters.delete_delivered(db, name, done)
     return replace(reader, progress=progress), copies.keys()
 

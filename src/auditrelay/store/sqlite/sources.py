@@ -53,8 +53,8 @@ def resweep_done(
         "on conflict (source, delay) do update set until = excluded.until",
         (source_id(db, name), _in_micros(delay), micros(until)),
     )
-    told = facts.looked_again(delay=delay // timedelta(seconds=1), until=micros(until))
-    insert(db, of_source(name), [told], now)
+    body = facts.looked_again(delay=delay // timedelta(seconds=1), until=micros(until))
+    insert(db, of_source(name), [body], now)
 
 
 def _in_micros(delay: timedelta) -> int:

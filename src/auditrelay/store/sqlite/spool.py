@@ -139,8 +139,8 @@ class Spool:
             db.execute("delete from spool where first < ?", (end,))
             self.resize(db, -int(size))
             meta.put(db, PRUNED, end)
-            told = facts.pruned(before=end, events=int(count), why=why)
-            insert(db, INSTANCE, [told], now)
+            body = facts.pruned(before=end, events=int(count), why=why)
+            insert(db, INSTANCE, [body], now)
         return int(count)
 
 

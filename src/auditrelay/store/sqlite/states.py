@@ -7,7 +7,7 @@ from auditrelay.settings.reserved import ALERTS
 from auditrelay.store import Coverage, Lateness, SinkState, SourceState
 from auditrelay.store.conditions import SinkCondition, SourceCondition, decode_condition
 from auditrelay.store.sqlite import dead_letters, ledger
-from auditrelay.store.sqlite.evidence import newest_word, told
+from auditrelay.store.sqlite.evidence import facts_of, newest_word
 from auditrelay.store.sqlite.facts import of_source
 from auditrelay.store.sqlite.readers import delivered_floor, waiting_for
 from auditrelay.window import moment
@@ -32,7 +32,7 @@ def coverage_of(db: sqlite3.Connection, source: str) -> Coverage | None:
     (deleted,) = db.execute("select count(*) from vanished where source = ?", (owner,)).fetchone()
     return Coverage(
         spans=ledger.spans(db, owner),
-        facts=tuple(told(db, of_source(source))),
+        facts=tuple(facts_of(db, of_source(source))),
         head=newest_word(db),
         lateness=_lateness(db, owner),
         deleted_at_source=deleted,

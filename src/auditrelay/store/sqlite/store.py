@@ -114,8 +114,7 @@ class SqliteStore:
         self._writer = Writer(write, self._when_full)
         self._spooling = Spooling(self._writer, self._spool, self._handover)
         sealing = Sealing(state_dir, self._spooling, self._spool)
-        self.log = EvidenceLog(state_dir, self._writer, sealing, self._spool, self._now)
-        """The log of the evidence."""
+        self._log = EvidenceLog(state_dir, self._writer, sealing, self._spool, self._now)
         self._contents = KnownContents(self._reader, self._spooling, self._spool, self._uids, clock)
 
     @classmethod
@@ -299,13 +298,7 @@ class SqliteStore:
         now = self._now()
         await self._spooling.append(
             lambda db: intake.resend(
-                db,
-                self._spool,
-                source,
-                sinks=sinks,
-                pages=pages,
-                proof=proof,
-                now=now,
+                db, self._spool, source, sinks=sinks, pages=pages, proof=proof, now=now
             )
         )
         if self._spool.waiting.is_much:
@@ -403,13 +396,12 @@ class SqliteStore:
 
     async def forget(self, name: str) -> None:
         """Delete every row of the source or sink *name*."""
-        now = self._now()
-        await self._writer.write(lambda db: removal.declare(db, name, now))
-        # There may be millions of uids: delete them in steps, and the row they refer to last.
-        while await self._writer.write(lambda db: removal.some_known(db, name)):
-            pass
-        await self._spooling.rearrange(lambda db: self._spool.resize(db, -removal.source(db, name)))
-        await self._spooling.rearrange(lambda db: self._spool.resize(db, -removal.sink(db, name)))
+        await removal.remove(self._writer, self._spooling, self._spool, name, self._now())
+
+    @property
+    def log(self) -> EvidenceLog:
+        """The log of the evidence."""
+        return self._log
 
     async def sources(self) -> list[SourceState]:
         """Read the state of every known source."""

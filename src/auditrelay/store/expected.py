@@ -1,16 +1,16 @@
 """
-What the facts of a unit say that there must be, in their order: the state is compared with it. Pure.
+What the facts of a unit say that there must be: the state is compared with it. Pure.
 
-A source or sink that an operator has removed begins anew: what its facts said before is gone.
+A source or sink that an operator has removed starts again: what its facts said before is gone.
 """
 
 import json
+from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any, Final
 
-from auditrelay.evidence.facts import Body
-from auditrelay.store import REOPENED, Told
+from auditrelay.store import REOPENED, Fact
 
 Part = tuple[int, int]
 """A half-open range of event time, in microseconds."""
@@ -26,7 +26,7 @@ OLD_LATE: Final = frozenset({"late", "vanished"})
 class Pages:
     """Pages of the spool that one fact tells of: [first, count] each, and their digests."""
 
-    told: Told
+    fact: Fact
     places: Sequence[Sequence[int]]
     known: bool
     """Whether the uids of their events are known at these places."""
@@ -43,25 +43,25 @@ class OfSource:
     gaps: list[tuple[Part, str]] = field(default_factory=list)
     looked_again: dict[int, int] = field(default_factory=dict)
     files: set[str] = field(default_factory=set)
-    vanished: int = 0
-    put_aside: int = 0
+    events: Counter[str] = field(default_factory=Counter)
+    """By name of a fact how many events all facts of that name tell of."""
     replayed: int = 0
     dropped: list[str] = field(default_factory=list)
-    forgot: int = 0
     forgot_before: int | None = None
-    found: Told | None = None
+    found: Fact | None = None
     """What an upgrade has found of it."""
     removed: bool = False
-    """Whether nothing was told since its removal."""
+    """Whether there is nothing since its removal."""
 
-    def take(self, told: Told) -> None:
+    def take(self, fact: Fact) -> None:
         """Take the next fact."""
-        body = told.body
+        body = fact.body
         self.removed = False
+        self.events[body["fact"]] += body.get("events", 0)
         match body["fact"]:
             case "accepted":
                 known = body["via"] not in FROM_THE_SPOOL
-                self.pages.append(Pages(told, body["pages"], known))
+                self.pages.append(Pages(fact, body["pages"], known))
                 self.replayed += body["events"] if body["via"] == "replay" else 0
             case "covered":
                 self.covered.append((body["start"], body["end"]))
@@ -71,19 +71,14 @@ class OfSource:
                 self.looked_again[body["delay"]] = body["until"]
             case "parcel":
                 self.files.add(body["key"])
-            case "vanished":
-                self.vanished += body["events"]
-            case "put_aside":
-                self.put_aside += body["events"]
             case "dropped":
                 self.dropped += body["each"]
             case "forgot":
-                self.forgot += body["events"]
                 self.forgot_before = max(self.forgot_before or body["before"], body["before"])
             case "taken_over":
-                self._take_over(told)
+                self._take_over(fact)
 
-    def anew(self) -> "OfSource":
+    def after_removal(self) -> "OfSource":
         """Return what is left of it once an operator has removed it."""
         return OfSource(pages=[replace(each, removed=True) for each in self.pages], removed=True)
 
@@ -93,10 +88,10 @@ class OfSource:
         if what != "retracted":
             self.gaps.append((part, REOPENED if what == "reopened" else reason))
 
-    def _take_over(self, told: Told) -> None:
+    def _take_over(self, fact: Fact) -> None:
         if self.found is None:
-            self.found = told
-        for _, _, what, start, end, reason, *_ in told.body["records"]:
+            self.found = fact
+        for _, _, what, start, end, reason, *_ in fact.body["records"]:
             if what == "covered":
                 self.covered.append((start, end))
             elif what not in OLD_LATE:
@@ -105,11 +100,11 @@ class OfSource:
     @property
     def known(self) -> int:
         """How many uids are known, those of records put aside included."""
-        accepted = sum(
-            each.told.body["events"] for each in self.pages if each.known and not each.removed
+        accepted: int = sum(
+            each.fact.body["events"] for each in self.pages if each.known and not each.removed
         )
-        found = 0 if self.found is None else self.found.body["events"]
-        return found + accepted + self.put_aside - self.forgot
+        found: int = 0 if self.found is None else self.found.body["events"]
+        return found + accepted + self.events["put_aside"] - self.events["forgot"]
 
     def ledger(self) -> list[tuple[Part, str | None]]:
         """Return what is covered (None) or a gap, in order of time; parts that touch are one."""
@@ -133,13 +128,13 @@ class OfSink:
     """By uid of an event that was refused: ``dead``, ``replayed`` or ``dropped``."""
     removed: bool = False
 
-    def take(self, told: Told) -> None:
+    def take(self, fact: Fact) -> None:
         """Take the next fact."""
-        body = told.body
+        body = fact.body
         self.removed = False
         match body["fact"]:
             case "refilled" | "replayed" as what:
-                self.pages.append(Pages(told, body["pages"], known=False))
+                self.pages.append(Pages(fact, body["pages"], known=False))
                 if what == "replayed":
                     self.letters |= dict.fromkeys(body["each"], what)
             case "dead" | "dropped" as what:
@@ -154,7 +149,7 @@ class OfSink:
                 for source in body.get("sources", ()):
                     self.feeds.pop(source, None)
 
-    def anew(self) -> "OfSink":
+    def after_removal(self) -> "OfSink":
         """Return what is left of it once an operator has removed it."""
         return OfSink(pages=[replace(each, removed=True) for each in self.pages], removed=True)
 
@@ -164,28 +159,27 @@ class OfInstance:
     """What the facts of the instance say."""
 
     start: int = 0
-    """The place from which on pages are told of: an upgrade took over what was before."""
+    """The place from which on facts tell of pages: an upgrade took over what was before."""
     pruned: int = 0
     heads: list[tuple[int | None, int, str]] = field(default_factory=list)
-    """In which entry a head is told of, its size and its root."""
+    """In which entry a fact tells of a head, its size and its root."""
 
-    def take(self, told: Told) -> None:
+    def take(self, fact: Fact) -> None:
         """Take the next fact."""
-        body = told.body
+        body = fact.body
         match body["fact"]:
             case "taken_over":
                 self.start = body["place"]
             case "pruned":
                 self.pruned = max(self.pruned, body["before"])
             case "head":
-                self.heads.append((told.entry, body["size"], body["root"]))
+                self.heads.append((fact.entry, body["size"], body["root"]))
 
 
-def told_in(n: int, line: str) -> tuple[dict[str, Any], Iterator[Told]]:
+def facts_in(n: int, line: str) -> tuple[dict[str, Any], Iterator[Fact]]:
     """Return the entry in a *line*, and its facts."""
     entry: dict[str, Any] = json.loads(line)
-    bodies: list[Body] = entry["facts"]
-    return entry, (Told(body, entry["at"], n) for body in bodies)
+    return entry, (Fact(body, entry["at"], n) for body in entry["facts"])
 
 
 def joined(parts: Any) -> list[Part]:
