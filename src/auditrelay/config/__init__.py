@@ -162,7 +162,7 @@ def _keys_in_state(config: Config, environ: Mapping[str, str]) -> Iterator[str]:
             file = Path(folder, name)
             if kind in ("file", "credential") and file.resolve().is_relative_to(state):
                 yield (
-                    f"evidence.{key}: {file} is in the state directory: whoever can change the "
+                    f"evidence.{key}: {file} is in the state directory: who can change the "
                     "state must not have the key to it; keep it elsewhere"
                 )
 

@@ -221,7 +221,6 @@ class App:
                 tasks.create_task(self._desk.serve(self._commands.do)),
             ]
             self._store.on_condition = self._on_condition
-            self._store.on_much = self._sealer.due.set
             scheduler.start()
             started(port.address)
             supervisor.ready(self.view.summary())

@@ -120,6 +120,7 @@ class Sealer:
 
     async def keep_sealing(self, has_read: Callable[[], bool]) -> None:
         """Seal until cancelled, at first once *has_read*: every source has read its window."""
+        self._log.waiting.on_much = self.due.set
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(FIRST.total_seconds()):
                 while not has_read():

@@ -101,7 +101,7 @@ class EvidenceLog(Protocol):
         """
         Tell, durably, that *run* begins to serve the state, with its configuration if that changed.
 
-        If the state is not the one whose heads were told last, it goes on in a new log: the branch
+        If the state is not the one whose heads left last, it goes on in a new log: the branch
         is returned. Raises EvidenceBroken if that is not possible, since entries are missing.
         """
 
@@ -185,8 +185,6 @@ class Store(
 ):
     """The whole; only what builds the parts of the service sees it."""
 
-    on_much: Callable[[], None]
-    """Called after a page, as long as so much waits for a seal that it should be early."""
     on_condition: Callable[[], None]
     """Called before each write of the condition of a source or sink."""
 

@@ -40,8 +40,8 @@ class Branch:
     """
     The evidence goes on in *log*, from the first *size* entries of the log *before*, for *why*.
 
-    It *is_alert* if something that was told is missing, or was changed. *tip* is what had been told
-    last, if that is known.
+    It *is_alert* if something that a head says is missing, or was changed. *tip* is the newest
+    head that had left, if that is known.
     """
 
     log: str
@@ -67,16 +67,21 @@ class Run:
 
 @dataclass(slots=True)
 class Waiting:
-    """About how much waits for a seal: *facts*, and *pages* by source (its number)."""
+    """
+    About how much waits for a seal: *facts*, and *pages* by source (its number).
+
+    *on_much* is called as long as it should be sealed early, so that no entry becomes long.
+    """
 
     facts: int = 0
     pages: Counter[int] = field(default_factory=Counter)
+    on_much: Callable[[], None] = lambda: None
 
-    @property
-    def is_much(self) -> bool:
-        """Whether it should be sealed early, so that no entry becomes long."""
+    def check(self) -> None:
+        """Call *on_much* if much waits."""
         most = max(self.pages.values(), default=0)
-        return self.facts >= MUCH_FACTS or most >= MUCH_PAGES
+        if self.facts >= MUCH_FACTS or most >= MUCH_PAGES:
+            self.on_much()
 
     def clear(self) -> None:
         """Count from the start: all of it was sealed."""

@@ -18,7 +18,7 @@ from auditrelay.store.sealing import Branch
 from auditrelay.store.sqlite.facts import INSTANCE, insert
 
 NO_TIP: Final = "no tip: restored, copied or moved"
-OLDER: Final = "the state is older than what was told"
+OLDER: Final = "the state is older than its tip"
 
 
 def log_of(db: sqlite3.Connection) -> str:
@@ -45,8 +45,8 @@ def begin(db: sqlite3.Connection, tip: Head | None, now: int) -> Branch | None:
     log, frontier = log_of(db), frontier_of(db)
     newest = db.execute("select word from head order by size desc limit 1").fetchone()
     if newest is None or Head.parse(newest[0]).log != log:
-        return _begin_untold(db, tip, log, frontier, now)
-    known = tip is not None and _is_told(db, tip)
+        return _begin_unsealed(db, tip, log, frontier, now)
+    known = tip is not None and _has_left(db, tip)
     if tip is not None and known and tip.log == log:
         return None
     # A tip of the log before this one is a tip that stayed where the state has come back to.
@@ -54,16 +54,16 @@ def begin(db: sqlite3.Connection, tip: Head | None, now: int) -> Branch | None:
     return _continue(db, log, frontier, why, now, is_alert=is_alert, tip=tip)
 
 
-def _begin_untold(
+def _begin_unsealed(
     db: sqlite3.Connection, tip: Head | None, log: str, frontier: Frontier, now: int
 ) -> Branch | None:
-    """Begin with a state of whose *log* no head was told; what the *tip* tells may be lost."""
+    """Begin with a state of whose *log* no head has left; what the *tip* says may be lost."""
     if tip is not None and tip.log == log and tip.size <= frontier.size:
         return None
     if tip is not None and tip.size and not frontier.size:
         return _continue(db, tip.log, frontier, OLDER, now, is_alert=True, tip=tip)
-    # It may be a copy, and whoever runs the other one has told heads of this log by now. That it
-    # goes on from another one, if it does, a fact says already.
+    # It may be a copy, and heads of this log may have left from the other one by now. That it goes
+    # on from another log, if it does, a fact says already.
     _rename(db)
     return None
 
@@ -75,17 +75,17 @@ def after_damage(db: sqlite3.Connection, now: int) -> Branch:
     Raises EvidenceBroken if entries are missing: nothing can take their numbers.
     """
     frontier, wrong, fits = Frontier(), None, 0
-    told = dict(db.execute("select size, root from head").fetchall())
+    heads = dict(db.execute("select size, root from head").fetchall())
     for n, line in db.execute("select n, text from entry order by n"):
         if n != frontier.size:
             raise EvidenceBroken(f"entry {frontier.size} is missing: the log cannot be continued")
         frontier.append(leaf(line.encode()))
-        if (root := told.get(frontier.size)) is not None:
+        if (root := heads.get(frontier.size)) is not None:
             if root == frontier.root():
                 fits = frontier.size
             elif wrong is None:
                 wrong = fits
-    if told and max(told) > frontier.size:
+    if heads and max(heads) > frontier.size:
         raise EvidenceBroken(f"entry {frontier.size} is missing: the log cannot be continued")
     log = log_of(db)
     which = "" if wrong is None else f": an entry from {wrong} on is not what a head tells"
@@ -104,8 +104,8 @@ def _continue(
     tip: Head | None,
 ) -> Branch:
     root = frontier.root()
-    told = facts.continued(log=log, size=frontier.size, root=root, why=why)
-    insert(db, INSTANCE, [told], now)
+    body = facts.continued(log=log, size=frontier.size, root=root, why=why)
+    insert(db, INSTANCE, [body], now)
     return Branch(_rename(db), log, frontier.size, why, is_alert=is_alert, tip=tip)
 
 
@@ -115,8 +115,8 @@ def _rename(db: sqlite3.Connection) -> str:
     return log
 
 
-def _is_told(db: sqlite3.Connection, tip: Head) -> bool:
-    """Return whether the head in the *tip* is one that this state has told."""
+def _has_left(db: sqlite3.Connection, tip: Head) -> bool:
+    """Return whether the head in the *tip* is one that this state has sealed."""
     row = db.execute("select word from head where size = ?", (tip.size,)).fetchone()
     if row is None:
         return False

@@ -1,4 +1,4 @@
-"""The log of the evidence as the service uses it: begun with a run, sealed, continued, told of."""
+"""The log of the evidence as the service uses it: begun with a run, sealed, continued."""
 
 import asyncio
 import sqlite3
@@ -24,7 +24,7 @@ _RUNS: Final = "runs"
 """The name of the number that says whether a process that began has not stopped: 1, or 0."""
 
 _CONFIGURED: Final = "configured"
-"""The name of the text of the configuration that was told last."""
+"""The name of the text of the newest ``configured`` fact."""
 
 _log: structlog.stdlib.BoundLogger = structlog.get_logger(__name__)
 
@@ -71,8 +71,8 @@ class EvidenceLog:
             _configure(db, run.configured, now)
             return branch, _tip_of(db)
 
-        branch, told = await self._writer.write(work)
-        await self._write_tip(told)
+        branch, head = await self._writer.write(work)
+        await self._write_tip(head)
         return branch
 
     async def configure(self, configured: Body) -> bool:
@@ -115,15 +115,15 @@ class EvidenceLog:
         def work(db: sqlite3.Connection) -> tuple[Branch, Head]:
             return branches.after_damage(db, now), _tip_of(db)
 
-        branch, told = await self._writer.write(work)
-        await self._write_tip(told)
+        branch, head = await self._writer.write(work)
+        await self._write_tip(head)
         return branch
 
     async def _write_tip(self, head: Head) -> None:
         try:
             await asyncio.to_thread(tip.write, self._dir, head.log, head.size, head.root)
         except OSError as error:
-            # The one that is there was told as well: it fits, and only knows less.
+            # The one that is there has left as well: it fits, and only knows less.
             _log.warning("evidence_tip_not_written", reason=error.strerror or str(error))
 
 

@@ -96,7 +96,7 @@ class Sealing:
             except sqlite3.Error as error:
                 raise translate(error) from error
             except (ValueError, LookupError, TypeError, ArithmeticError) as error:
-                # Of a row that is not as we write it: whoever changes one must not end the service.
+                # Of a row that is not as we write it: who changes one must not end the service.
                 raise NotSealed(f"no entry can be made of what is stored: {error!r}") from error
 
 
@@ -174,7 +174,7 @@ def _log(db: sqlite3.Connection) -> tuple[str, tuple[Head, int, int] | None, Fro
     except (ValueError, TypeError) as error:
         raise EvidenceBroken(f"the log {log} is damaged: {error}") from error
     if head is not None and head.log != log:
-        # Nothing was told of this log yet; what it goes on from was hashed when it was begun.
+        # No head of this log has left yet; what it goes on from was hashed when it was begun.
         if frontier.size != entries:
             raise EvidenceBroken(f"the log {log} goes on from other entries than those here")
         return log, (head, row[1], row[2]), frontier

@@ -38,7 +38,7 @@ MAX_READ_BYTES: Final = 8 << 20
 """About how much memory the pages of one read take; the last of them may exceed it."""
 
 FACTS_OF_A_PAGE: Final = 2
-"""A page is told of by one fact, and the last one of a walk brings another, what was covered."""
+"""There is one fact about a page, and the last one of a walk brings another, what was covered."""
 
 
 class Placed(NamedTuple):

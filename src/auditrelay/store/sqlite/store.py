@@ -96,8 +96,6 @@ class SqliteStore:
         self._clock = clock
         self._retention = retention
         self._remember = remember
-        self.on_much: Callable[[], None] = lambda: None
-        """Called after a page, as long as so much waits for a seal that it should be early."""
         self.on_condition: Callable[[], None] = lambda: None
         """Called whenever the condition of a source or sink is written, or could not be written."""
         create(state_dir)
@@ -192,8 +190,6 @@ class SqliteStore:
             return added
 
         added = await self._spooling.append(work, partial(self._look_ups.write_committed, source))
-        if self._spool.waiting.is_much:
-            self.on_much()
         if condition is not None:
             # Not before: with a full spool this is tried every second, and alerts come of a report.
             self.on_condition()
@@ -301,8 +297,6 @@ class SqliteStore:
                 db, self._spool, source, sinks=sinks, pages=pages, proof=proof, now=now
             )
         )
-        if self._spool.waiting.is_much:
-            self.on_much()
 
     async def spooled_events(self, source: str, span: Interval) -> list[Page] | None:
         """Read the known events of *span* from the spool; None if some were pruned."""

@@ -1,5 +1,5 @@
 """
-The tip: a file with the newest head that was told, which no backup has.
+The tip: a file with the newest head that has left, which no backup has.
 
 It is replaced after each seal has been committed. A state that was restored, copied or moved is
 therefore one without a tip, or one that the tip does not fit.
