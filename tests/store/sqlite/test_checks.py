@@ -65,6 +65,8 @@ def edit(folder: Path, *statements: str) -> None:
         db.commit()
 
 
+OF_ZERO = sha256(bytes(1)).hexdigest()
+
 FORGERIES: dict[str, tuple[Sequence[str], str]] = {
     "ledger entry deleted": (["delete from coverage where gap is null"], "ledger"),
     "its count raised": (["update coverage set events = events + 1 where gap is null"], "ledger"),
@@ -116,7 +118,7 @@ FORGERIES: dict[str, tuple[Sequence[str], str]] = {
     "sealed page deleted": (["delete from spool where first = 0"], "spool"),
     "waiting page edited": (["update spool set events = zeroblob(9) where first = 7"], "spool"),
     "page and digest edited": (
-        [f"update spool set events = x'00', sha = x'{sha256(bytes(1)).hexdigest()}' where first = 0"],
+        [f"update spool set events = x'00', sha = x'{OF_ZERO}' where first = 0"],
         "spool",
     ),
     "page invented": (
