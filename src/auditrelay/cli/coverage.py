@@ -110,7 +110,7 @@ def _wanted(since: str | None, until: str | None, now: datetime) -> Interval | N
 def _read(config: Config) -> dict[str, Coverage | None]:
     if not is_there(config.state_dir):
         return dict.fromkeys(config.sources)
-    with StateView(config.state_dir) as view:
+    with StateView(config.state_dir, config.evidence.keys) as view:
         names = dict.fromkeys((*config.sources, *(state.name for state in view.sources())))
         return {name: view.coverage(name) for name in names}
 
@@ -201,7 +201,7 @@ def _digest(span: Span, facts: Sequence[Fact]) -> str:
 def _check(config: Config, *, as_json: bool) -> None:
     """Compare the evidence with itself and with the state; exit 1 unless all of it fits."""
     if is_there(config.state_dir):
-        with StateView(config.state_dir) as view:
+        with StateView(config.state_dir, config.evidence.keys) as view:
             checked = view.check()
     else:
         checked = nothing(f"there is no state in {config.state_dir}")
