@@ -4,7 +4,7 @@ Measure the cost of stored state: known uids, the ledger, and a year of polls.
     python benchmarks/known.py [--known 10000000] [--polls 105120]
 
 The state of a source is filled with *known* uids over 400 days, as if that many events had been
-forwarded, with a matching ledger and journal. Then pages of 1,000 are added to the store as a poll
+forwarded, with a matching ledger. Then pages of 1,000 are added to the store as a poll
 does (new ones at the end, new and known ones anywhere in the past), uids alone are looked up and
 remembered, commands are run as an operator runs them, and a year of five-minute polls is entered
 into an empty ledger.
@@ -37,7 +37,6 @@ from auditrelay.store import Proof
 from auditrelay.store.keys import known_key, sortable, time_of
 from auditrelay.store.sqlite import intake, known, ledger
 from auditrelay.store.sqlite import state_dir as files
-from auditrelay.store.sqlite.journal import records
 from auditrelay.store.sqlite.store import SqliteStore
 from auditrelay.store.sqlite.uids import Uids
 from auditrelay.window import Interval, micros
@@ -86,7 +85,7 @@ def fill(folder: Path, count_known: int) -> float:
                     db, uids, 1, keys, digests=[DIGEST] * count, first=day * a_day + number
                 )
             proof = Proof(covers=(span,))
-            intake.enter(db, 1, proof, now=micros(span.end), via="poll")
+            intake.enter(db, "voice", proof, now=micros(span.end), via="poll")
             db.execute("commit")
         db.execute("update meta set value = ? where name = 'next_position'", (count_known,))
         db.execute("pragma wal_checkpoint(truncate)").fetchall()
@@ -235,16 +234,15 @@ def polls(folder: Path, count: int) -> str:
             # Each window starts an overlap before the checkpoint, as polls do.
             window = Interval(at - step, at + step)
             proof = Proof(covers=(window,))
-            intake.enter(db, 1, proof, now=micros(window.end), via="poll")
+            intake.enter(db, "voice", proof, now=micros(window.end), via="poll")
             db.execute("commit")
         seconds = time.perf_counter() - began
-        spans, journal = ledger.spans(db, 1), records(db, 1)
-        (size,) = db.execute(
-            "select sum(pgsize) from dbstat where name in ('coverage', 'journal')"
-        ).fetchone()
+        spans = ledger.spans(db, 1)
+        (facts,) = db.execute("select count(*) from fact").fetchone()
+        (size,) = db.execute("select sum(pgsize) from dbstat where name = 'coverage'").fetchone()
     return (
         f"{count:,} polls: {seconds / count * 1e6:.0f} µs each, {len(spans):,} entries in the "
-        f"ledger, {len(journal):,} records in the journal, {size / 1024:,.0f} KiB."
+        f"ledger, {size / 1024:,.0f} KiB; {facts:,} facts that a seal would take."
     )
 
 

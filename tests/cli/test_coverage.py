@@ -15,7 +15,7 @@ NOON = datetime(2026, 3, 1, 12, tzinfo=UTC)
 @pytest.fixture
 def known() -> Coverage:
     spans = (Span(Interval(NOON, NOON + timedelta(hours=1)), events=7),)
-    return Coverage(spans, (), None, (), 0, None)
+    return Coverage(spans, (), None, (), 0)
 
 
 @pytest.mark.parametrize(

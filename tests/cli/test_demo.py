@@ -95,7 +95,7 @@ def repeat_invisibly(sandbox: Sandbox, daemon: FakeDaemon) -> None:
 
 
 def break_the_journal(sandbox: Sandbox, daemon: FakeDaemon) -> None:
-    daemon.journal = (False, "acme: INTEGRITY CHECK FAILED")
+    daemon.journal = (False, "BAD  ledger: source acme")
 
 
 @pytest.mark.parametrize(
@@ -105,7 +105,7 @@ def break_the_journal(sandbox: Sandbox, daemon: FakeDaemon) -> None:
         (lose_nothing, 1, False, "2 kills, 1 events, 1 lost"),
         (repeat_visibly, 0, False, "elastic: 1 repeated"),
         (repeat_invisibly, 0, True, "splunk: 1 repeated, which it cannot recognise"),
-        (break_the_journal, 0, False, "INTEGRITY CHECK FAILED"),
+        (break_the_journal, 0, False, "BAD  ledger"),
     ],
 )
 async def test_it_is_content_if_nothing_is_lost_or_visibly_repeated(
@@ -169,7 +169,7 @@ async def test_the_real_daemon_survives_it_and_the_folder_is_left_empty(tmp_path
     assert found is not None, output
     assert int(found[1]) >= 1
     assert int(found[2].replace(",", "")) > 2000
-    assert "the journal is intact" in output
+    assert "the evidence is intact" in output
     assert list((tmp_path / "disk").iterdir()) == []
 
 

@@ -195,15 +195,15 @@ async def test_a_file_without_rows_does_not_cover_time_of_which_events_are_known
     assert await rig.world.covered() == [(Interval(NOON - 3 * HOUR, NOON - 2 * HOUR), None)]
 
 
-async def test_the_journal_says_whose_file_it_was(rig: Rig) -> None:
+async def test_facts_say_whose_file_it_was(rig: Rig) -> None:
     rig.folder.contents["a.csv"] = [ExportPage([record(1)], last=True, covers=(COVERED,))]
     await rig.poll()
     with StateView(rig.world.folder) as view:
         known = view.coverage("calls")
     assert known is not None
-    assert [entry.via for entry in known.journal if entry.what == "covered"] == [
-        "export a.csv of user 0"
-    ]
+    kinds = {each.body["fact"]: each.body.get("via") for each in known.facts}
+    assert kinds["covered"] == kinds["accepted"] == "export a.csv of user 0"
+    assert "parcel" in kinds
 
 
 async def test_an_export_with_another_content_of_a_known_record_is_reported(rig: Rig) -> None:

@@ -9,13 +9,12 @@ from typing import Any
 import pytest
 from tests.service.serving import silent
 from tests.support.collecting import DAY, HOUR, NOON, World, covered_from, open_world
+from tests.support.stores import explained
 
 from auditrelay.collect.collector import Collector
 from auditrelay.errors import ConfigError, Refused, WalkBroken
 from auditrelay.service.commands import Commands
 from auditrelay.service.desk import Reopen, Reopened
-from auditrelay.store.contradictions import find_contradiction
-from auditrelay.store.journal import find_break
 from auditrelay.store.sqlite.view import StateView
 from auditrelay.window import Interval
 
@@ -41,14 +40,13 @@ async def reopen(
     return result
 
 
-def journal(world: World) -> list[tuple[str, str | None]]:
-    """Return what the journal says; it must be whole, and agree with the ledger."""
+def facts(world: World) -> list[tuple[str, str | None]]:
+    """Return which facts there are, each with its reason; they must explain the state."""
+    explained(world.folder)
     with StateView(world.folder) as view:
         known = view.coverage("calls")
     assert known is not None
-    assert find_break("calls", known.head, known.journal) is None
-    assert find_contradiction(known.spans, known.journal) is None
-    return [(each.what, each.reason) for each in known.journal]
+    return [(each.body["fact"], each.body.get("reason")) for each in known.facts]
 
 
 async def test_a_gap_is_read_by_the_next_poll_and_reported_as_filled(world: World) -> None:
@@ -60,13 +58,13 @@ async def test_a_gap_is_read_by_the_next_poll_and_reported_as_filled(world: Worl
     assert [(gap.end - gap.start, gap.reason) for gap in result.gaps] == [
         (2 * HOUR, "catch_up_limit")
     ]
-    assert ("reopened", "catch_up_limit") in journal(world)
+    assert ("reopened", "catch_up_limit") in facts(world)
     assert collector.polls.due.is_set()
     await collector.poll()
     assert name in await world.names()
     events = [event.native_action for event in await world.spooled()]
     assert events.count("auditrelay.gap_filled") == 1
-    assert ("filled", "reopened") in journal(world)
+    assert ("filled", "reopened") in facts(world)
     gaps = [span for span, gap in await world.covered() if gap]
     assert sum((gap.length for gap in gaps), timedelta(0)) == 20 * HOUR
     before = len(world.vendor.asked)
@@ -84,7 +82,7 @@ async def test_a_gap_of_the_future_is_taken_back_and_reading_goes_on(world: Worl
     with pytest.raises(Refused, match="has been read already"):
         await collector.poll()
     await reopen(world, collector, NOON - DAY, NOON + 2 * YEAR)
-    assert {("reopened", "retention"), ("retracted", "retention")} <= set(journal(world))
+    assert {("reopened", "retention"), ("retracted", "retention")} <= set(facts(world))
     await collector.poll()
     assert name in await world.names()
     assert [gap for _, gap in await world.covered() if gap] == []
@@ -92,7 +90,7 @@ async def test_a_gap_of_the_future_is_taken_back_and_reading_goes_on(world: Worl
     world.clock.advance(DAY)
     await collector.poll()
     assert covered_from(await world.covered()).end == NOON + HOUR + DAY - MINUTE
-    journal(world)
+    facts(world)
 
 
 async def test_a_gap_that_is_declared_again_where_one_was_taken_back_is_whole(
@@ -104,7 +102,7 @@ async def test_a_gap_that_is_declared_again_where_one_was_taken_back_is_whole(
     for _ in range(3):
         await writer.declare(Interval(NOON, NOON + YEAR), "retention")
         await reopen(world, collector, NOON + HOUR, NOON + 2 * YEAR)
-        journal(world)
+        facts(world)
     assert [span.length for span, gap in await world.covered() if gap] == [HOUR]
 
 
@@ -119,7 +117,7 @@ async def test_what_the_vendor_keeps_no_more_is_declared_again(world: World) -> 
     assert covered_from(gaps).length == 3 * DAY
     events = [event.native_action for event in await world.spooled()]
     assert events.count("auditrelay.gap_declared") == 2
-    journal(world)
+    facts(world)
 
 
 async def test_what_cannot_be_read_is_declared_again_and_the_rest_is_read(world: World) -> None:
@@ -141,7 +139,7 @@ async def test_what_cannot_be_read_is_declared_again_and_the_rest_is_read(world:
     declared = [span for span, gap in await world.covered() if gap == "unreadable"]
     assert sum((each.length for each in declared), timedelta(0)) <= timedelta(seconds=1)
     assert [gap for _, gap in await world.covered() if gap == "reopened"] == []
-    journal(world)
+    facts(world)
 
 
 @pytest.mark.parametrize(

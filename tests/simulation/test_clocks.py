@@ -21,14 +21,11 @@ from hypothesis import strategies as st
 from structlog.testing import capture_logs
 from tests.support.clock import FakeClock
 from tests.support.collecting import NOON, Vendor, World
-from tests.support.stores import backlog
+from tests.support.stores import backlog, explained
 
 from auditrelay.confirmed_time import TOLERANCE
 from auditrelay.errors import RelayError
-from auditrelay.store.contradictions import find_contradiction
-from auditrelay.store.journal import find_break
 from auditrelay.store.sqlite.store import SqliteStore
-from auditrelay.store.sqlite.view import StateView
 from auditrelay.telemetry.metrics import Metrics
 
 MINUTE = timedelta(minutes=1)
@@ -104,12 +101,7 @@ class Stepped:
             pages = await backlog(world.store, "sink")
             forwarded = [event.native_id for page in pages for event in page.events]
         assert sorted(filter(None, forwarded)) == sorted(self.names)
-        with StateView(self.folder) as view:
-            known = view.coverage("calls")
-        assert known is not None
-        assert find_break("calls", known.head, known.journal) is None
-        assert find_contradiction(known.spans, known.journal) is None
-        assert known.differs is None
+        explained(self.folder)
 
 
 steps = st.one_of(

@@ -2,16 +2,18 @@
 
 from dataclasses import dataclass, field
 from itertools import pairwise
+from typing import Any
 
 from hypothesis import given
 from hypothesis import strategies as st
 from tests.support.stores import MINUTE, NOON, span
 
-from auditrelay.store import Proof, Span
-from auditrelay.store.contradictions import find_contradiction
-from auditrelay.store.journal import TAIL, Record, extend, find_break, xor
+from auditrelay.evidence import facts
+from auditrelay.store import REOPENED, Fact, Proof, Span
+from auditrelay.store.expected import OfSource, joined
 from auditrelay.store.keys import TIMELESS, sortable, time_of
 from auditrelay.store.ledger import (
+    Change,
     Changes,
     Entry,
     NewEvents,
@@ -35,14 +37,14 @@ def key(number: int, minute: float | None) -> bytes:
 
 @dataclass
 class Source:
-    """A ledger in memory, with its journal and the known events, kept as a database would."""
+    """A ledger in memory, with its changes and the known events, kept as a database would."""
 
     entries: dict[int, Entry] = field(default_factory=dict)
-    journal: list[Record] = field(default_factory=list)
+    history: list[Change] = field(default_factory=list)
     known: list[bytes] = field(default_factory=list)
     now: int = micros(NOON)
 
-    def enter(self, proof: Proof, new: NewEvents = NONE, via: str = "poll") -> Changes:
+    def enter(self, proof: Proof, new: NewEvents = NONE) -> Changes:
         self.now += micros(NOON + 7 * MINUTE) - micros(NOON)
         near = parts_near(proof, new)
         entries = [
@@ -55,24 +57,16 @@ class Source:
         for start in changes.removed:
             del self.entries[start]
         self.entries.update((each.start, each) for each in changes.written)
-        changed = extend("it", self.journal[-TAIL:], changes.journal, now=self.now, via=via)
-        if changed:
-            self.journal[changed[0].seq - 1 :] = changed
+        self.history += changes.history
         self.known += (*new.keys, *new.bad)
         return changes
 
-    def count(self, part: Part) -> tuple[int, bytes]:
-        inside = [key for key in self.known if part[0] <= time_of(key) < part[1]]
-        return len(inside), xor(*(key[8:] for key in inside))
+    def count(self, part: Part) -> int:
+        return sum(part[0] <= time_of(key) < part[1] for key in self.known)
 
     def spans(self) -> list[Span]:
         return [
-            Span(
-                Interval(moment(each.start), moment(each.end)),
-                each.gap,
-                each.events,
-                each.digest.hex(),
-            )
+            Span(Interval(moment(each.start), moment(each.end)), each.gap, each.events)
             for each in sorted(self.entries.values(), key=lambda each: each.start)
         ]
 
@@ -82,36 +76,42 @@ SPANS = st.builds(
     lambda start, length: span(start, start + length), MINUTES, st.integers(1, HORIZON // 2)
 )
 PROOFS = st.builds(
-    lambda covers, gaps: Proof(covers=tuple(covers), gaps=tuple(gaps)),
+    lambda covers, gaps, reopens, retracts: Proof(
+        covers=tuple(covers), gaps=tuple(gaps), reopens=tuple(reopens), retracts=tuple(retracts)
+    ),
     st.lists(SPANS, max_size=3),
     st.lists(st.tuples(SPANS, st.sampled_from(["retention", "unreadable"])), max_size=2),
+    st.lists(SPANS, max_size=1),
+    st.lists(SPANS, max_size=1),
 )
 PAGES = st.lists(
     st.tuples(
         PROOFS,
         st.lists(st.one_of(st.none(), MINUTES), max_size=4),
         st.integers(0, 1),
-        st.sampled_from(["poll", "backfill"]),
     ),
     max_size=8,
 )
 
 
 @given(pages=PAGES)
-def test_the_ledger_is_true_to_its_journal_and_to_what_is_known(
-    pages: list[tuple[Proof, list[int | None], int, str]],
+def test_the_ledger_is_true_to_its_facts_and_to_what_is_known(
+    pages: list[tuple[Proof, list[int | None], int]],
 ) -> None:
     source, number = Source(), 0
     covered: set[int] = set()
     declared: set[int] = set()
-    for proof, times, bad, via in pages:
+    for proof, times, bad in pages:
         keys = [key(number + each, minute) for each, minute in enumerate((*times, *[None] * bad))]
         number += len(keys)
         events = NewEvents(keys[: len(times)], [0] * len(times), keys[len(times) :])
         late = [index for index, minute in enumerate(times) if minute in covered]
-        changes = source.enter(proof, events, via)
+        changes = source.enter(proof, events)
         assert changes.late == late
+        assert sum(events for _, _, events in changes.found_late) == len(late)
         assert sum(changes.lateness.values()) == len(late)
+        for part in proof.retracts:
+            declared -= minutes(part)
         for part in proof.covers:
             covered |= minutes(part)
         for part, _ in proof.gaps:
@@ -125,10 +125,32 @@ def test_the_ledger_is_true_to_its_journal_and_to_what_is_known(
     assert gaps == declared - covered
     for entry in source.entries.values():
         if entry.gap is None:
-            assert (entry.events, entry.digest) == source.count((entry.start, entry.end))
-    head = source.journal[-1].hash if source.journal else None
-    assert find_break("it", head, source.journal) is None
-    assert find_contradiction(entries, source.journal) is None
+            assert entry.events == source.count((entry.start, entry.end))
+    expected = OfSource()
+    for change in source.history:
+        expected.take(Fact(body_of(change), 0, None))
+    by_gap = {
+        gap: joined(part for part, named in expected.ledger() if named == gap) for gap in GAPS
+    }
+    assert by_gap == {
+        gap: joined((each.start, each.end) for each in source.entries.values() if each.gap == gap)
+        for gap in GAPS
+    }
+
+
+GAPS = (None, REOPENED, "retention", "unreadable")
+
+
+def body_of(change: Change) -> facts.Body:
+    """Return the fact that tells of *change*."""
+    part: Any = {"start": change.start, "end": change.end}
+    if change.what == "covered":
+        return facts.covered(via="poll", before=0, **part)
+    if change.what in ("gap", "filled"):
+        made = facts.gap if change.what == "gap" else facts.filled
+        return made(reason=change.reason, **part)
+    taken = facts.reopened if change.what == "reopened" else facts.retracted
+    return taken(reason=change.reason, by=None, **part)
 
 
 def minutes(span: Interval) -> set[int]:
@@ -141,13 +163,13 @@ def test_the_events_of_the_page_itself_count() -> None:
     changes = source.enter(Proof(covers=(span(0, 10),)), page)
     assert changes.late == [], "it was not covered before"
     (entry,) = source.spans()
-    assert (entry.events, entry.digest) == (2, xor(key(1, 5)[8:], key(4, 6)[8:]).hex())
+    assert entry.events == 2
 
 
 def test_what_a_gap_was_filled_by_and_what_is_left_of_it_is_reported() -> None:
     source = Source()
     source.enter(Proof(gaps=((span(0, 30), "retention"),)))
-    changes = source.enter(Proof(covers=(span(10, 20),)), via="backfill")
+    changes = source.enter(Proof(covers=(span(10, 20),)))
     (filled,) = changes.filled
     assert (filled.interval, filled.reason, filled.new) == (span(10, 20), "retention", True)
     assert [(each.interval, each.gap) for each in source.spans()] == [

@@ -6,6 +6,7 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any, TypeVar
 from unittest import mock
 
@@ -14,7 +15,13 @@ from tests.support.clock import FakeClock
 from auditrelay.clock import Clock
 from auditrelay.deliver.spool import Spool
 from auditrelay.events import AuditEvent
+from auditrelay.evidence import checker
+from auditrelay.evidence.heads import Keys
+from auditrelay.service.seal import head_event
+from auditrelay.settings.reserved import ALERTS
 from auditrelay.store import SpoolPage, StoredDeadLetter
+from auditrelay.store.sealing import Sealed
+from auditrelay.store.sqlite import evidence
 from auditrelay.store.sqlite.known_contents import KnownContents
 from auditrelay.store.sqlite.store import SqliteStore
 from auditrelay.store.sqlite.view import StateView
@@ -34,6 +41,7 @@ async def opened(
     folder: Path,
     max_bytes: int = 1 << 30,
     clock: Clock = FakeClock(NOON),  # noqa: B008  # never moved
+    keys: Keys | None = None,
 ) -> SqliteStore:
     return await SqliteStore.open(
         folder,
@@ -41,6 +49,7 @@ async def opened(
         max_bytes=max_bytes,
         retention=timedelta(days=7),
         remember=timedelta(days=400),
+        keys=keys,
     )
 
 
@@ -60,6 +69,33 @@ def dead_letters(folder: Path, **filters: Any) -> list[StoredDeadLetter]:
     """Return the dead letters of the store in *folder*, as the commands read them."""
     with StateView(folder) as view:
         return view.dead_letters(**filters)
+
+
+def explained(folder: Path, *, sealed: bool = False) -> None:
+    """Fail unless the facts explain the state in *folder*; if it is *sealed*, there is a head."""
+    with StateView(folder) as view:
+        checked = view.check()
+        lines = [line for _, line in view.read(evidence.entries)]
+        words = [head.word for head in view.read(evidence.heads)]
+    found = [each for each in checked.findings if sealed or each.code != "nothing"]
+    assert found == [], [f"{each.code} {each.where}: {each.what}" for each in found]
+    if not lines:
+        return
+    # The auditor's program shares no code with what wrote them.
+    with TemporaryDirectory() as name:
+        export = Path(name)
+        (export / "journal.ndjson").write_text("".join(f"{line}\n" for line in lines))
+        (export / "heads.txt").write_text("".join(f"{word}\n" for word in words))
+        (export / "witness.txt").write_text("".join(f"{word}\n" for word in words))
+        report = checker.check([export], [export / "witness.txt"], [], {}, [])
+    bad = [each for each in report["findings"] if each["level"] == "bad"]
+    assert bad == [], [f"{each['code']} {each['where']}: {each['what']}" for each in bad]
+
+
+async def seal(store: SqliteStore) -> Sealed:
+    """Seal as the service does; the source of its own events is started if it is not yet."""
+    await store.start_source(ALERTS, NOON)
+    return await store.log.seal(head_event)
 
 
 @contextmanager
@@ -85,6 +121,7 @@ def counted(store: SqliteStore) -> Iterator[Counter[str]]:
     with (
         mock.patch.object(store, "_read", counted_read),
         mock.patch.object(store.contents, "_read", counted_read),
+        mock.patch.object(store._pages, "_read", counted_read),
         mock.patch.object(store._writer, "write", counted_write),
     ):
         yield calls

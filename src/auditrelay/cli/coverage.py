@@ -13,13 +13,13 @@ from auditrelay.cli.times import parse_time
 from auditrelay.clock import Clock
 from auditrelay.config.model import Config
 from auditrelay.errors import ConfigError
+from auditrelay.evidence.facts import chain
 from auditrelay.service.desk import Reopen, Reopened
-from auditrelay.store import Coverage, Span
-from auditrelay.store.contradictions import find_contradiction
-from auditrelay.store.journal import find_break
+from auditrelay.store import Coverage, Fact, Span
+from auditrelay.store.sqlite.checks import nothing
 from auditrelay.store.sqlite.state_dir import is_there
 from auditrelay.store.sqlite.view import StateView
-from auditrelay.window import Interval, holes, iso, moment
+from auditrelay.window import Interval, holes, iso, micros, moment
 
 _WIDTH = 60
 """Characters of the timeline."""
@@ -37,7 +37,7 @@ def coverage(
     ] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
     check: Annotated[
-        bool, typer.Option("--check", help="Verify the integrity of the ledger and its journal.")
+        bool, typer.Option("--check", help="Compare the evidence with itself and with the state.")
     ] = False,
     reopen: Annotated[
         bool, typer.Option("--reopen", help="Take the gaps back that are declared in the range.")
@@ -54,20 +54,18 @@ def coverage(
         return
     if yes:
         raise ConfigError("--yes confirms --reopen: add that, or leave it out")
+    if check:
+        _check(config, as_json=as_json)
+        return
     wanted = _wanted(since, until, options.clock.now())
     found = {
-        name: known
-        for name, known in _read(config, prove=check).items()
-        if source is None or name == source
+        name: known for name, known in _read(config).items() if source is None or name == source
     }
     if source is not None and source not in found:
         if source not in config.sources:
             known = ", ".join(config.sources) or "none"
             raise ConfigError(f"there is no source {source!r}; there are: {known}")
         found = {source: None}
-    if check:
-        _check(found)
-        return
     if as_json:
         shown = [_json(name, each, wanted, _axis(config, name)) for name, each in found.items()]
         typer.echo(json.dumps(shown if source is None else shown[0], indent=2))
@@ -109,12 +107,12 @@ def _wanted(since: str | None, until: str | None, now: datetime) -> Interval | N
     return Interval(start, end)
 
 
-def _read(config: Config, *, prove: bool) -> dict[str, Coverage | None]:
+def _read(config: Config) -> dict[str, Coverage | None]:
     if not is_there(config.state_dir):
         return dict.fromkeys(config.sources)
-    with StateView(config.state_dir) as view:
+    with StateView(config.state_dir, config.evidence.keys) as view:
         names = dict.fromkeys((*config.sources, *(state.name for state in view.sources())))
-        return {name: view.coverage(name, prove=prove) for name in names}
+        return {name: view.coverage(name) for name in names}
 
 
 def _overlapping(spans: Sequence[Span], wanted: Interval | None) -> list[Span]:
@@ -143,7 +141,7 @@ def _json(name: str, known: Coverage | None, wanted: Interval | None, axis: str)
                 "state": "covered" if span.gap is None else "gap",
                 "reason": span.gap,
                 "events": span.events,
-                "digest": span.digest,
+                "digest": _digest(span, known.facts if known else ()),
             }
             for span in spans
         ],
@@ -153,41 +151,70 @@ def _json(name: str, known: Coverage | None, wanted: Interval | None, axis: str)
             for each in (known.lateness if known else ())
         ],
         "journal": [
-            {
-                "recorded": _iso_micros(each.recorded),
-                "what": each.what,
-                "start": _iso_micros(each.start),
-                "end": _iso_micros(each.end),
-                "reason": each.reason,
-                "via": each.via,
-                "events": each.events,
-                "digest": each.digest.hex(),
-                "hash": each.hash.hex(),
-            }
-            for each in (known.journal if known else ())
+            _json_fact(each)
+            for each in (known.facts if known else ())
+            if wanted is None or _is_in(each, wanted)
         ],
-        "head": known.head.hex() if known and known.head else None,
+        "head": known.head if known else None,
     }
 
 
-def _check(found: dict[str, Coverage | None]) -> None:
-    failed = False
-    for name, known in found.items():
-        if known is None:
-            typer.echo(f"{name}: nothing was read yet")
-            continue
-        fault = (
-            find_break(name, known.head, known.journal)
-            or find_contradiction(known.spans, known.journal)
-            or known.differs
-        )
-        if fault:
-            failed = True
-            typer.echo(f"{name}: INTEGRITY CHECK FAILED: {fault}")
-            continue
-        head = known.head.hex() if known.head else "none yet"
-        typer.echo(f"{name}: intact: {len(known.journal)} records, the last one is {head}")
-    if failed:
+def _json_fact(fact: Fact) -> dict[str, Any]:
+    """Return a fact with its time; what it tells of a span of time is in words for all facts."""
+    body = dict(fact.body)
+    start, end = body.pop("start", None), body.pop("end", None)
+    for name in ("raws", "stored"):  # what an auditor needs is in an export of the evidence
+        body.pop(name, None)
+    return {
+        "recorded": _iso_micros(fact.at),
+        "entry": fact.entry,
+        "what": body.pop("fact"),
+        "start": None if start is None else _iso_micros(start),
+        "end": None if end is None else _iso_micros(end),
+        "reason": body.pop("reason", None),
+        "via": body.pop("via", None),
+        "events": body.pop("events", None),
+        "digest": body.pop("uids", None),
+        **body,
+    }
+
+
+def _is_in(fact: Fact, wanted: Interval) -> bool:
+    """Return whether a fact is of *wanted* time, or of no time."""
+    start, end = fact.body.get("start"), fact.body.get("end")
+    return (
+        start is None or end is None or (start < micros(wanted.end) and end > micros(wanted.start))
+    )
+
+
+def _digest(span: Span, facts: Sequence[Fact]) -> str:
+    """Return the chain over the digests of what was read within *span*, in order of time."""
+    start, end = micros(span.interval.start), micros(span.interval.end)
+    read = sorted(
+        (body["start"], body["uids"])
+        for body in (each.body for each in facts)
+        if body["fact"] == "covered" and start <= body["start"] < end and "uids" in body
+    )
+    return chain(bytes.fromhex(uids) for _, uids in read).hex()
+
+
+def _check(config: Config, *, as_json: bool) -> None:
+    """Compare the evidence with itself and with the state; exit 1 unless all of it fits."""
+    if is_there(config.state_dir):
+        with StateView(config.state_dir, config.evidence.keys) as view:
+            checked = view.check()
+    else:
+        checked = nothing(f"there is no state in {config.state_dir}")
+    if as_json:
+        typer.echo(json.dumps(checked.as_json(), indent=2))
+    else:
+        for each in checked.findings:
+            where = "" if each.where is None else f"{each.where}: "
+            entry = "" if each.entry is None else f" (entry {each.entry})"
+            typer.echo(f"BAD  {each.code}: {where}{each.what}{entry}\n     do: {each.do}")
+        if checked.whole:
+            typer.echo(f"intact: {checked.entries} entries, the newest head is {checked.head}")
+    if not checked.whole:
         raise typer.Exit(1)
 
 
@@ -223,13 +250,19 @@ def _print(name: str, known: Coverage | None, wanted: Interval | None, axis: str
 
 def _reads_outside_polls(known: Coverage) -> list[tuple[str, str, str, int, int]]:
     """Return what was read outside of polls: day, via, what and span; adjacent ones are joined."""
-    done = sorted(
-        (_iso_micros(each.recorded)[:10], each.via, each.what, each.start, each.end)
-        for each in known.journal
-        if each.via not in ("poll", "before the journal") and each.what in ("covered", "filled")
-    )
+    done: list[tuple[str, str, str, int, int]] = []
+    filled: list[tuple[int, int]] = []
+    for each in known.facts:
+        match each.body:
+            case {"fact": "filled", "start": start, "end": end}:
+                filled.append((start, end))
+            case {"fact": "covered", "via": via, "start": start, "end": end} if via != "poll":
+                what = "filled" if any(a < end and b > start for a, b in filled) else "covered"
+                done.append((_iso_micros(each.at)[:10], via, what, start, end))
+            case {"fact": "covered"}:
+                pass
     joined: list[tuple[str, str, str, int, int]] = []
-    for *key, start, end in done:
+    for *key, start, end in sorted(done):
         if joined and list(joined[-1][:3]) == key and joined[-1][4] >= start:
             joined[-1] = (*joined[-1][:4], max(end, joined[-1][4]))
         else:

@@ -18,7 +18,7 @@ class Forwarded(Protocol):
         """Return the ledger of *source*, in order of time."""
 
     async def count_forwarded(self, source: str, span: Interval) -> tuple[int, str]:
-        """Return how many events of *span* are known, and the exclusive-or of their uids."""
+        """Return how many events of *span* are known, and the digest of their sorted keys."""
 
     async def resend(
         self, source: str, sinks: Sequence[str], pages: Sequence[Page], proof: Proof

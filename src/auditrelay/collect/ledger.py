@@ -91,9 +91,9 @@ class Intake(Protocol):
         An event whose uid is known is known, whatever its time is today.
 
         On return the spooled events, their uids, the *bad* rows, the *proof* and the *condition* of
-        *source* are durable together. *via* is the journal's text for the kind of read. *proof*
-        comes with the last page of a walk; an event made by *notice* reports each gap that it
-        declares or fills. *bad* are records that are no events: unknown ones become dead letters of
+        *source* are durable together. *via* is the kind of read, as facts tell it. *proof* comes
+        with the last page of a walk; an event made by *notice* reports each gap that it declares or
+        fills. *bad* are records that are no events: unknown ones become dead letters of
         no sink. A *condition* that comes with the page needs no :meth:`Ledger.save_condition`: a
         poll that finds nothing is one write.
 
@@ -148,4 +148,4 @@ class FileStore(SourceStore, Protocol):
     """What a collector of files needs besides."""
 
     async def count_forwarded(self, source: str, span: Interval) -> tuple[int, str]:
-        """Return how many events of *span* are known, and the exclusive-or of their uids."""
+        """Return how many events of *span* are known, and the digest of their sorted keys."""

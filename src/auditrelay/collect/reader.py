@@ -35,7 +35,7 @@ _log: structlog.typing.FilteringBoundLogger = structlog.get_logger(__name__)
 
 @dataclass(frozen=True, slots=True)
 class ReadMode:
-    """Why a window is read; *via* is the text that the journal stores for it."""
+    """Why a window is read; *via* is how the facts of the evidence call it."""
 
     via: str
     resweep: bool = False

@@ -8,8 +8,10 @@ forwarded, and what is its status at each sink. Only a repair changes anything.
 import contextlib
 import dataclasses
 from collections import Counter
-from collections.abc import Awaitable, Callable, Collection, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from datetime import datetime
+from hashlib import sha256
 from typing import Final, Protocol, runtime_checkable
 
 from msgspec import Struct, field
@@ -30,7 +32,7 @@ from auditrelay.events.page import Page
 from auditrelay.sources import UNREADABLE
 from auditrelay.sources import Page as SourcePage
 from auditrelay.store import DeliveryStatus, Proof, Span
-from auditrelay.store.keys import uid_bytes
+from auditrelay.store.keys import known_key, uid_bytes
 from auditrelay.window import Interval, iso, moment, slices
 
 MISSING_AT_SINK: Final = "missing_at_sink"
@@ -94,8 +96,9 @@ class VerifyReport(Struct, frozen=True, kw_only=True):
     """
     The outcome of a comparison, as ``verify --json`` prints it; times are ISO 8601 UTC.
 
-    *sinks* has by sink how many events have which status there. The digests are the exclusive-or of
-    the uids, and are equal for equal sets of events.
+    *sinks* has by sink how many events have which status there. The digests are SHA-256 over the
+    keys (8 bytes of time, 20 of uid) in their order, and equal for equal sets of events: one that
+    is shown with another time today has another key.
     """
 
     source: str
@@ -128,6 +131,28 @@ class Searchable(Protocol):
 
     async def find_stored(self, events: Sequence[AuditEvent]) -> frozenset[str]:
         """Return the uids of those *events* that the sink has stored. Raises RelayError."""
+
+
+class _Digest:
+    """The digest of the keys in a range from *start* on, whose parts may come in any order."""
+
+    def __init__(self, start: datetime) -> None:
+        self._hash = sha256()
+        self._until = start
+        self._waiting: dict[datetime, tuple[datetime, bytes]] = {}
+
+    def add(self, part: Interval, keys: Iterable[bytes]) -> None:
+        """Add the *keys* in a *part*; they are kept only until the parts before it are there."""
+        self._waiting[part.start] = part.end, b"".join(sorted(keys))
+        while self._until in self._waiting:
+            self._until, joined = self._waiting.pop(self._until)
+            self._hash.update(joined)
+
+    def hexdigest(self) -> str:
+        """Return the digest, once all parts were added."""
+        for _, (_, joined) in sorted(self._waiting.items()):
+            self._hash.update(joined)
+        return self._hash.hexdigest()
 
 
 class Verifier:
@@ -163,7 +188,7 @@ class Verifier:
         self._clock = clock
         self._on_progress = on_progress
         self._checked = 0
-        self._digest = 0
+        self._digest = _Digest(span.start)
         self._missing: list[Missing] = []
         self._repaired = 0
         self._deleted: list[Deleted] = []
@@ -195,7 +220,7 @@ class Verifier:
             start=iso(span.start),
             end=iso(span.end),
             checked=self._checked,
-            digest_at_source=self._digest.to_bytes(20).hex(),
+            digest_at_source=self._digest.hexdigest(),
             forwarded=forwarded,
             digest_forwarded=digest,
             sinks={sink: dict(statuses) for sink, statuses in self._statuses.items()},
@@ -215,6 +240,7 @@ class Verifier:
     async def _pass_over(self, span: Interval, error: Failure) -> None:
         """Report a *span* that the source cannot show, and go on behind it."""
         report(self._collector.name, span, error)
+        self._digest.add(span, ())
         self._partial.append(NotShown(iso(span.start), iso(span.end), UNREADABLE))
 
     async def _compare(self, part: Interval, budget: Budget | None, *, finely: bool) -> int:
@@ -228,12 +254,12 @@ class Verifier:
                 NotShown(iso(each.start), iso(each.end), reason) for each, reason in reasons
             ]
         found = list(shown.events.values())
+        self._digest.add(part, map(known_key, found))
         statuses = await self._store.delivery_status(self._collector.name, found)
         not_stored = await self._find_missing_at_sinks(found, statuses)
         to_resend: dict[str, list[AuditEvent]] = {}
         for event, by_sink in zip(found, statuses, strict=True):
             self._checked += 1
-            self._digest ^= int(event.uid, 16)
             if by_sink is None:
                 self._record_missing(event, self._sinks)
                 continue

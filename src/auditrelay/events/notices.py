@@ -1,5 +1,5 @@
 """
-Events of auditrelay itself: gaps, filled gaps, changed records, alerts, and tests of a sink.
+Events of auditrelay itself: gaps, filled gaps, changed records, alerts, heads, tests of a sink.
 
 A vendor may call its own events alike. What no record can set is ``notice``, which every form shows
 as ``auditrelay.notice: true``.
@@ -24,6 +24,7 @@ from auditrelay.window import micros
 GAP = f"{OWN_PREFIX}gap_declared"
 FILLED = f"{OWN_PREFIX}gap_filled"
 CHANGED = f"{OWN_PREFIX}record_changed"
+SEALED = f"{OWN_PREFIX}ledger_sealed"
 TEST = f"{OWN_PREFIX}test"
 OWN = "auditrelay"
 """The vendor of events about the instance itself."""
@@ -165,6 +166,52 @@ def alert_event(
         detail={"alert": alert},
         metadata=alert,
         warnings=() if over else ("alert",),
+        now=now,
+        tags={},
+    )
+
+
+def sealed_event(
+    *,
+    source: str,
+    uid: str,
+    head: str,
+    log: str,
+    size: int,
+    root: bytes,
+    before: tuple[int, bytes] | None,
+    sources: Mapping[str, Mapping[str, object]],
+    sinks: Mapping[str, Mapping[str, object]],
+    now: datetime,
+) -> AuditEvent:
+    """
+    Return the event that carries a *head* of the evidence: the word, and its parts.
+
+    *before* are size and root of the head before it. *sources* and *sinks* say what each had done
+    by *now*, when the head was made. The *uid* follows from the head (``evidence.heads``).
+    """
+    sealed = {
+        "head": head,
+        "log": log,
+        "size": size,
+        "root": root.hex(),
+        "before": before and {"size": before[0], "root": before[1].hex()},
+        "sealed_at": micros(now),
+        "sources": sources,
+        "sinks": sinks,
+    }
+    return _event(
+        uid=uid,
+        source=source,
+        vendor=OWN,
+        action=SEALED,
+        category="evidence",
+        scope="",
+        reason=None,
+        message=f"Ledger sealed: {size:,} entries, head {head}",
+        detail={"ledger_sealed": sealed},
+        metadata=sealed,
+        warnings=(),
         now=now,
         tags={},
     )

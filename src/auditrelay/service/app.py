@@ -12,7 +12,7 @@ import gc
 import sys
 from collections.abc import AsyncIterator, Callable
 from dataclasses import asdict
-from datetime import UTC, date, timedelta
+from datetime import UTC, timedelta
 from typing import Final, Self
 
 import structlog
@@ -23,7 +23,13 @@ from auditrelay.clock import Clock
 from auditrelay.collect.source_loop import SourceLoop
 from auditrelay.config.model import Config
 from auditrelay.deliver.deliverer import Deliverer
-from auditrelay.errors import ConfigError, PeerBug, RelayError, StateError, StoreFull
+from auditrelay.errors import (
+    ConfigError,
+    PeerBug,
+    RelayError,
+    StateError,
+    StoreFull,
+)
 from auditrelay.service.alerts import Alerts
 from auditrelay.service.commands import Commands
 from auditrelay.service.control_socket import ControlSocket
@@ -31,11 +37,13 @@ from auditrelay.service.descriptors import allow_descriptors
 from auditrelay.service.desk import Desk, OnProgress, Request, Result
 from auditrelay.service.heap import tune_heap
 from auditrelay.service.instance_view import InstanceView
+from auditrelay.service.seal import Sealer
 from auditrelay.service.store import Store
 from auditrelay.service.systemd import Supervisor
 from auditrelay.service.topology import JOB, Topology
 from auditrelay.settings.reserved import ALERTS
 from auditrelay.status.port import StatusPort
+from auditrelay.status.report import Failing
 from auditrelay.store.sqlite.state_dir import locked, prepare
 from auditrelay.store.sqlite.store import SqliteStore
 from auditrelay.telemetry.metrics import Metrics
@@ -118,7 +126,7 @@ class App:
             attempts=attempts,
             patience=None if attempts is None else ROOM_PATIENCE,
         )
-        self.view = InstanceView(self._topology, store, metrics, clock=clock)
+        self.view = InstanceView(self._topology, store, metrics, store.log, clock=clock)
         self._commands = Commands(self._topology, store, clock=clock)
         self._desk: Desk = ControlSocket(config.state_dir)
         self._alerts = Alerts(
@@ -128,8 +136,17 @@ class App:
             forward=lambda: self._config.alerts.events,
             announce=self._topology.announce,
         )
+        self._sealer = Sealer(
+            store.log,
+            lambda: self._config,
+            keys=config.evidence.keys,
+            clock=clock,
+            announce=self._topology.announce,
+            on_seal=self._on_seal,
+        )
         self._prune_due = asyncio.Event()
-        self._sealed_on: date | None = None
+        self._failed: set[str] = set()
+        """Sinks that have failed in a run that has an end."""
 
     @property
     def _config(self) -> Config:
@@ -156,6 +173,7 @@ class App:
                 max_bytes=config.spool.max_bytes,
                 retention=config.spool.retention,
                 remember=config.spool.remember,
+                keys=config.evidence.keys,
             )
             app = None
             try:
@@ -170,6 +188,7 @@ class App:
                     ],
                 )
                 app = cls(config, store, metrics, clock=clock, attempts=attempts)
+                await app._sealer.begin()
                 await app._topology.register()
                 yield app
             finally:
@@ -204,13 +223,14 @@ class App:
                 tasks.create_task(self._keep_pruning()),
                 tasks.create_task(self._desk.serve(self._commands.do)),
             ]
-            self._store.on_condition = self._alerts.due.set
+            self._store.on_condition = self._on_condition
             scheduler.start()
             started(port.address)
             supervisor.ready(self.view.summary())
             others += [
                 tasks.create_task(supervisor.keep_notifying(self.view)),
                 tasks.create_task(self._alerts.keep_alerting()),
+                tasks.create_task(self._sealer.keep_sealing(self._topology.has_read)),
                 tasks.create_task(self._keep_reloading(reload, reread, supervisor)),
             ]
             await stop.wait()
@@ -219,8 +239,17 @@ class App:
             for task in others:
                 task.cancel()
             await self._topology.end()
+            await self._sealer.end()
             port.stop()
             await asyncio.wait([status])
+
+    def _on_seal(self, failing: Failing | None) -> None:
+        self.view.failing = failing
+        self._alerts.due.set()
+
+    def _on_condition(self) -> None:
+        self._alerts.due.set()
+        self._sealer.looked.set()
 
     async def _keep_reloading(
         self, due: asyncio.Event, reread: Callable[[], Config], supervisor: Supervisor
@@ -238,6 +267,7 @@ class App:
                 _log.error("reload_refused", problems=[str(error)])
             else:
                 _log.info("reloaded", **asdict(changes))
+                await self._sealer.reload()
             supervisor.ready(self.view.summary())
 
     async def run_command_offline(
@@ -250,6 +280,7 @@ class App:
         """
         async with self._delivering() as undelivered:
             result = await self._commands.do(request, on_progress)
+        await self._sealer.end()
         return result, undelivered
 
     async def once(self) -> list[str]:
@@ -266,15 +297,19 @@ class App:
         async with self._delivering() as failures, asyncio.TaskGroup() as polls:
             for collector in self._topology.collectors.values():
                 polls.create_task(collect(collector))
-        await self._prune()  # last: by now replies have said what time it is
-        return failures
+        await self._prune()  # by now replies have said what time it is
+        await self._sealer.end()
+        async with self._delivering() as untold:  # the head
+            pass
+        return [*failures, *untold]
 
     @contextlib.asynccontextmanager
     async def _delivering(self) -> AsyncIterator[list[str]]:
         """
         Deliver during the block, and after it until every sink has everything or has failed.
 
-        Yields the list of failures, a sentence each; it is complete when the block has ended.
+        Yields the list of failures, a sentence each; it is complete when the block has ended. A
+        sink that has failed is left out from then on.
         """
         failures: list[str] = []
 
@@ -284,13 +319,19 @@ class App:
             except* StateError:
                 raise
             except* RelayError as group:
+                self._failed.add(deliverer.name)
                 failures.append(f"{deliverer.name}: {group.exceptions[0]}")
 
+        deliverers = [
+            deliverer
+            for name, deliverer in self._topology.deliverers.items()
+            if name not in self._failed
+        ]
         async with asyncio.TaskGroup() as tasks:
-            for deliverer in self._topology.deliverers.values():
+            for deliverer in deliverers:
                 tasks.create_task(deliver(deliverer))
             yield failures
-            for deliverer in self._topology.deliverers.values():
+            for deliverer in deliverers:
                 deliverer.finish()
 
     def _scheduler(self) -> AsyncIOScheduler:
@@ -306,21 +347,11 @@ class App:
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(PRUNE_INTERVAL.total_seconds()):
                 await self._clock.confirmed.heard_once.wait()
-        self._prune_due.set()
+        await self._prune()
         while True:
             await self._prune_due.wait()
             self._prune_due.clear()
             await self._prune()
-            await self._seal()
-
-    async def _seal(self) -> None:
-        """Log the heads of the journals once a day: they show when each has grown."""
-        today = self._clock.now().date()
-        if self._sealed_on == today:
-            return
-        self._sealed_on = today
-        for source, (records, head) in (await self._store.heads()).items():
-            _log.info("ledger_sealed", source=source, records=records, head=head)
 
     async def _prune(self) -> None:
         confirmed = self._clock.confirmed

@@ -17,16 +17,18 @@ method is called for it, else that method raises KeyError. Each method names its
 from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import datetime
-from typing import Final, Literal
+from typing import Any, Final, Literal
 
 from auditrelay.events import AuditEvent
 from auditrelay.events.page import Page
 from auditrelay.store.conditions import SinkCondition, SourceCondition
-from auditrelay.store.journal import Record
 from auditrelay.window import Interval
 
 REOPENED: Final = "reopened"
 """The reason of a gap that an operator has taken back: it is still to be read."""
+
+DAMAGED: Final = "damaged"
+"""The reason of a gap whose events were covered, and lost with a damaged page of the spool."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,14 +36,12 @@ class Span:
     """
     One entry of a source's ledger: covered if *gap* is None, else a gap with that reason.
 
-    *events* is the number of distinct events in the span, *digest* the exclusive-or of their uids:
-    equal for equal sets of events, whatever their order.
+    *events* is the number of distinct events in the span.
     """
 
     interval: Interval
     gap: str | None = None
     events: int = 0
-    digest: str = "0" * 40
 
 
 @dataclass(frozen=True, slots=True)
@@ -263,16 +263,40 @@ class Lateness:
 
 
 @dataclass(frozen=True, slots=True)
+class FoundLate:
+    """
+    Late events that were found *via* one kind of read in a ledger entry: *start* to *end*.
+
+    They were found within one day, the last of them when *recorded*. Times are microseconds.
+    """
+
+    start: int
+    end: int
+    events: int
+    via: str
+    recorded: int
+
+
+@dataclass(frozen=True, slots=True)
+class Fact:
+    """A fact of the evidence: its *body*, and when and in which *entry* it was sealed."""
+
+    body: dict[str, Any]
+    at: int
+    """Microseconds; of an open fact when it was written."""
+    entry: int | None
+    """None while it waits for the next seal."""
+
+
+@dataclass(frozen=True, slots=True)
 class Coverage:
-    """What was read of a source, with the evidence; *head* is the last hash of its *journal*."""
+    """What was read of a source, and the *facts* that tell of it; *head* is the newest head."""
 
     spans: tuple[Span, ...]
-    journal: tuple[Record, ...]
-    head: bytes | None
+    facts: tuple[Fact, ...]
+    head: str | None
     lateness: tuple[Lateness, ...]
     deleted_at_source: int
-    differs: str | None
-    """Where the ledger and the known uids differ; None if nowhere, or if not compared."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -280,7 +304,7 @@ class SourceState:
     """
     The state of a source: where it *started*, its ledger, its *condition*.
 
-    *late* are the newest journal records of events found in time that was covered before.
+    *late* are the newest finds of events in time that was covered before.
     *waiting* is at most how many of its events some sink has yet to acknowledge. *dead_letters*
     counts its records that were rejected before any sink.
     """
@@ -289,7 +313,7 @@ class SourceState:
     started: datetime
     ledger: tuple[Span, ...]
     lateness: tuple[Lateness, ...]
-    late: tuple[Record, ...]
+    late: tuple[FoundLate, ...]
     waiting: int
     dead_letters: int
     condition: SourceCondition

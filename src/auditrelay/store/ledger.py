@@ -2,24 +2,24 @@
 The ledger of a source: spans of event time, each covered or a gap, and how they change. Pure.
 
 A change is decided from the entries near it and from counts of the known events, and is then
-written: the removed and the written entries, together with what the journal says about it.
+written: the removed and the written entries, together with the facts that tell of it.
 """
 
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from typing import Final, Literal
 
 from auditrelay.store import REOPENED, Declared, Proof
-from auditrelay.store.journal import DAY, NO_DIGEST, Change, xor
 from auditrelay.store.keys import TIMELESS, sortable, time_of
 from auditrelay.store.lateness import lateness_bucket
 from auditrelay.window import Interval, holes, micros, moment
 
+DAY: Final = 86_400_000_000
+"""Microseconds."""
+
 Part = tuple[int, int]
 """A half-open range of event time, in microseconds."""
-
-Count = tuple[int, bytes]
-"""How many known events there are in a part, and the exclusive-or of their uids."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,8 +30,17 @@ class Entry:
     end: int
     gap: str | None
     events: int
-    digest: bytes
     recorded: int
+
+
+@dataclass(frozen=True, slots=True)
+class Change:
+    """What became of the part of the ledger in [*start*, *end*); *reason* is that of the gap."""
+
+    what: Literal["covered", "gap", "filled", "reopened", "retracted"]
+    start: int
+    end: int
+    reason: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,23 +52,26 @@ class NewEvents:
     bad: Sequence[bytes] = ()
     """Keys of new records that are no events: they are known as well, and never late."""
 
-    def inside(self, start: int, end: int) -> list[bytes]:
-        """Return the keys of those in a part of event time."""
+    def inside(self, start: int, end: int) -> int:
+        """Return how many of them are in a part of event time."""
         first, last = sortable(start), sortable(end)
-        return [key for key in (*self.keys, *self.bad) if first <= key < last]
+        return sum(first <= key < last for key in (*self.keys, *self.bad))
 
 
 @dataclass(slots=True)
 class Changes:
-    """What a page changes: in the ledger, in the journal, and what is reported about it."""
+    """What a page changes in the ledger, what facts tell of it, and what is reported about it."""
 
     removed: list[int] = field(default_factory=list)
     """Starts of entries that are no more."""
     written: list[Entry] = field(default_factory=list)
     """Entries that are new, or that replace the one with the same start."""
-    journal: list[Change] = field(default_factory=list)
+    history: list[Change] = field(default_factory=list)
+    """The changes, in the order in which they came about."""
     late: list[int] = field(default_factory=list)
     """Indices of the new events in spans that were covered before."""
+    found_late: list[tuple[int, int, int]] = field(default_factory=list)
+    """In which entries these are: start, end, and how many."""
     lateness: Mapping[int, int] = field(default_factory=dict)
     """How many of them there are in each bucket of lateness."""
     declared: list[Declared] = field(default_factory=list)
@@ -84,9 +96,9 @@ def parts_to_count(entries: Iterable[Entry], proof: Proof) -> list[Part]:
     """Return the parts of event time whose known events :func:`enter` needs to be counted."""
     parts: list[Part] = []
 
-    def ask(start: int, end: int) -> Count:
+    def ask(start: int, end: int) -> int:
         parts.append((start, end))
-        return 0, NO_DIGEST
+        return 0
 
     _Ledger(entries, ask, now=0).enter(proof)
     return parts
@@ -96,21 +108,19 @@ def enter(
     entries: Iterable[Entry],
     proof: Proof,
     new: NewEvents,
-    counted: Mapping[Part, Count],
+    counted: Mapping[Part, int],
     *,
     now: int,
 ) -> Changes:
     """
     Return what a page with the *new* events changes in a ledger, and the *proof* that it brings.
 
-    *entries* are those near :func:`parts_near`. *counted* are the known events, without the new
-    ones, in each of :func:`parts_to_count`.
+    *entries* are those near :func:`parts_near`. *counted* is how many known events, without the
+    new ones, are in each of :func:`parts_to_count`.
     """
 
-    def count(start: int, end: int) -> Count:
-        events, digest = counted[start, end]
-        inside = new.inside(start, end)
-        return events + len(inside), xor(digest, *(key[8:] for key in inside))
+    def count(start: int, end: int) -> int:
+        return counted[start, end] + new.inside(start, end)
 
     ledger = _Ledger(entries, count, now)
     ledger.count_late(new)
@@ -122,7 +132,7 @@ class _Ledger:
     """The *entries* near a change, while it is decided."""
 
     def __init__(
-        self, entries: Iterable[Entry], count: Callable[[int, int], Count], now: int
+        self, entries: Iterable[Entry], count: Callable[[int, int], int], now: int
     ) -> None:
         self._before = {each.start: each for each in entries}
         self._entries = dict(self._before)
@@ -147,11 +157,8 @@ class _Ledger:
             inside = [index for index, key in enumerate(new.keys) if first <= key < last]
             if not inside:
                 continue
-            added = xor(*(new.keys[index][8:] for index in inside))
-            self._put(
-                replace(each, events=each.events + len(inside), digest=xor(each.digest, added))
-            )
-            self._record("late", each.start, each.end, events=len(inside), digest=added)
+            self._put(replace(each, events=each.events + len(inside)))
+            self._changes.found_late.append((each.start, each.end, len(inside)))
             late += inside
         self._changes.late = sorted(late)
         self._changes.lateness = Counter(lateness_bucket(new.ages[index]) for index in late)
@@ -160,11 +167,11 @@ class _Ledger:
         """Enter which gaps *proof* takes back, what it covers, and the gaps that it declares."""
         for span in proof.reopens:
             for each, part in self._take_out(span, _is_given_up):
-                self._put(Entry(*part, REOPENED, *self._count(*part), self._now))
-                self._record("reopened", *part, reason=each.gap)
+                self._put(Entry(*part, REOPENED, self._count(*part), self._now))
+                self._tell("reopened", part, each.gap)
         for span in proof.retracts:
             for each, part in self._take_out(span, _is_gap):
-                self._record("retracted", *part, reason=each.gap)
+                self._tell("retracted", part, each.gap)
         for span in proof.covers:
             self._cover(span)
         for span, reason in proof.gaps:
@@ -175,7 +182,7 @@ class _Ledger:
         start, end = micros(span.start), micros(span.end)
         near = [each for each in self._sorted() if each.start <= end and each.end >= start]
         for each, part in self._take_out(span, _is_gap):
-            self._record("filled", *part, reason=each.gap)
+            self._tell("filled", part, each.gap)
             filled = Declared(Interval(*map(moment, part)), each.gap or "", new=True)
             self._changes.filled.append(filled)
         covered = [_interval(each) for each in near if each.gap is None]
@@ -192,7 +199,7 @@ class _Ledger:
             del self._entries[each.start]
             for left, right in ((each.start, start), (end, each.end)):
                 if left < right:
-                    self._put(Entry(left, right, each.gap, *self._count(left, right), self._now))
+                    self._put(Entry(left, right, each.gap, self._count(left, right), self._now))
             taken.append((each, (max(start, each.start), min(end, each.end))))
         return taken
 
@@ -209,24 +216,14 @@ class _Ledger:
     def _add(self, span: Interval, gap: str | None) -> bool:
         """Enter *span*, which is not in the ledger; return whether it became its own entry."""
         start, end = micros(span.start), micros(span.end)
-        events, digest = self._count(start, end)
-        what = "covered" if gap is None else "gap"
-        self._record(what, start, end, reason=gap, events=events, digest=digest)
+        events = self._count(start, end)
+        self._tell("covered" if gap is None else "gap", (start, end), gap)
         # One entry a day, so that the ledger stays small and readable after years of polls.
         for each in self._entries.values():
             if (each.end, each.gap, each.start // DAY) == (start, gap, start // DAY):
-                self._put(
-                    Entry(
-                        each.start,
-                        end,
-                        gap,
-                        each.events + events,
-                        xor(each.digest, digest),
-                        self._now,
-                    )
-                )
+                self._put(Entry(each.start, end, gap, each.events + events, self._now))
                 return False
-        self._put(Entry(start, end, gap, events, digest, self._now))
+        self._put(Entry(start, end, gap, events, self._now))
         return True
 
     def _put(self, entry: Entry) -> None:
@@ -235,17 +232,13 @@ class _Ledger:
     def _sorted(self) -> list[Entry]:
         return sorted(self._entries.values(), key=lambda each: each.start)
 
-    def _record(
+    def _tell(
         self,
-        what: str,
-        start: int,
-        end: int,
-        *,
-        reason: str | None = None,
-        events: int = 0,
-        digest: bytes = NO_DIGEST,
+        what: Literal["covered", "gap", "filled", "reopened", "retracted"],
+        part: Part,
+        gap: str | None,
     ) -> None:
-        self._changes.journal.append(Change(what, start, end, reason, events, digest))
+        self._changes.history.append(Change(what, *part, gap or ""))
 
 
 def _is_gap(entry: Entry) -> bool:

@@ -209,7 +209,7 @@ async def test_throughput_names_the_time_that_it_covers(tmp_path: Path) -> None:
         assert " in the last 5 min, " in text
 
 
-async def test_late_events_are_shown_as_the_journal_has_them(tmp_path: Path) -> None:
+async def test_late_events_are_shown_where_they_were_found(tmp_path: Path) -> None:
     async with staged("gap", tmp_path) as instance:
         shown = await instance.status()
         late = shown.sources[0].late

@@ -21,9 +21,15 @@ from tests.store.sqlite.fixtures import history
 from tests.store.sqlite.fixtures.history import HOUR, LEFT, MINUTE, START
 from tests.support.clock import FakeClock
 from tests.support.delivering import Intake, World
-from tests.support.stores import backlog, count_new, dead_letters, opened
+from tests.support.stores import (
+    backlog,
+    count_new,
+    dead_letters,
+    explained,
+    opened,
+    seal,
+)
 
-from auditrelay.cli.coverage import _check
 from auditrelay.collect.backfill import Backfiller, BackfillProgress
 from auditrelay.collect.collector import Collector
 from auditrelay.collect.file_collector import FileCollector
@@ -35,8 +41,8 @@ from auditrelay.settings import SourceSettings
 from auditrelay.sinks import Rendered
 from auditrelay.sources import FileSource, Page, Source, bland, cencori, jitsudo, make_file_source
 from auditrelay.store.conditions import SinkCondition, SourceCondition
-from auditrelay.store.contradictions import find_contradiction
-from auditrelay.store.journal import find_break
+from auditrelay.store.ledger import DAY
+from auditrelay.store.sqlite import evidence
 from auditrelay.store.sqlite.state_dir import DATABASE, prepare
 from auditrelay.store.sqlite.store import SqliteStore
 from auditrelay.store.sqlite.view import StateView
@@ -164,16 +170,13 @@ async def waiting(store: SqliteStore, sink: str) -> list[list[Any]]:
 
 
 @pytest.mark.parametrize("name", EXPECTED["sources"])
-async def test_its_ledger_and_its_journal_are_whole_and_say_what_they_said(
+async def test_its_ledger_says_what_it_said_and_its_journal_is_taken_over(
     folder: Path, name: str
 ) -> None:
     await (await opened(folder)).close()
     with StateView(folder) as view:
         known = view.coverage(name)
     assert known is not None
-    assert find_break(name, known.head, known.journal) is None
-    assert find_contradiction(known.spans, known.journal) is None
-    assert known.differs is None
     expected = EXPECTED["sources"][name]
     assert [
         [
@@ -181,12 +184,13 @@ async def test_its_ledger_and_its_journal_are_whole_and_say_what_they_said(
             span.interval.end.isoformat(),
             span.gap,
             span.events,
-            span.digest,
         ]
         for span in known.spans
-    ] == expected["spans"]
-    assert known.head is not None
-    assert (len(known.journal), known.head.hex()) == (expected["records"], expected["head"])
+    ] == [span[:4] for span in expected["spans"]]
+    found = known.facts[0].body
+    assert (len(found["records"]), found["head"]) == (expected["records"], expected["head"])
+    assert found["events"] >= sum(span.events for span in known.spans) > 0
+    assert known.head is None, "it was not sealed yet"
     assert sum(each.events for each in known.lateness) == expected["late"]
     assert known.deleted_at_source == expected["vanished"]
 
@@ -197,24 +201,40 @@ async def test_its_gap_its_late_event_and_the_deleted_one_are_on_record(folder: 
         known = view.coverage("voice")
     assert known is not None
     assert [span.interval for span in known.spans if span.gap] == [Interval(*history.GAP)]
-    (late,) = [each for each in known.journal if each.what == "late"]
-    (gone,) = [each for each in known.journal if each.what == "vanished"]
+    records = {what: digest for _, _, what, *_, digest in known.facts[0].body["records"]}
     now = START + 2 * HOUR + 10 * MINUTE  # both are shown
     by_id = {event.native_id: event for event in events("voice", START, now, now)}
-    assert late.digest.hex() == by_id[history.LATE].uid
-    assert gone.digest.hex() == by_id[history.DELETED].uid
-
-
-async def test_coverage_check_finds_it_whole(
-    folder: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
-    await (await opened(folder)).close()
+    assert records["late"] == by_id[history.LATE].uid
+    assert records["vanished"] == by_id[history.DELETED].uid
     with StateView(folder) as view:
-        _check({name: view.coverage(name) for name in EXPECTED["sources"]})
-    assert capsys.readouterr().out.splitlines() == [
-        f"{name}: intact: {expected['records']} records, the last one is {expected['head']}"
-        for name, expected in EXPECTED["sources"].items()
-    ]
+        (state,) = [each for each in view.sources() if each.name == "voice"]
+    (late,) = state.late
+    assert (late.events, late.via.split()[-1]) == (1, "1h")
+    assert late.recorded // DAY == micros(START) // DAY
+
+
+async def test_it_is_explained_before_its_first_seal_and_after_it(folder: Path) -> None:
+    store = await opened(folder)
+    explained(folder)
+    sealed = await seal(store)
+    explained(folder, sealed=True)
+    assert sealed.before is None
+    await store.settle("elastic", [(0, EXPECTED["end_of_spool"])])
+    await seal(store)
+    await store.close()
+    explained(folder, sealed=True)
+    with StateView(folder) as view:
+        entries = [json.loads(line) for _, line in view.read(evidence.entries)]
+    first = {entry["unit"]: entry for entry in entries if entry["seq"] == 1}
+    (taken_over,) = first["instance"]["facts"]
+    place = EXPECTED["end_of_spool"]
+    assert taken_over == {"fact": "taken_over", "schema": 2, "place": place}
+    for name in EXPECTED["sources"]:
+        assert first[f"source {name}"]["facts"][0]["fact"] == "taken_over"
+    settled = {sink: first[f"sink {sink}"]["facts"][-1]["done"] for sink in history.SINKS}
+    assert settled == {"splunk": [[0, 7], [9, 3]], "elastic": [[0, 2]]}
+    (dead,) = [fact for fact in first["sink splunk"]["facts"] if fact["fact"] == "dead"]
+    assert dead["each"] == [EXPECTED["dead_letters"][1][3]]
 
 
 # --- collecting
@@ -232,8 +252,7 @@ async def test_what_was_forwarded_is_known_when_it_is_shown_again(
         else:
             assert (added.new, added.known) == ((), len(shown))
             assert shown
-            forwarded = await store.count_forwarded(name, entry.interval)
-            assert forwarded == (entry.events, entry.digest)
+            assert (await store.count_forwarded(name, entry.interval))[0] == entry.events
 
 
 @pytest.mark.parametrize("name", POLLED)

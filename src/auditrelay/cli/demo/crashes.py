@@ -112,5 +112,5 @@ async def print_reckoning(crashes: Crashes, lost: int) -> bool:
         )
     elif crashes.kills:
         typer.echo("  no restart came to a delivery before the next kill: kill less often")
-    typer.echo("  the journal is intact" if whole else f"  the journal is NOT intact:\n{said}")
+    typer.echo("  the evidence is intact" if whole else f"  the evidence is NOT intact:\n{said}")
     return whole and not lost and not repeated

@@ -5,14 +5,18 @@ import sqlite3
 from collections.abc import Sequence
 from datetime import datetime
 
+from auditrelay.evidence import facts
 from auditrelay.store import Backfill
+from auditrelay.store.sqlite.facts import insert, of_source
+from auditrelay.store.sqlite.sources import source_id
 from auditrelay.window import Interval, micros, moment
 
 
 def begin(
-    db: sqlite3.Connection, owner: int, span: Interval, sinks: Sequence[str], now: datetime
+    db: sqlite3.Connection, source: str, span: Interval, sinks: Sequence[str], now: datetime
 ) -> Backfill:
     """Return the unfinished backfill that overlaps *span*, widened to it, or a new one."""
+    owner = source_id(db, source)
     names, start, end = json.dumps(sorted(sinks)), micros(span.start), micros(span.end)
     row = db.execute(
         "select id from backfill where source = ? and sinks = ? and ended is null "
@@ -25,12 +29,16 @@ def begin(
             "returning id",
             (owner, names, start, end, micros(now)),
         ).fetchone()
+        _tell(db, source, (found[0], start, end), sinks, now)
         return Backfill(found[0], span, ())
     number = row[0]
-    db.execute(
-        "update backfill set start = min(start, ?), end = max(end, ?) where id = ?",
+    widened = db.execute(
+        "update backfill set start = min(start, ?1), end = max(end, ?2) "
+        "where id = ?3 and (start > ?1 or end < ?2) returning start, end",
         (start, end, number),
-    )
+    ).fetchone()
+    if widened is not None:
+        _tell(db, source, (number, *widened), sinks, now)
     parts = db.execute(
         "select start, end, events, new from backfill_part where backfill = ? order by start",
         (number,),
@@ -42,6 +50,18 @@ def begin(
         sum(part[2] for part in parts),
         sum(part[3] for part in parts),
     )
+
+
+def _tell(
+    db: sqlite3.Connection,
+    source: str,
+    begun: tuple[int, int, int],
+    sinks: Sequence[str],
+    now: datetime,
+) -> None:
+    number, start, end = begun
+    body = facts.backfill(id=number, start=start, end=end, sinks=sorted(sinks), by=None)
+    insert(db, of_source(source), [body], micros(now))
 
 
 def end(db: sqlite3.Connection, number: int, now: datetime) -> None:

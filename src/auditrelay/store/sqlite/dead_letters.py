@@ -3,38 +3,47 @@
 import json
 import sqlite3
 from collections.abc import Sequence
+from itertools import groupby
+from typing import Literal
 
 from auditrelay.events import pack, unpack
+from auditrelay.evidence import facts
 from auditrelay.store import DeadLetter, DeliveryStatus, StoredDeadLetter
 from auditrelay.store.progress import Range
+from auditrelay.store.sqlite import tags
+from auditrelay.store.sqlite.facts import insert as tell
+from auditrelay.store.sqlite.facts import of_sink, of_source
 from auditrelay.window import micros, moment
 
+Entered = Literal["new", "again", "known"]
+"""Whether a dead letter is new, was refused again after a replay, or has only been updated."""
 
-def insert(db: sqlite3.Connection, sink: str | None, letter: DeadLetter) -> bool:
-    """
-    Insert *letter* for *sink*, and return true.
 
-    If there is one of that event, update it, add the attempts, and return false.
-    """
+def insert(db: sqlite3.Connection, sink: str | None, letter: DeadLetter) -> Entered:
+    """Insert *letter* for *sink*; if there is one of that event, update it, adding the attempts."""
     event = letter.event
-    updated = db.execute(
-        "update dead_letter set replayed = null, reason = ?, status = ?, message = ?, "
-        "attempts = attempts + ?, last_at = ? where uid = ? and source = ? and dropped is null "
-        "and sink is (select id from sink where name = ?)",
-        (
-            letter.reason,
-            letter.status,
-            letter.message,
-            letter.attempts,
-            micros(letter.last_at),
-            event.uid,
-            event.source,
-            sink,
-        ),
-    ).rowcount
-    if updated:
-        return False
-    db.execute(
+    row = db.execute(
+        "select id, replayed is not null from dead_letter where uid = ? and source = ? "
+        "and dropped is null and sink is (select id from sink where name = ?)",
+        (event.uid, event.source, sink),
+    ).fetchone()
+    if row is not None:
+        number, was_replayed = row
+        db.execute(
+            "update dead_letter set replayed = null, reason = ?, status = ?, message = ?, "
+            "attempts = attempts + ?, last_at = ? where id = ?",
+            (
+                letter.reason,
+                letter.status,
+                letter.message,
+                letter.attempts,
+                micros(letter.last_at),
+                number,
+            ),
+        )
+        tags.put(db, "dead_letter", "id = ?", number)
+        return "again" if was_replayed else "known"
+    added = db.execute(
         "insert into dead_letter (sink, source, uid, native_id, reason, status, message, attempts, "
         "first_at, last_at, event) values ((select id from sink where name = ?), "
         "?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
@@ -52,7 +61,8 @@ def insert(db: sqlite3.Connection, sink: str | None, letter: DeadLetter) -> bool
             pack([event]),
         ),
     )
-    return True
+    tags.put(db, "dead_letter", "id = ?", added.lastrowid)
+    return "new"
 
 
 def delete_delivered(db: sqlite3.Connection, sink: str, done: Sequence[Range]) -> None:
@@ -105,7 +115,13 @@ def find(
 def not_replaying(db: sqlite3.Connection, ids: Sequence[int]) -> list[StoredDeadLetter]:
     """Return those of the dead letters *ids* that are not being replayed."""
     # To *find*, an empty list of ids means all of them.
-    return [letter for letter in find(db, ids=ids) if not letter.replayed] if ids else []
+    if not ids:
+        return []
+    # One that was changed is not sent: it stays where the operator sees it.
+    strange = set(tags.wrong(db, "dead_letter"))
+    return [
+        letter for letter in find(db, ids=ids) if not letter.replayed and letter.id not in strange
+    ]
 
 
 def start_replay(db: sqlite3.Connection, number: int, position: int | None) -> None:
@@ -118,6 +134,7 @@ def start_replay(db: sqlite3.Connection, number: int, position: int | None) -> N
         db.execute("delete from dead_letter where id = ?", (number,))
     else:
         db.execute("update dead_letter set replayed = ? where id = ?", (position, number))
+        tags.put(db, "dead_letter", "id = ?", number)
 
 
 def drop(db: sqlite3.Connection, ids: Sequence[int], now: int) -> list[StoredDeadLetter]:
@@ -127,7 +144,17 @@ def drop(db: sqlite3.Connection, ids: Sequence[int], now: int) -> list[StoredDea
         db.execute(
             "update dead_letter set dropped = ?, event = zeroblob(0) where id = ?", (now, letter.id)
         )
+        tags.put(db, "dead_letter", "id = ?", letter.id)
+    for (unit, reason), group in groupby(sorted(found, key=_group), _group):
+        uids = [letter.letter.event.uid for letter in group]
+        tell(db, unit, [facts.dropped(reason=reason, uids=uids, by=None)], now)
     return found
+
+
+def _group(letter: StoredDeadLetter) -> tuple[str, str]:
+    """Return the unit that *letter* belongs to, and its reason."""
+    unit = of_source(letter.source) if letter.sink is None else of_sink(letter.sink)
+    return unit, letter.letter.reason
 
 
 def statuses(

@@ -4,9 +4,10 @@ import sqlite3
 from collections.abc import Sequence
 from collections.abc import Set as AbstractSet
 
-from auditrelay.store.journal import Change, xor
+from auditrelay.evidence import facts
 from auditrelay.store.keys import sortable
-from auditrelay.store.sqlite import journal
+from auditrelay.store.sqlite.facts import insert, of_source
+from auditrelay.store.sqlite.sources import source_id
 from auditrelay.window import Interval, micros
 
 
@@ -29,9 +30,10 @@ def find_deleted(
 
 
 def record_deleted(
-    db: sqlite3.Connection, owner: int, span: Interval, keys: Sequence[bytes], now: int
+    db: sqlite3.Connection, source: str, span: Interval, keys: Sequence[bytes], now: int
 ) -> int:
-    """Enter those of *keys* that are not recorded yet as one record; return how many are new."""
+    """Record those of *keys* that are not recorded yet; return how many are new."""
+    owner = source_id(db, source)
     new = [
         key
         for key in keys
@@ -40,9 +42,11 @@ def record_deleted(
         ).rowcount
     ]
     if new:
-        digest = xor(*(key[8:] for key in new))
-        start, end = micros(span.start), micros(span.end)
-        change = Change("vanished", start, end, None, len(new), digest)
-        records = journal.extended(db, owner, [change], now=now, via="resweep")
-        journal.write(db, owner, records)
+        body = facts.vanished(
+            start=micros(span.start),
+            end=micros(span.end),
+            events=len(new),
+            uids=facts.digest(sorted(new)),
+        )
+        insert(db, of_source(source), [body], now)
     return len(new)

@@ -6,13 +6,8 @@ from auditrelay.store.sqlite import known
 from auditrelay.store.sqlite.writer import Writer
 
 
-async def forget_old(writer: Writer, *, before: int) -> None:
-    """
-    Forget the uids of events older than *before* (microseconds since 1970).
-
-    That not all of them are known any more is durable before the first is forgotten.
-    """
-    await writer.write(lambda db: known.declare_forgotten(db, before))
-    step = partial(known.forget_before, before=before)
+async def forget_old(writer: Writer, *, before: int, now: int) -> None:
+    """Forget the uids of events older than *before*, as it is *now*, and tell of it in facts."""
+    step = partial(known.forget_before, before=before, now=now)
     while await writer.write(step) == known.FORGET_STEP:
         pass

@@ -7,20 +7,34 @@ time. So each statement that handles a page of events returns one row.
 """
 
 import sqlite3
-from collections.abc import Sequence
+from collections.abc import Iterable, Mapping, Sequence
+from hashlib import sha256
 from itertools import groupby, islice
+from typing import Final
 
 import msgspec
 
+from auditrelay.events import AuditEvent
 from auditrelay.events.page import Page
-from auditrelay.store import Added, Changed, DeadLetter, Notice, Proof, StoredDeadLetter
-from auditrelay.store.journal import Record
-from auditrelay.store.keys import KEY, keys_of, known_key
-from auditrelay.store.ledger import Changes, NewEvents
-from auditrelay.store.sqlite import backfills, contents, dead_letters, journal, known, ledger
+from auditrelay.evidence import facts
+from auditrelay.store import (
+    Added,
+    Changed,
+    DeadLetter,
+    Declared,
+    Notice,
+    Proof,
+    StoredDeadLetter,
+)
+from auditrelay.store.keys import KEY, keys_of, known_key, known_keys
+from auditrelay.store.ledger import Change, Changes, NewEvents
+from auditrelay.store.sqlite import backfills, contents, dead_letters, known, ledger, meta
+from auditrelay.store.sqlite.facts import insert, of_sink, of_source
+from auditrelay.store.sqlite.sinks import refilled
 from auditrelay.store.sqlite.sources import file_read, source_id
-from auditrelay.store.sqlite.spool import Spool
+from auditrelay.store.sqlite.spool import Placed, Spool
 from auditrelay.store.sqlite.uids import Uids
+from auditrelay.window import micros
 
 _NOT_SPOOLED = -1
 """The position of a known event that was never spooled."""
@@ -28,12 +42,21 @@ _NOT_SPOOLED = -1
 _MAX_EVENTS = 1000
 """How many single events become one page at most: a page is read as a whole."""
 
+NOTICE: Final = "notice"
+"""How an event of our own comes into the spool, in the fact that tells of its page."""
+
+_REPLAY: Final = "replay"
+"""The same for a record that was put aside, and that an operator has sent after all."""
+
+_Reports = Mapping[tuple[str, int, int], tuple[str, int]]
+"""By kind, start and end of a gap: the uid and the place of the event that reports it."""
+
 
 def add(
     db: sqlite3.Connection,
     spool: Spool,
     uids: Uids,
-    owner: int,
+    source: str,
     events: Page,
     *,
     keys: Sequence[bytes],
@@ -49,6 +72,7 @@ def add(
 
     If they *are_new*, all of them, that was looked up.
     """
+    owner = source_id(db, source)
     # First everything is read, then what it means is decided, and last everything is written.
     new = range(len(keys)) if are_new else known.find_new(db, uids, owner, keys)
     new_keys = [keys[index] for index in new]
@@ -65,25 +89,30 @@ def add(
         [bad_keys[index] for index in new_bad],
     )
     changes = ledger.changes(db, owner, proof, found, now)
-    records = journal.extended(db, owner, changes.journal, now=now, via=via)
-    notices = [
-        notice(each, was_filled)
-        for group, was_filled in ((changes.declared, False), (changes.filled, True))
-        for each in group
-        if each.new and notice is not None
-    ]
+    notices = _notices(changes, notice)
 
+    bodies = []
     if new:
         page = events.take(new)
-        first = spool.append(db, owner, page, now)
-        known.remember(db, uids, owner, new_keys, digests=page.raw_sha256, first=first)
+        placed = spool.append(db, owner, page, now)
+        known.remember(db, uids, owner, new_keys, digests=page.raw_sha256, first=placed.first)
+        bodies.append(accepted(via, placed, page, new_keys, late=len(changes.late)))
     for index in new_bad:
         digests = [bad[index].event.raw_sha256]
         known.remember(db, uids, owner, [bad_keys[index]], digests=digests, first=_NOT_SPOOLED)
         dead_letters.insert(db, None, bad[index])
-    _write(db, owner, proof, changes, records, new=len(new), now=now, via=via)
+    bodies += _put_aside([(bad_keys[index], bad[index].reason) for index in new_bad])
+    reports: _Reports = {}
     if notices:
-        spool.append(db, owner, Page.of(notices), now)
+        page = Page.of(notices.values())
+        placed = spool.append(db, owner, page, now)
+        bodies.append(accepted(NOTICE, placed, page, known_keys(page)))
+        reports = {
+            what: (event.uid, place)
+            for place, (what, event) in enumerate(notices.items(), placed.first)
+        }
+    bodies += _write(db, owner, proof, changes, reports, new=len(new), now=now, via=via)
+    insert(db, of_source(source), bodies, now)
     return Added(
         tuple(new),
         len(events) - len(new),
@@ -93,16 +122,61 @@ def add(
     )
 
 
+def _notices(changes: Changes, notice: Notice | None) -> dict[tuple[str, int, int], AuditEvent]:
+    """Return the events that report the gaps of *changes*, by kind, start and end."""
+    if notice is None:
+        return {}
+    kinds: tuple[tuple[str, Iterable[Declared]], ...] = (
+        ("gap", changes.declared),
+        ("filled", changes.filled),
+    )
+    return {
+        (kind, micros(each.interval.start), micros(each.interval.end)): notice(
+            each, kind == "filled"
+        )
+        for kind, group in kinds
+        for each in group
+        if each.new
+    }
+
+
+def accepted(
+    via: str, placed: Placed, page: Page, keys: Sequence[bytes], *, late: int = 0
+) -> facts.Body:
+    """Return the fact about a *page* of new events with these *keys*."""
+    return facts.accepted(
+        via=via,
+        first=placed.first,
+        count=len(page),
+        late=late,
+        uids=facts.digest(keys),
+        raws=sha256("".join(page.raw_sha256).encode()).digest(),
+        stored=placed.stored,
+    )
+
+
+def _put_aside(letters: Sequence[tuple[bytes, str]]) -> list[facts.Body]:
+    """Return the facts about new records that are no events: key and reason of each."""
+    by_reason: dict[str, list[bytes]] = {}
+    for key, reason in letters:
+        by_reason.setdefault(reason, []).append(key)
+    return [
+        facts.put_aside(reason=reason, events=len(keys), uids=facts.digest(sorted(keys)))
+        for reason, keys in by_reason.items()
+    ]
+
+
 def report_changed(
     db: sqlite3.Connection,
     spool: Spool,
     uids: Uids,
-    owner: int,
+    source: str,
     changes: Sequence[Changed],
     *,
     now: int,
 ) -> list[Changed]:
     """Enter the contents of *changes* that are not known, and spool their events; return these."""
+    owner = source_id(db, source)
     keys = keys_of([each.uid for each in changes], [each.at for each in changes])
     found = known.find(db, uids, owner, keys)
     reported = []
@@ -116,14 +190,17 @@ def report_changed(
             reported.append(each)
     for first in range(0, len(reported), _MAX_EVENTS):
         part = reported[first : first + _MAX_EVENTS]
-        spool.append(db, owner, Page.of([each.event for each in part if each.event]), now)
+        page = Page.of([each.event for each in part if each.event])
+        placed = spool.append(db, owner, page, now)
+        bodies = accepted(NOTICE, placed, page, known_keys(page))
+        insert(db, of_source(source), [bodies], now)
     return reported
 
 
 def resend(
     db: sqlite3.Connection,
     spool: Spool,
-    owner: int,
+    source: str,
     *,
     sinks: Sequence[str],
     pages: Sequence[Page],
@@ -131,20 +208,25 @@ def resend(
     now: int,
 ) -> None:
     """Spool *pages*, known or not, once for each of *sinks* alone, and enter the *proof*."""
+    owner = source_id(db, source)
     for sink in sinks:
-        for page in pages:
-            if len(page):
-                spool.append(db, owner, page, now, only=sink)
-    enter(db, owner, proof, new=sum(map(len, pages)), now=now, via="backfill")
+        bodies = [
+            refilled(spool.append(db, owner, page, now, only=sink), page)
+            for page in pages
+            if len(page)
+        ]
+        insert(db, of_sink(sink), bodies, now)
+    enter(db, source, proof, new=sum(map(len, pages)), now=now, via="backfill")
 
 
 def enter(
-    db: sqlite3.Connection, owner: int, proof: Proof, *, new: int = 0, now: int, via: str
+    db: sqlite3.Connection, source: str, proof: Proof, *, new: int = 0, now: int, via: str
 ) -> None:
     """Enter a *proof* whose events are known; *new* of them count as new in its backfill."""
+    owner = source_id(db, source)
     changes = ledger.changes(db, owner, proof, NewEvents(), now)
-    records = journal.extended(db, owner, changes.journal, now=now, via=via)
-    _write(db, owner, proof, changes, records, new=new, now=now, via=via)
+    bodies = _write(db, owner, proof, changes, {}, new=new, now=now, via=via)
+    insert(db, of_source(source), bodies, now)
 
 
 def replay(
@@ -156,9 +238,22 @@ def replay(
         owner = source_id(db, source)
         while letters := list(islice(group, _MAX_EVENTS)):
             events = [msgspec.structs.replace(each.letter.event, replayed=True) for each in letters]
-            first = spool.append(db, owner, Page.of(events), now, only=sink)
-            for position, each in enumerate(letters, first):
+            page = Page.of(events)
+            placed = spool.append(db, owner, page, now, only=sink)
+            for position, each in enumerate(letters, placed.first):
                 dead_letters.start_replay(db, each.id, None if sink is None else position)
+            if sink is None:
+                bodies = accepted(_REPLAY, placed, page, known_keys(page))
+                insert(db, of_source(source), [bodies], now)
+            else:
+                bodies = facts.replayed(
+                    first=placed.first,
+                    count=len(page),
+                    uids=page.uid,
+                    stored=placed.stored,
+                    by=None,
+                )
+                insert(db, of_sink(sink), [bodies], now)
     return found
 
 
@@ -167,16 +262,36 @@ def _write(
     owner: int,
     proof: Proof,
     changes: Changes,
-    records: Sequence[Record],
+    reports: _Reports,
     *,
     new: int,
     now: int,
     via: str,
-) -> None:
-    """Write the *changes*, their *records*, and what else *proof* says."""
-    ledger.write(db, owner, changes, via)
-    journal.write(db, owner, records)
+) -> list[facts.Body]:
+    """Write the *changes*, and what else *proof* says; return the facts that tell of it."""
+    bodies: list[facts.Body] = []
+    ledger.write(db, owner, changes, via, now)
+    if changes.history:
+        before = meta.read(db, "next_position")
+        bodies += [_of_ledger(each, via, before, reports) for each in changes.history]
     if proof.file is not None:
-        file_read(db, owner, proof.file, now)
+        bodies += file_read(db, owner, proof.file, now)
     if proof.backfill is not None and proof.part is not None:
         backfills.part_done(db, proof.backfill, proof.part, proof.read, proof.new + new)
+    return bodies
+
+
+def _of_ledger(change: Change, via: str, before: int, reports: _Reports) -> facts.Body:
+    """Return the fact about a *change* of the ledger, whose events have places below *before*."""
+    start, end, reason = change.start, change.end, change.reason
+    match change.what:
+        case "covered":
+            return facts.covered(via=via, start=start, end=end, before=before)
+        case "gap" | "filled" as what:
+            uid, place = reports.get((what, start, end), (None, None))
+            made = facts.gap if what == "gap" else facts.filled
+            return made(start=start, end=end, reason=reason, uid=uid, place=place)
+        case "reopened":
+            return facts.reopened(start=start, end=end, reason=reason, by=None)
+        case "retracted":
+            return facts.retracted(start=start, end=end, reason=reason, by=None)

@@ -13,13 +13,16 @@ Beside a uid are digests of the contents that its record was shown with, the new
 import sqlite3
 import struct
 from collections.abc import Collection, Iterable, Mapping, Sequence
+from typing import Final
 
 from auditrelay.events.page import Page
+from auditrelay.evidence import facts
 from auditrelay.store import Contents, DeliveryStatus, LookedUp
 from auditrelay.store.keys import KEY, TIMELESS, sortable
 from auditrelay.store.packing import unpack
-from auditrelay.store.sqlite import dead_letters
+from auditrelay.store.sqlite import dead_letters, meta
 from auditrelay.store.sqlite.contents import DIGEST, contents
+from auditrelay.store.sqlite.facts import insert, of_source
 from auditrelay.store.sqlite.readers import reader_of
 from auditrelay.store.sqlite.uids import Uids, logged
 from auditrelay.window import Interval, micros
@@ -48,6 +51,9 @@ REMEMBER = (
 
 FORGET_STEP = 50_000
 """How many uids are forgotten in one transaction at most."""
+
+FORGOTTEN: Final = "forgotten_before"
+"""The name of the newest time before which uids were forgotten."""
 
 _FIRST_TIME = (1).to_bytes(8)
 
@@ -253,20 +259,21 @@ def delivery_status(
     return found
 
 
-def declare_forgotten(db: sqlite3.Connection, before: int) -> None:
-    """Record that from now on not all uids of events older than *before* are known."""
-    db.execute(
-        "insert into meta values ('forgotten_before', ?) on conflict (name) do update "
-        "set value = max(value, excluded.value)",
-        (before,),
-    )
-
-
-def forget_before(db: sqlite3.Connection, before: int) -> int:
+def forget_before(db: sqlite3.Connection, before: int, now: int) -> int:
     """Forget some of the uids of events older than *before*; return how many."""
     db.execute("delete from uid_log where newest < ?", (before,))
-    return db.execute(
-        "delete from known where (source, key) in (select source, key from known, "
-        "(select id from source) where source = id and key >= ? and key < ? limit ?)",
-        (_FIRST_TIME, sortable(before), FORGET_STEP),
-    ).rowcount
+    db.execute("delete from late where end < ?", (before,))
+    left = FORGET_STEP
+    for owner, source in db.execute("select id, name from source order by name").fetchall():
+        events = db.execute(
+            "delete from known where source = ?1 and key in (select key from known "
+            "where source = ?1 and key >= ?2 and key < ?3 limit ?4)",
+            (owner, _FIRST_TIME, sortable(before), left),
+        ).rowcount
+        if events:
+            insert(db, of_source(source), [facts.forgot(before=before, events=events)], now)
+            meta.put(db, FORGOTTEN, before)
+        left -= events
+        if not left:
+            break
+    return FORGET_STEP - left

@@ -46,7 +46,5 @@ class KnownContents:
         """Enter what is new of *changes*, and spool their events."""
         now = micros(self._clock.confirmed.certain())
         return await self._spooling.append(
-            lambda db: intake.report_changed(
-                db, self._spool, self._uids, source_id(db, source), changes, now=now
-            )
+            lambda db: intake.report_changed(db, self._spool, self._uids, source, changes, now=now)
         )

@@ -1,11 +1,18 @@
 """
 Delete the whole state of an orphaned source or sink, at an operator's request.
 
-Works on a connection, within the caller's transaction.
+All but :func:`remove` work on a connection, within the caller's transaction.
 """
 
 import sqlite3
 from typing import Final
+
+from auditrelay.evidence import facts
+from auditrelay.store.sqlite import meta
+from auditrelay.store.sqlite.facts import insert, of_sink, of_source
+from auditrelay.store.sqlite.spool import Spool
+from auditrelay.store.sqlite.spooling import Spooling
+from auditrelay.store.sqlite.writer import Writer
 
 _STEP: Final = 50_000
 _OF_A_SOURCE: Final = (
@@ -14,12 +21,30 @@ _OF_A_SOURCE: Final = (
     "known",
     "uid_log",
     "spool",
-    "journal",
     "vanished",
+    "late",
     "lateness",
     "parcel",
     "backfill",
 )
+
+
+async def remove(writer: Writer, spooling: Spooling, log: Spool, name: str, now: int) -> None:
+    """Delete everything of the source or sink *name*: first the fact, and last its row."""
+    await writer.write(lambda db: declare(db, name, now))
+    while await writer.write(lambda db: some_known(db, name)):  # there may be millions
+        pass
+    await spooling.rearrange(lambda db: log.resize(db, -source(db, name)))
+    await spooling.rearrange(lambda db: log.resize(db, -sink(db, name)))
+
+
+def declare(db: sqlite3.Connection, name: str, now: int) -> None:
+    """Record that an operator removes the source or sink *name*: before anything of it is gone."""
+    place = meta.read(db, "next_position")
+    body = {**facts.operator(did="forget", by=None, name=name), "place": place}
+    for table, unit in (("source", of_source(name)), ("sink", of_sink(name))):
+        if db.execute(f"select 1 from {table} where name = ?", (name,)).fetchone():  # noqa: S608  # constants
+            insert(db, unit, [body], now)
 
 
 def some_known(db: sqlite3.Connection, name: str) -> int:

@@ -2,10 +2,10 @@
 
 import sqlite3
 
-from auditrelay.store.sqlite import journal
+from auditrelay.store.sqlite.taking_over import take_over
 from auditrelay.store.sqlite.uids import log_known
 
-SCHEMA_VERSION = 3
+SCHEMA_VERSION = 4
 
 DEAD_LETTER = """
 create table dead_letter (
@@ -28,12 +28,12 @@ create index dead_letter_sink on dead_letter (sink);
 create index dead_letter_uid on dead_letter (uid);
 """
 
-SINCE_2 = """
+_JOURNAL = """
 create table journal (
     source integer not null,
     seq integer not null,
     recorded integer not null,
-    what text not null,              -- as in store.journal.Record
+    what text not null,              -- covered, gap, filled, reopened, retracted, late, vanished
     start integer not null,
     end integer not null,
     reason text,                     -- of a gap
@@ -43,6 +43,10 @@ create table journal (
     hash blob not null,              -- of the record before and of this one
     primary key (source, seq)
 ) strict, without rowid;
+"""
+"""What the ledger had before there were facts; what is in it goes into a fact (``taken_over``)."""
+
+SINCE_2 = """
 create table vanished (              -- events deleted at source, under the name that states have
     source integer not null,
     key blob not null,               -- as in known
@@ -99,14 +103,53 @@ create table uid_log (
 create index uid_log_source on uid_log (source);
 """
 
+SINCE_4 = """
+create table fact (                  -- open: the next seal takes it
+    id integer primary key autoincrement,
+    unit text not null,              -- source NAME, sink NAME, or instance
+    at integer not null,
+    text text not null,              -- as in evidence.facts
+    tag blob
+) strict;
+create table entry (
+    n integer primary key,           -- its index in the tree
+    unit text not null,
+    text text not null               -- the line: it is what is hashed, and never made again
+) strict;
+create index entry_unit on entry (unit);
+create trigger entry_is_not_updated before update on entry begin select raise(abort, 'sealed'); end;
+create trigger entry_is_not_deleted before delete on entry begin select raise(abort, 'sealed'); end;
+create table head (
+    size integer primary key,
+    at integer not null,
+    root blob not null,
+    word text not null,
+    place integer not null           -- of the event that tells of it
+) strict;
+create trigger head_is_not_updated before update on head begin select raise(abort, 'sealed'); end;
+create trigger head_is_not_deleted before delete on head begin select raise(abort, 'sealed'); end;
+create table late (                  -- where late events were found, by day, for the status page
+    source integer not null,
+    start integer not null,          -- of the ledger entry
+    via text not null,
+    day integer not null,
+    end integer not null,
+    recorded integer not null,
+    events integer not null,
+    primary key (source, start, via, day)
+) strict, without rowid;
+alter table sink add column tag blob;
+alter table feed add column tag blob;
+alter table dead_letter add column tag blob;
+"""
+
 SCHEMA = """
 create table meta (name text primary key, value any) strict, without rowid;
 create table source (
     id integer primary key,
     name text not null unique,
     started integer not null,        -- microseconds since 1970, like every time here
-    condition text not null default '{}',
-    head blob                        -- hash of the last record of its journal
+    condition text not null default '{}'
 ) strict;
 create table coverage (
     source integer not null,
@@ -114,7 +157,6 @@ create table coverage (
     end integer not null,
     gap text,                        -- null: covered
     events integer not null default 0,
-    digest blob not null,
     recorded integer not null,
     primary key (source, start)
 ) strict, without rowid;
@@ -139,7 +181,7 @@ create table spool (
     bytes integer not null,
     events blob not null,            -- deflated
     only integer,                    -- the one sink that it is for; null: all that read the source
-    sha blob,                        -- room for what proves the page
+    sha blob,                        -- SHA-256 of the blob; null: from before schema 4
     tag blob
 ) strict;
 create table sink (
@@ -163,6 +205,10 @@ drop index dead_letter_sink;
 {DEAD_LETTER}
 insert into dead_letter select *, null, null from dead_letter_1;
 drop table dead_letter_1;
+{_JOURNAL}
+insert into journal select source, row_number() over (partition by source order by start),
+  recorded, iif(gap is null, 'covered', 'gap'), start, end, gap, 'before the journal', events,
+  digest, zeroblob(32) from coverage;
 {SINCE_2}
 insert into feed select sink.id, each.value, 0 from sink, json_each(sink.sources) as each;
 """,  # noqa: S608  # constants
@@ -172,8 +218,16 @@ alter table spool add column sha blob;
 alter table spool add column tag blob;
 {SINCE_3}
 """,
+    3: SINCE_4,
 }
 """The statements that upgrade each older schema to the next one."""
+
+_AFTER = """
+drop table journal;
+alter table source drop column head;
+alter table coverage drop column digest;
+"""
+"""The statements that remove what was taken over."""
 
 
 def version_of(db: sqlite3.Connection) -> int:
@@ -189,11 +243,15 @@ def upgrade(db: sqlite3.Connection) -> None:
         return
     db.execute("begin immediate")
     for step in range(version, SCHEMA_VERSION):
-        for statement in _UPGRADES[step].split(";\n"):
-            db.execute(statement)
-    if version < 2:
-        journal.import_ledger(db)
+        _run(db, _UPGRADES[step])
     if version < 3:
         log_known(db)
+    take_over(db, schema=version)
+    _run(db, _AFTER)
     db.execute(f"pragma user_version = {SCHEMA_VERSION}")
     db.execute("commit")
+
+
+def _run(db: sqlite3.Connection, statements: str) -> None:
+    for statement in statements.split(";\n"):
+        db.execute(statement)

@@ -5,10 +5,11 @@ Works on a connection, within the caller's transaction.
 """
 
 import sqlite3
-from collections.abc import Mapping
 from datetime import datetime, timedelta
 
+from auditrelay.evidence import facts
 from auditrelay.store import KnownFile
+from auditrelay.store.sqlite.facts import insert, of_source
 from auditrelay.window import micros, moment
 
 
@@ -43,13 +44,17 @@ def resweep_from(db: sqlite3.Connection, name: str, delay: timedelta) -> datetim
     return moment(until)
 
 
-def resweep_done(db: sqlite3.Connection, name: str, delay: timedelta, until: datetime) -> None:
+def resweep_done(
+    db: sqlite3.Connection, name: str, delay: timedelta, until: datetime, now: int
+) -> None:
     """Record that the resweep of *delay* is done until *until*."""
     db.execute(
         "insert into resweep values (?, ?, ?) "
         "on conflict (source, delay) do update set until = excluded.until",
         (source_id(db, name), _in_micros(delay), micros(until)),
     )
+    body = facts.looked_again(delay=delay // timedelta(seconds=1), until=micros(until))
+    insert(db, of_source(name), [body], now)
 
 
 def _in_micros(delay: timedelta) -> int:
@@ -62,18 +67,10 @@ def has_read_file(db: sqlite3.Connection, name: str, key: bytes) -> bool:
     return db.execute(query, (name, key)).fetchone() is not None
 
 
-def file_read(db: sqlite3.Connection, owner: int, file: KnownFile, now: int) -> None:
-    """Record that the source *owner* has read the whole *file*."""
-    db.execute(
+def file_read(db: sqlite3.Connection, owner: int, file: KnownFile, now: int) -> list[facts.Body]:
+    """Record that the source *owner* has read the whole *file*; return the fact if that is new."""
+    new = db.execute(
         "insert into parcel values (?, ?, ?, ?) on conflict do nothing",
         (owner, file.key, file.name, now),
-    )
-
-
-def journal_heads(db: sqlite3.Connection) -> Mapping[str, tuple[int, str]]:
-    """Return by source the number of records in its journal, and the hash of the last one."""
-    query = (
-        "select name, (select max(seq) from journal where journal.source = source.id), head "
-        "from source where head is not null order by name"
-    )
-    return {name: (seq, head.hex()) for name, seq, head in db.execute(query)}
+    ).rowcount
+    return [facts.file(key=file.key, name=file.name, owner=None)] if new else []

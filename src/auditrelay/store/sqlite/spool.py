@@ -7,14 +7,18 @@ docs/decisions/0002-spool.md. Works on a connection, within the caller's transac
 
 import sqlite3
 from collections.abc import Iterable
-from typing import Final
+from hashlib import sha256
+from typing import Final, NamedTuple
 
-from auditrelay.errors import StoreFull
+from auditrelay.errors import RelayError, StoreFull
 from auditrelay.events import AuditEvent
 from auditrelay.events.page import Page
+from auditrelay.evidence import facts
 from auditrelay.store import SpoolPage
 from auditrelay.store.packing import pack, unpack
+from auditrelay.store.sealing import Waiting
 from auditrelay.store.sqlite import disk_reserve, meta
+from auditrelay.store.sqlite.facts import INSTANCE, insert
 from auditrelay.store.sqlite.handover import Appended
 from auditrelay.store.sqlite.readers import (
     FOR_SINK,
@@ -23,22 +27,47 @@ from auditrelay.store.sqlite.readers import (
     pages_of,
     reader_of,
 )
+from auditrelay.store.sqlite.tags import keys_of, tag, wrong
 
 LOG: Final = 0
 """The one log."""
 
+PRUNED: Final = "pruned"
+"""The name of the place before which pages may be gone."""
+
 MAX_READ_BYTES: Final = 8 << 20
 """About how much memory the pages of one read take; the last of them may exceed it."""
+
+FACTS_OF_A_PAGE: Final = 2
+"""There is one fact about a page, and the last one of a walk brings another, what was covered."""
+
+
+class PageDamaged(RelayError):
+    """The page at the place *first* is not what was put there."""
+
+    def __init__(self, first: int) -> None:
+        super().__init__(f"the page at place {first} of the spool was changed or damaged")
+        self.first = first
+
+
+class Placed(NamedTuple):
+    """Where a page has been put: the place of its *first* event, and the digest of its blob."""
+
+    first: int
+    stored: bytes
 
 
 class Spool:
     """The size of the spool, *used_bytes*, and its limit, *max_bytes* (both compressed)."""
 
     def __init__(self, db: sqlite3.Connection, max_bytes: int) -> None:
+        self.keys = keys_of(db)
         self.max_bytes = max_bytes
         self.used_bytes = meta.read(db, "spool_bytes")
         self.appended: list[Appended] = []
         """What was appended since this was last replaced by a new list."""
+        self.waiting = Waiting()
+        """What the next seal will have to tell of, at most: what was rolled back counts as well."""
 
     def append(
         self,
@@ -49,34 +78,47 @@ class Spool:
         only: str | None = None,
         *,
         beyond: bool = False,
-    ) -> int:
+    ) -> Placed:
         """
-        Append *page*, for the sink *only* if given; return the position of the first.
+        Append *page*, for the sink *only* if given; return where it is.
 
         Raises StoreFull if the spool or the disk has no room for them; not if they may be *beyond*
         that room: what a verdict brings is small, and no delivery may wait for it.
         """
         blob, size = pack(page)
-        used, first, source = db.execute(
+        stored = sha256(blob).digest()
+        used, first, source, sink = db.execute(
             "select (select value from meta where name = 'spool_bytes'), "
             "(select value from meta where name = 'next_position'), "
-            "(select name from source where id = ?)",
-            (owner,),
+            "(select name from source where id = ?), (select id from sink where name = ?)",
+            (owner, only),
         ).fetchone()
         if not beyond:
             if used and used + len(blob) > self.max_bytes:
                 raise StoreFull(f"the spool has {used} bytes, {self.max_bytes} are allowed")
             disk_reserve.require_room(db, len(blob))
         db.execute(
-            "insert into spool (first, count, source, stored, bytes, events, only) "
-            "values (?, ?, ?, ?, ?, ?, (select id from sink where name = ?))",
-            (first, len(page), owner, now, len(blob), blob, only),
+            "insert into spool (first, count, source, stored, bytes, events, sha, only, tag) "
+            "values (?, ?, ?, ?, ?, ?, ?, ?, ?)",
+            (
+                first,
+                len(page),
+                owner,
+                now,
+                len(blob),
+                blob,
+                stored,
+                sink,
+                tag(db, "spool", first, len(page), owner, sink, stored),
+            ),
         )
         meta.write(db, "next_position", first + len(page))
         meta.write(db, "spool_bytes", used + len(blob))
         self.used_bytes = used + len(blob)
         self.appended.append(Appended(first, source, only, page, size))
-        return int(first)
+        self.waiting.pages[owner] += 1
+        self.waiting.facts += FACTS_OF_A_PAGE
+        return Placed(int(first), stored)
 
     def resize(self, db: sqlite3.Connection, change: int) -> None:
         """Add *change* bytes, which may be negative, to the used bytes."""
@@ -84,33 +126,42 @@ class Spool:
         self.used_bytes = meta.read(db, "spool_bytes") + change
         meta.write(db, "spool_bytes", self.used_bytes)
 
-    def prune(self, db: sqlite3.Connection, before: int) -> int:
+    def prune(self, db: sqlite3.Connection, before: int, now: int) -> int:
         """Delete pages that every sink has and that were stored *before*; return the events."""
         floor = delivered_floor(db)
-        count, size = db.execute(
-            "select total(count), total(bytes) from spool where first + count <= ? and stored < ?",
+        # Up to the first page that stays, so that one place says which pages may be gone.
+        (end,) = db.execute(
+            "select coalesce(min(first), ?1) from spool where first + count > ?1 or stored >= ?2",
             (floor, before),
         ).fetchone()
-        if count:
-            db.execute("delete from spool where first + count <= ? and stored < ?", (floor, before))
-            self.resize(db, -int(size))
-        return int(count)
+        return self._delete_before(db, end, "retention", now)
 
-    def delete_delivered(self, db: sqlite3.Connection) -> bool:
+    def delete_delivered(self, db: sqlite3.Connection, now: int) -> bool:
         """Delete the oldest pages that every sink has until there is room; return if any went."""
         floor, excess = delivered_floor(db), max(self.used_bytes - self.max_bytes, 0) + (4 << 20)
-        last, freed = -1, 0
-        for first, size in db.execute(
-            "select first, bytes from spool where first + count <= ? order by first limit 1000",
+        end, freed = 0, 0
+        for first, count, size in db.execute(
+            "select first, count, bytes from spool where first + count <= ? "
+            "order by first limit 1000",
             (floor,),
         ):
-            last, freed = first, freed + size
+            end, freed = first + count, freed + size
             if freed >= excess:
                 break
-        if last >= 0:
-            db.execute("delete from spool where first <= ?", (last,))
-            self.resize(db, -freed)
-        return last >= 0
+        return self._delete_before(db, end, "room", now) > 0
+
+    def _delete_before(self, db: sqlite3.Connection, end: int, why: str, now: int) -> int:
+        """Delete the pages before the place *end*; return how many events they had."""
+        count, size = db.execute(
+            "select total(count), total(bytes) from spool where first < ?", (end,)
+        ).fetchone()
+        if count:
+            db.execute("delete from spool where first < ?", (end,))
+            self.resize(db, -int(size))
+            meta.put(db, PRUNED, end)
+            body = facts.pruned(before=end, events=int(count), why=why)
+            insert(db, INSTANCE, [body], now)
+        return int(count)
 
 
 def read_pages(
@@ -119,28 +170,35 @@ def read_pages(
     """
     Return the backlog of *sink* from *start* on, about *most* events, and how far that has read.
 
-    Nothing at *end* or beyond it is returned.
+    Nothing at *end* or beyond it is returned. Raises PageDamaged.
     """
     reader = reader_of(db, sink)
     pages: list[SpoolPage] = []
     position, taken, size = max(start, reader.progress.position), 0, 0
     while position < end and taken < most and size < MAX_READ_BYTES:
         row = db.execute(
-            "select first, count, (select name from source where id = spool.source), events "  # noqa: S608  # constants
+            "select first, count, (select name from source where id = spool.source), events, sha "  # noqa: S608  # constants
             f"from spool where {FOR_SINK} order by first limit 1",
             reader.parameters(position, end),
         ).fetchone()
         if row is None:
             break
-        first, count, source, blob = row
+        first, count, source, blob, sha = row
         inside = max(first, position), min(first + count, end)
         if parts := reader.progress.open_ranges(*inside):
+            examine(db, first, sha, blob)
             page, inflated = unpack(blob, first, count)
             pages += pages_of(first, source, page, inflated, parts)
             taken += sum(part[1] - part[0] for part in parts)
             size += inflated
         position = inside[1]
     return pages, position
+
+
+def examine(db: sqlite3.Connection, first: int, sha: bytes | None, blob: bytes) -> None:
+    """Raise PageDamaged unless the page at *first* is what was put there."""
+    if (sha is not None and sha256(blob).digest() != sha) or wrong(db, "spool", "first = ?", first):
+        raise PageDamaged(first)
 
 
 def events_at(db: sqlite3.Connection, positions: Iterable[int]) -> dict[int, AuditEvent]:

@@ -1,19 +1,19 @@
 """The state and health of sources and sinks: saved, and read for status and coverage."""
 
 import sqlite3
-from collections.abc import Sequence
 from typing import Literal
 
 from auditrelay.settings.reserved import ALERTS
-from auditrelay.store import Coverage, Lateness, SinkState, SourceState, Span
+from auditrelay.store import Coverage, Lateness, SinkState, SourceState
 from auditrelay.store.conditions import SinkCondition, SourceCondition, decode_condition
 from auditrelay.store.sqlite import dead_letters, ledger
-from auditrelay.store.sqlite.journal import newest, records
+from auditrelay.store.sqlite.evidence import facts_of, newest_word
+from auditrelay.store.sqlite.facts import of_source
 from auditrelay.store.sqlite.readers import delivered_floor, waiting_for
-from auditrelay.window import micros, moment
+from auditrelay.window import moment
 
-MAX_LATE_RECORDS = 50
-"""How many journal records of late events the state of a source includes."""
+MOST_LATE = 50
+"""How many finds of late events the state of a source includes."""
 
 
 def save_condition(
@@ -23,21 +23,19 @@ def save_condition(
     db.execute(f"update {peer} set condition = ? where name = ?", (condition, name))  # noqa: S608  # a Literal
 
 
-def coverage_of(db: sqlite3.Connection, source: str, *, prove: bool) -> Coverage | None:
+def coverage_of(db: sqlite3.Connection, source: str) -> Coverage | None:
     """Return the coverage of *source* with its evidence; None if the source is not known."""
-    row = db.execute("select id, head from source where name = ?", (source,)).fetchone()
+    row = db.execute("select id from source where name = ?", (source,)).fetchone()
     if row is None:
         return None
-    owner, head = row
+    (owner,) = row
     (deleted,) = db.execute("select count(*) from vanished where source = ?", (owner,)).fetchone()
-    spans = ledger.spans(db, owner)
     return Coverage(
-        spans=spans,
-        journal=tuple(records(db, owner)),
-        head=head,
+        spans=ledger.spans(db, owner),
+        facts=tuple(facts_of(db, of_source(source))),
+        head=newest_word(db),
         lateness=_lateness(db, owner),
         deleted_at_source=deleted,
-        differs=_differs(db, owner, spans) if prove else None,
     )
 
 
@@ -49,24 +47,6 @@ def _lateness(db: sqlite3.Connection, owner: int) -> tuple[Lateness, ...]:
             (owner,),
         )
     )
-
-
-def _differs(db: sqlite3.Connection, owner: int, spans: Sequence[Span]) -> str | None:
-    """Return the first entry that differs from the known uids, if they are all still known."""
-    (oldest,) = db.execute("select value from meta where name = 'forgotten_before'").fetchone() or (
-        None,
-    )
-    for span in spans:
-        start, end = micros(span.interval.start), micros(span.interval.end)
-        if span.gap is not None or (oldest is not None and start < oldest):
-            continue
-        events, digest = ledger.digest_of(db, owner, start, end)
-        if (events, digest.hex()) != (span.events, span.digest):
-            return (
-                f"the ledger counts {span.events} events from {span.interval.start} to "
-                f"{span.interval.end}, and {events} are known, or not the same ones"
-            )
-    return None
 
 
 def _undelivered(db: sqlite3.Connection, owner: int, floor: int) -> int:
@@ -90,7 +70,7 @@ def source_states(db: sqlite3.Connection) -> list[SourceState]:
             moment(started),
             ledger.spans(db, owner),
             _lateness(db, owner),
-            newest(db, owner, "late", MAX_LATE_RECORDS),
+            ledger.found_late(db, owner, MOST_LATE),
             _undelivered(db, owner, floor),
             dead_letters.count_without_sink(db, name),
             decode_condition(condition, SourceCondition),

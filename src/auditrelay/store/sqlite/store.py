@@ -18,6 +18,7 @@ from auditrelay.clock import Clock
 from auditrelay.errors import StoreFull
 from auditrelay.events import AuditEvent
 from auditrelay.events.page import Page
+from auditrelay.evidence.heads import Keys
 from auditrelay.store import (
     Added,
     Backfill,
@@ -54,10 +55,12 @@ from auditrelay.store.sqlite import (
     spool,
     states,
 )
+from auditrelay.store.sqlite.evidence_log import EvidenceLog
 from auditrelay.store.sqlite.forgetting import forget_old
 from auditrelay.store.sqlite.handover import Handover
 from auditrelay.store.sqlite.known_contents import KnownContents
 from auditrelay.store.sqlite.look_ups import LookUps
+from auditrelay.store.sqlite.page_reader import PageReader
 from auditrelay.store.sqlite.reader_thread import ReaderThread
 from auditrelay.store.sqlite.readers import all_readers
 from auditrelay.store.sqlite.sources import source_id
@@ -89,6 +92,7 @@ class SqliteStore:
         max_bytes: int,
         retention: timedelta,
         remember: timedelta,
+        keys: Keys | None = None,
     ) -> None:
         self._dir = state_dir
         self._clock = clock
@@ -97,7 +101,7 @@ class SqliteStore:
         self.on_condition: Callable[[], None] = lambda: None
         """Called whenever the condition of a source or sink is written, or could not be written."""
         create(state_dir)
-        write = connect(state_dir, write=True)
+        write = connect(state_dir, write=True, keys=keys)
         if (mark := meta.find(write, _MARK)) is not None:
             clock.confirmed.resume(moment(mark))
         self._spool = spool.Spool(write, max_bytes)
@@ -105,10 +109,16 @@ class SqliteStore:
         self._uids = Uids()
         self._look_ups = LookUps()
         self._disk_full = not disk_reserve.reserve(state_dir)
-        self._reader = ReaderThread(connect(state_dir, write=False))
+        self._reader = ReaderThread(connect(state_dir, write=False, keys=keys))
         self._read = self._reader.read
         self._writer = Writer(write, self._when_full)
         self._spooling = Spooling(self._writer, self._spool, self._handover)
+        self._pages = PageReader(
+            self._reader, self._handover, self._spooling, self._spool, now=self._now
+        )
+        self._log = EvidenceLog(
+            state_dir, self._spooling, self._spool, reader=self._reader, now=self._now
+        )
         self._contents = KnownContents(self._reader, self._spooling, self._spool, self._uids, clock)
 
     @classmethod
@@ -120,9 +130,10 @@ class SqliteStore:
         max_bytes: int,
         retention: timedelta,
         remember: timedelta,
+        keys: Keys | None = None,
     ) -> Self:
         """Open the state in *state_dir*, creating it if there is none. Raises StateError."""
-        make = partial(cls, max_bytes=max_bytes, retention=retention, remember=remember)
+        make = partial(cls, max_bytes=max_bytes, retention=retention, remember=remember, keys=keys)
         return await asyncio.to_thread(make, state_dir, clock=clock)
 
     def resize(self, *, max_bytes: int, retention: timedelta, remember: timedelta) -> None:
@@ -171,7 +182,7 @@ class SqliteStore:
                 db,
                 self._spool,
                 self._uids,
-                source_id(db, source),
+                source,
                 events,
                 keys=keys,
                 are_new=are_new,
@@ -226,7 +237,7 @@ class SqliteStore:
         if not missing:
             return 0
         return await self._writer.write(
-            lambda db: deleted.record_deleted(db, source_id(db, source), span, missing, now)
+            lambda db: deleted.record_deleted(db, source, span, missing, now)
         )
 
     async def resweep_from(self, source: str, delay: timedelta) -> datetime:
@@ -235,7 +246,8 @@ class SqliteStore:
 
     async def resweep_done(self, source: str, delay: timedelta, until: datetime) -> None:
         """Move the mark of the resweep of *delay* to *until*."""
-        await self._writer.write(lambda db: sources.resweep_done(db, source, delay, until))
+        now = self._now()
+        await self._writer.write(lambda db: sources.resweep_done(db, source, delay, until, now))
 
     # -- comparing with a source -----------------------------------------------------------------
 
@@ -275,9 +287,7 @@ class SqliteStore:
         self, source: str, span: Interval, sinks: Sequence[str], now: datetime
     ) -> Backfill:
         """Find the unfinished backfill that overlaps *span* and widen it, or insert a new one."""
-        return await self._writer.write(
-            lambda db: backfills.begin(db, source_id(db, source), span, sinks, now)
-        )
+        return await self._writer.write(lambda db: backfills.begin(db, source, span, sinks, now))
 
     async def end_backfill(self, id: int, now: datetime) -> None:  # noqa: A002  # its name
         """Set the end of the backfill *id*."""
@@ -291,13 +301,7 @@ class SqliteStore:
         now = self._now()
         await self._spooling.append(
             lambda db: intake.resend(
-                db,
-                self._spool,
-                source_id(db, source),
-                sinks=sinks,
-                pages=pages,
-                proof=proof,
-                now=now,
+                db, self._spool, source, sinks=sinks, pages=pages, proof=proof, now=now
             )
         )
 
@@ -309,31 +313,27 @@ class SqliteStore:
 
     async def start_sink(self, sink: str, sources: Collection[str]) -> None:
         """Insert the row of *sink*, or add *sources* to it; a new one begins at the end."""
-        await self._spooling.rearrange(lambda db: sinks.start(db, sink, sources))
+        now = self._now()
+        await self._spooling.rearrange(lambda db: sinks.start(db, sink, sources, now))
 
     async def retire(
         self, configured: Mapping[str, Collection[str]], sources: Collection[str]
     ) -> tuple[str, ...]:
         """End what is not *configured* at this position; return the sinks with a backlog."""
-        return await self._spooling.rearrange(lambda db: sinks.retire(db, configured, sources))
+        now = self._now()
+        return await self._spooling.rearrange(lambda db: sinks.retire(db, configured, sources, now))
 
     async def read(
         self, sink: str, reached: Reached | None, most: int
     ) -> tuple[list[SpoolPage], Reached]:
         """Read the backlog of *sink* from what was *reached* on, from memory if it is there."""
         start = 0 if reached is None else position_of(reached.ends[0])
-        found = self._handover.read(sink, start, most, spool.MAX_READ_BYTES)
-        if found is None:
-            found = await self._read(lambda db: spool.read_pages(db, sink, start, most))
-        else:
-            await asyncio.sleep(0)  # a sink that keeps up must not keep the loop from the others
-        return found[0], Reached((place(spool.LOG, found[1]),))
+        pages, end = await self._pages.read(sink, start, most)
+        return pages, Reached((place(spool.LOG, end),))
 
     async def reread(self, sink: str, places: Range, most: int) -> list[SpoolPage]:
         """Read the backlog of *sink* at *places*."""
-        start, end = places
-        pages, _ = await self._read(lambda db: spool.read_pages(db, sink, start, most, end))
-        return pages
+        return await self._pages.reread(sink, places, most)
 
     async def settle(
         self, sink: str, done: Sequence[Range], dead: Sequence[RejectedEvent] = ()
@@ -366,9 +366,9 @@ class SqliteStore:
     async def prune(self, now: datetime) -> int:
         """Delete delivered pages after *retention* and uids after *remember*; shrink the file."""
         pruned = await self._spooling.rearrange(
-            lambda db: self._spool.prune(db, before=micros(now - self._retention))
+            lambda db: self._spool.prune(db, micros(now - self._retention), micros(now))
         )
-        await forget_old(self._writer, before=micros(now - self._remember))
+        await forget_old(self._writer, before=micros(now - self._remember), now=micros(now))
         await self._writer.write(spool.shrink)
         return pruned
 
@@ -380,7 +380,8 @@ class SqliteStore:
     async def make_room(self) -> bool:
         """Delete delivered pages, oldest first, and reserve room on the disk again."""
         try:
-            made = await self._spooling.rearrange(self._spool.delete_delivered)
+            now = self._now()
+            made = await self._spooling.rearrange(lambda db: self._spool.delete_delivered(db, now))
         except StoreFull:  # so full that not even a deletion can be written
             made = False
         if self._disk_full and await asyncio.to_thread(disk_reserve.reserve, self._dir):
@@ -390,15 +391,12 @@ class SqliteStore:
 
     async def forget(self, name: str) -> None:
         """Delete every row of the source or sink *name*."""
-        # There may be millions of uids: delete them in steps, and the row they refer to last.
-        while await self._writer.write(lambda db: removal.some_known(db, name)):
-            pass
-        await self._spooling.rearrange(lambda db: self._spool.resize(db, -removal.source(db, name)))
-        await self._spooling.rearrange(lambda db: self._spool.resize(db, -removal.sink(db, name)))
+        await removal.remove(self._writer, self._spooling, self._spool, name, self._now())
 
-    async def heads(self) -> Mapping[str, tuple[int, str]]:
-        """Read the number of records and the last hash of every journal."""
-        return await self._read(sources.journal_heads)
+    @property
+    def log(self) -> EvidenceLog:
+        """The log of the evidence."""
+        return self._log
 
     async def sources(self) -> list[SourceState]:
         """Read the state of every known source."""

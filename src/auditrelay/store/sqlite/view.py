@@ -1,12 +1,16 @@
 """Read-only access to the state for commands, while the service runs or not."""
 
 import sqlite3
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import Self, TypeVar
 
+from auditrelay.evidence.heads import Keys
 from auditrelay.store import Coverage, SinkState, SourceState, StoredDeadLetter
+from auditrelay.store.sealing import EvidenceState
 from auditrelay.store.sqlite import dead_letters, meta
+from auditrelay.store.sqlite.checks import Checked, check
+from auditrelay.store.sqlite.evidence import state_of
 from auditrelay.store.sqlite.state_dir import connect
 from auditrelay.store.sqlite.states import coverage_of, sink_states, source_states
 from auditrelay.store.sqlite.writer import translate
@@ -18,11 +22,12 @@ class StateView:
     """
     A read-only view of the state, while the service runs or not.
 
-    Raises StateError if there is no state or it cannot be read.
+    With *keys* a check compares the tags, too. Raises StateError if there is no state or it cannot
+    be read.
     """
 
-    def __init__(self, state_dir: Path) -> None:
-        self._db = connect(state_dir, write=False)
+    def __init__(self, state_dir: Path, keys: Keys | None = None) -> None:
+        self._db = connect(state_dir, write=False, keys=keys)
 
     def __enter__(self) -> Self:
         """Use it as a context manager."""
@@ -44,6 +49,10 @@ class StateView:
         """Return the size of the spool, compressed."""
         return self._get(lambda db: meta.read(db, "spool_bytes"))
 
+    def evidence(self) -> EvidenceState:
+        """Return what there is of the evidence, and whether it has left."""
+        return self._get(state_of)
+
     def dead_letters(
         self,
         *,
@@ -57,14 +66,17 @@ class StateView:
             lambda db: dead_letters.find(db, sinks=sinks, sources=sources, reasons=reasons, ids=ids)
         )
 
-    def coverage(self, source: str, *, prove: bool = True) -> Coverage | None:
-        """
-        Return the coverage of *source* with its evidence; None if the source is not known.
+    def coverage(self, source: str) -> Coverage | None:
+        """Return the coverage of *source* with its facts; None if the source is not known."""
+        return self._get(lambda db: coverage_of(db, source))
 
-        With *prove* the known uids are counted and compared with the ledger, which takes a second
-        per one or two million events.
-        """
-        return self._get(lambda db: coverage_of(db, source, prove=prove))
+    def read(self, rows: Callable[[sqlite3.Connection], Iterable[T]]) -> list[T]:
+        """Return all *rows* of the evidence, as ``store.sqlite.evidence`` reads them."""
+        return self._get(lambda db: list(rows(db)))
+
+    def check(self) -> Checked:
+        """Compare the evidence with itself and with the state: a second for a million uids."""
+        return self._get(check)
 
     def _get(self, work: Callable[[sqlite3.Connection], T]) -> T:
         try:

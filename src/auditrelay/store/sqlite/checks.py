@@ -1,0 +1,379 @@
+"""
+Compare the evidence with itself, and the state with what the evidence says that it must be.
+
+L1: the entries give every head. L2: ledger, start, resweeps, deleted events, files and feeds are
+what the facts say. L3: every known uid lies in one accepted page, and none is missing. L4: every
+page that is not pruned is in the spool, and unchanged. L5: no sink is behind its sealed position.
+L6: every dead letter is there. Works on a connection, of which it takes one snapshot.
+"""
+
+import json
+import sqlite3
+from collections.abc import Iterator
+from dataclasses import asdict, dataclass
+from hashlib import sha256
+from typing import Any, Final
+
+from auditrelay.evidence.heads import Head
+from auditrelay.evidence.tree import Frontier, leaf
+from auditrelay.store import Fact
+from auditrelay.store.expected import (
+    OfInstance,
+    OfSink,
+    OfSource,
+    Pages,
+    facts_in,
+    without,
+)
+from auditrelay.store.sqlite import meta, tags
+from auditrelay.store.sqlite.evidence import entries, heads
+from auditrelay.store.sqlite.facts import of_sink, of_source, sink_of, source_of
+from auditrelay.store.sqlite.known import FORGOTTEN
+from auditrelay.store.sqlite.readers import reader_of
+from auditrelay.store.sqlite.spool import PRUNED
+from auditrelay.store.sqlite.unit_checks import check_sink, check_source, digest_of_pages
+
+_KEEP: Final = (
+    "keep a copy of the state directory as it is; compare with an older export or a backup, and "
+    "find out who can write to it"
+)
+_DO: Final = {
+    "nothing": "start the service, or name its state directory; the first seal is within the hour",
+    "order": _KEEP,
+    "cut": _KEEP,
+    "rewritten": _KEEP,
+    "ledger": f"{_KEEP}; auditrelay verify SOURCE reads that time again",
+    "known": f"{_KEEP}; auditrelay verify SOURCE shows which events it is about",
+    "spool": f"{_KEEP}; auditrelay verify SOURCE --repair sends what is missing",
+    "position": f"{_KEEP}; compare with what the SIEM holds",
+    "letters": f"{_KEEP}; auditrelay verify SOURCE shows what the sink lacks",
+    "state": _KEEP,
+}
+
+_MOST: Final = 20
+"""How many findings of one kind are reported one by one."""
+
+
+@dataclass(frozen=True, slots=True)
+class Finding:
+    """
+    Something that does not fit: *what*, and what to *do*.
+
+    *entry* and *at* (microseconds) say where in the log, *where* in which part of the state.
+    """
+
+    level: str
+    code: str
+    entry: int | None
+    at: int | None
+    where: str | None
+    what: str
+    do: str
+
+
+@dataclass(frozen=True, slots=True)
+class Checked:
+    """The outcome of a check: the log, its newest head, and what does not fit, if anything."""
+
+    log: str | None
+    entries: int
+    until: int | None
+    """When the newest head was made."""
+    head: str | None
+    heads: int
+    findings: tuple[Finding, ...]
+
+    @property
+    def whole(self) -> bool:
+        """Whether nothing is wrong."""
+        return not any(each.level == "bad" for each in self.findings)
+
+    def as_json(self) -> dict[str, Any]:
+        """Return it as ``evidence check --json`` prints it."""
+        return {
+            "whole": self.whole,
+            "log": self.log,
+            "entries": self.entries,
+            "until": self.until,
+            "heads": {"given": self.heads, "fit": self.heads, "absent": 0, "contradict": 0},
+            "branches": [],
+            "findings": [asdict(each) for each in self.findings],
+        }
+
+
+def nothing(what: str) -> Checked:
+    """Return the outcome if there is nothing to check: that is a finding, not a success."""
+    return Checked(None, 0, None, None, 0, (_bad("nothing", what),))
+
+
+def check(db: sqlite3.Connection) -> Checked:
+    """Return what of the state in *db* contradicts the evidence, or the evidence itself."""
+    db.execute("begin")  # one snapshot
+    try:
+        return _Check(db).run()
+    finally:
+        db.execute("rollback")
+
+
+def _bad(
+    code: str,
+    what: str,
+    *,
+    where: str | None = None,
+    entry: int | None = None,
+    at: int | None = None,
+) -> Finding:
+    return Finding("bad", code, entry, at, where, what, _DO[code])
+
+
+_TAGGED: Final = {
+    "fact": "state",
+    "spool": "spool",
+    "sink": "position",
+    "feed": "position",
+    "dead_letter": "letters",
+}
+"""By table the code of a row that has another tag than its own."""
+
+_TABLES: Final = {
+    "fact": "the open fact",
+    "spool": "the page at place",
+    "sink": "the sink",
+    "feed": "the feed",
+    "dead_letter": "the dead letter",
+}
+
+
+class _Check:
+    """One check of the state in *db*."""
+
+    def __init__(self, db: sqlite3.Connection) -> None:
+        self._db = db
+        self._findings: list[Finding] = []
+        self._sources: dict[str, OfSource] = {}
+        self._sinks: dict[str, OfSink] = {}
+        self._instance = OfInstance()
+        self._removals: dict[str, int] = {}
+        """By source that an operator has removed: the place before which all of it is gone."""
+        self._sealed: dict[str, dict[str, Any]] = {}
+        """By unit its last entry with a state."""
+
+    def run(self) -> Checked:
+        """Check all of it."""
+        db = self._db
+        log = db.execute("select value from meta where name = 'log'").fetchone()[0]
+        size = self._log()
+        newest = db.execute("select at, word from head order by size desc limit 1").fetchone()
+        (count,) = db.execute("select count(*) from head").fetchone()
+        if not size or newest is None:
+            self._say("nothing", "the log has no entries, or no head: nothing was sealed yet")
+        for unit, at, text in db.execute("select unit, at, text from fact order by id"):
+            self._take(unit, Fact(json.loads(text), at, None))
+        self._check_instance(log)
+        for (name,) in db.execute("select name from source"):
+            self._sources.setdefault(name, OfSource())
+        for (name,) in db.execute("select name from sink"):
+            self._sinks.setdefault(name, OfSink())
+        pages = self._check_places()
+        self._check_spool(pages)
+        for name, source in sorted(self._sources.items()):
+            sealed, start = self._sealed.get(of_source(name)), self._instance.start
+            check_source(db, name, source, sealed, start=start, say=self._say)
+        for name, sink in sorted(self._sinks.items()):
+            # With a source go its feeds, and what was in the spool of it for one sink alone.
+            sink.remove(self._removals)
+            check_sink(db, name, sink, self._sealed.get(of_sink(name)), self._say)
+        for table, name in tags.all_wrong(db):
+            what = f"{_TABLES[table]} {name} has not the tag of the key: we did not write it"
+            self._say(_TAGGED[table], what, where=f"{table} {name}")
+        at, word = newest or (None, None)
+        return Checked(log, size, at, word, count, tuple(self._findings))
+
+    def _say(self, code: str, what: str, **more: Any) -> None:
+        found = sum(each.code == code for each in self._findings)
+        if found < _MOST:
+            self._findings.append(_bad(code, what, **more))
+
+    def _take(self, unit: str, fact: Fact) -> None:
+        removed = fact.body["fact"] == "operator" and fact.body["did"] == "forget"
+        if (name := source_of(unit)) is not None:
+            source = self._sources.setdefault(name, OfSource())
+            source.take(fact)
+            if removed:
+                self._sources[name] = source.after_removal()
+                self._removals[name] = fact.body["place"]
+        elif (name := sink_of(unit)) is not None:
+            sink = self._sinks.setdefault(name, OfSink())
+            sink.take(fact)
+            if removed:
+                self._sinks[name] = sink.after_removal()
+        else:
+            self._instance.take(fact)
+
+    # -- L1 --------------------------------------------------------------------------------------
+
+    def _log(self) -> int:
+        """Check entries against heads; return how many entries there are."""
+        stored = {head.size: head for head in heads(self._db)}
+        roots: dict[int, str] = {}
+        frontier, seqs, last_at = Frontier(), dict[str, tuple[int, int]](), 0
+        for n, line in entries(self._db):
+            if n != frontier.size:
+                self._say("order", f"entry {frontier.size} is missing", entry=frontier.size)
+                break
+            entry, bodies = facts_in(n, line)
+            unit = entry["unit"]
+            seq, since = seqs.get(unit, (0, None))
+            if (entry["n"], entry["seq"], entry["since"]) != (n, seq + 1, since):
+                self._say(
+                    "order", f"the entry does not follow the one before it of {unit}", entry=n
+                )
+            if entry["at"] < last_at:
+                self._say("order", "the entry is older than the one before it", entry=n)
+            last_at = entry["at"]
+            seqs[unit] = entry["seq"], last_at
+            if entry["state"] is not None:
+                self._sealed[unit] = entry
+            for each in bodies:
+                self._take(unit, each)
+            frontier.append(leaf(line.encode()))
+            if frontier.size in stored:
+                roots[frontier.size] = frontier.root().hex()
+        self._check_heads(stored, roots, frontier)
+        return frontier.size
+
+    def _check_heads(
+        self, stored: dict[int, Any], roots: dict[int, str], frontier: Frontier
+    ) -> None:
+        for size, head in stored.items():
+            if size > frontier.size:
+                what = f"there are {frontier.size} entries, and the newest head is over {size}"
+                self._say("cut", what, entry=frontier.size, at=head.at)
+                continue
+            try:
+                word = Head.parse(head.word)
+            except ValueError as error:
+                self._say("rewritten", str(error), where=f"head {size}", at=head.at)
+                continue
+            if not (roots[size] == head.root.hex() == word.root.hex() and word.size == size):
+                what = f"the entries give another root than the head over the first {size} tells"
+                self._say("rewritten", what, where=f"head {size}", at=head.at)
+        if stored and max(stored) < frontier.size:
+            self._say("order", "there are entries behind the newest head", entry=max(stored))
+        for entry, size, root in self._instance.heads:
+            if size not in stored or roots.get(size) != root:
+                what = f"the head over the first {size} entries is missing, or is another one"
+                self._say("rewritten", what, entry=entry)
+        (data,) = self._db.execute("select value from meta where name = 'frontier'").fetchone()
+        if data != frontier.dump():
+            self._say("order", "the frontier is not that of the entries", where="meta.frontier")
+
+    # -- L2, what the instance has ---------------------------------------------------------------
+
+    def _check_instance(self, log: str) -> None:
+        for unit, entry in self._sealed.items():
+            if entry["log"] not in (log, *self._instance.logs):
+                self._say("order", f"the last entry of {unit} is of another log than {log}")
+        forgot = [each.forgot_before for each in self._sources.values()]
+        newest = max((each for each in forgot if each is not None), default=None)
+        pruned = self._instance.pruned
+        for name, found, must in (
+            (FORGOTTEN, meta.find(self._db, FORGOTTEN), newest),
+            (PRUNED, meta.find(self._db, PRUNED) or 0, pruned),
+        ):
+            # A source that was removed has taken its facts with it.
+            removed = any(each.removed for each in self._sources.values())
+            if found != must and not (name == FORGOTTEN and removed):
+                self._say("state", f"it is {found}, and facts say {must}", where=f"meta.{name}")
+
+    # -- L4 --------------------------------------------------------------------------------------
+
+    def _all_pages(self) -> Iterator[tuple[str, Pages]]:
+        for name, source in self._sources.items():
+            for each in source.pages:
+                yield f"source {name}", each
+        for name, sink in self._sinks.items():
+            for each in sink.pages:
+                yield f"sink {name}", each
+
+    def _check_places(self) -> dict[int, tuple[str, int, Pages]]:
+        """Check that every place has one fact; return by first place each page."""
+        pages = {
+            first: (unit, count, each)
+            for unit, each in self._all_pages()
+            for first, count in each.places
+        }
+        total = sum(len(each.places) for _, each in self._all_pages())
+        if total != len(pages):
+            self._say("spool", f"{total - len(pages)} pages have two facts")
+        at = self._instance.start
+        for first in sorted(pages):
+            unit, count, each = pages[first]
+            if first != at:
+                what = f"place {at} follows, and the next page that facts tell of is at {first}"
+                self._say("spool", what, where=unit, entry=each.fact.entry, at=each.fact.at)
+            at = first + count
+        end = meta.read(self._db, "next_position")
+        if at != end:
+            what = f"facts tell of the places before {at}, and there are those before {end}"
+            self._say("spool", what, where="meta.next_position")
+        return pages
+
+    def _check_spool(self, pages: dict[int, tuple[str, int, Pages]]) -> None:
+        found: dict[int, bytes] = {}
+        query = (
+            "select first, count, (select name from source where id = spool.source), "
+            "(select name from sink where id = spool.only), sha, events from spool "
+            "where first >= ? order by first"
+        )
+        for first, count, source, only, sha, blob in self._db.execute(
+            query, (self._instance.start,)
+        ):
+            unit, size, _ = pages.get(first, (None, None, None))
+            whose = f"source {source}" if only is None else f"sink {only}"
+            if (unit, size) != (whose, count):
+                what = f"facts do not tell of the page at place {first}: {count} events of {whose}"
+                self._say("spool", what, where=f"spool {first}")
+            found[first] = sha256(blob).digest()
+            if found[first] != sha:
+                what = f"the page at place {first} of {whose} was changed"
+                self._say("spool", what, where=f"spool {first}")
+        floor = self._instance.pruned
+        for unit, each in self._all_pages():
+            self._check_pages(unit, each, found, floor)
+        for name, sink in self._sinks.items():
+            row = self._db.execute("select 1 from sink where name = ?", (name,)).fetchone()
+            if row is not None and not sink.removed:
+                self._check_floor(name, sink.feeds, floor)
+
+    def _check_floor(self, name: str, feeds: dict[str, int], floor: int) -> None:
+        """Check that no page was pruned that the sink *name* still waits for."""
+        reader = reader_of(self._db, name)
+        waits = reader.progress.open_ranges(self._instance.start, min(floor, reader.ends))
+        for unit, each in self._all_pages() if waits else ():
+            since = feeds.get(source_of(unit) or "")
+            for first, count in each.places:
+                fed = unit == f"sink {name}" or (since is not None and first >= since)
+                if fed and not each.removed and without([(first, first + count)], waits) == []:
+                    what = f"the page at place {first} was pruned, and {name} has not settled it"
+                    self._say("spool", what, where="meta.pruned", entry=each.fact.entry)
+                    return
+
+    def _check_pages(self, unit: str, pages: Pages, found: dict[int, bytes], floor: int) -> None:
+        body, fact = pages.fact.body, pages.fact
+        digests = [found.get(first) for first, _ in pages.places]
+        if sink_of(unit) is not None:
+            floor = max(floor, *self._removals.values(), 0)
+        for (first, count), digest in zip(pages.places, digests, strict=True):
+            void = any(first in each.void for each in self._sources.values())
+            if digest is None and first >= floor and not pages.removed and not void:
+                what = f"the page at place {first}, {count} events of {unit}, is missing"
+                self._say("spool", what, where=f"spool {first}", entry=fact.entry, at=fact.at)
+        whole = [digest for digest in digests if digest is not None]
+        if (
+            len(whole) == len(digests)
+            and digests
+            and digest_of_pages(fact, whole) != body["stored"]
+        ):
+            what = f"the pages from place {pages.places[0][0]} on are not those that were stored"
+            self._say("spool", what, where=unit, entry=fact.entry, at=fact.at)

@@ -1,0 +1,149 @@
+"""Read the evidence: entries, heads, and the facts that wait. Works on a connection."""
+
+import json
+import sqlite3
+from collections.abc import Iterator
+from dataclasses import dataclass
+from itertools import groupby
+from typing import Any, Final
+
+from auditrelay.evidence import facts
+from auditrelay.store import Fact
+from auditrelay.store.expected import FROM_THE_SPOOL
+from auditrelay.store.keys import known_keys
+from auditrelay.store.packing import unpack
+from auditrelay.store.sealing import EvidenceState
+from auditrelay.store.sqlite import branches
+from auditrelay.store.sqlite.facts import source_of
+from auditrelay.store.sqlite.readers import FOREVER, reader_of
+
+_MOST_STRAYS: Final = 20
+
+
+@dataclass(frozen=True, slots=True)
+class StoredHead:
+    """A head: over the first *size* entries, made *at*; its event is at *place* in the spool."""
+
+    size: int
+    at: int
+    root: bytes
+    word: str
+    place: int
+
+
+_MOST_UNTOLD: Final = 1000
+"""How many heads are looked at: six weeks of them."""
+
+
+def state_of(db: sqlite3.Connection) -> EvidenceState:
+    """Return what there is of the evidence, and whether it has left."""
+    (count,) = db.execute("select coalesce(max(n) + 1, 0) from entry").fetchone()
+    newest = db.execute("select word, at from head order by size desc limit 1").fetchone()
+    sinks = db.execute("select name from sink where ends is null").fetchall()
+    readers = [reader_of(db, name).progress for (name,) in sinks]
+    untold, since = 0, None
+    query = "select at, place from head order by size desc limit ?"
+    for at, place in db.execute(query, (_MOST_UNTOLD,)):
+        if any(not progress.open_ranges(place, place + 1) for progress in readers):
+            break
+        untold, since = untold + 1, at
+    word, sealed = newest or (None, None)
+    why, broken_since = branches.broken(db)
+    return EvidenceState(count, word, sealed, untold, since, why, broken_since)
+
+
+def entries(db: sqlite3.Connection, start: int = 0) -> Iterator[tuple[int, str]]:
+    """Yield the entries from the number *start* on: number and line."""
+    yield from db.execute("select n, text from entry where n >= ? order by n", (start,))
+
+
+def heads(db: sqlite3.Connection) -> Iterator[StoredHead]:
+    """Yield every head, the oldest first."""
+    for row in db.execute("select size, at, root, word, place from head order by size"):
+        yield StoredHead(*row)
+
+
+class KnownKeys:
+    """The known keys of the source *owner* at the places from *start* on, in their order."""
+
+    def __init__(self, db: sqlite3.Connection, owner: int, start: int = 0) -> None:
+        # There is no index by place: SQLite sorts them, on the disk if there are many.
+        self._rows = db.execute(
+            "select position, key from known where source = ? and position >= ? order by position",
+            (owner, start),
+        )
+        self._next: tuple[int, bytes] | None = self._rows.fetchone()
+        self._strays: list[int] = []
+
+    def at(self, first: int, count: int) -> list[bytes]:
+        """Return the keys at the *count* places from *first* on, which is behind all before."""
+        keys = []
+        while self._next is not None and self._next[0] < first + count:
+            if self._next[0] >= first:
+                keys.append(self._next[1])
+            elif len(self._strays) < _MOST_STRAYS:
+                self._strays.append(self._next[0])
+            self._next = self._rows.fetchone()
+        return keys
+
+    def strays(self) -> list[int]:
+        """Return places that were not asked for, and that have a key; not all if there are many."""
+        self.at(FOREVER, 1)
+        return self._strays
+
+
+def uids(db: sqlite3.Connection) -> Iterator[tuple[int, int, bytes]]:
+    """
+    Yield the keys of each page that an ``accepted`` fact tells of, in order of entries and facts.
+
+    Each is the number of the entry, the first place, and the keys, joined. Pages are left out of
+    which not all uids are known any more; of our own events, which those in the spool have.
+    """
+    known: dict[str, KnownKeys] = {}
+    rows = db.execute("select unit, n, text from entry order by n")
+    for unit, lines in groupby(rows, lambda row: str(row[0])):
+        pages = [
+            (n, fact["via"], first, count)
+            for _, n, text in lines
+            for fact in json.loads(text)["facts"]
+            if fact["fact"] == "accepted"
+            for first, count in fact["pages"]
+        ]
+        if not pages:
+            continue
+        if unit not in known:
+            query = "select id from source where name = ?"
+            row = db.execute(query, (source_of(unit),)).fetchone()
+            known[unit] = KnownKeys(db, -1 if row is None else row[0])
+        of_unit = known[unit]
+        keys = {
+            first: _spooled_keys(db, first) if via in FROM_THE_SPOOL else of_unit.at(first, count)
+            for _, via, first, count in sorted(pages, key=lambda page: page[2])
+        }
+        for n, _, first, count in pages:
+            if len(keys[first]) == count:
+                yield n, first, b"".join(keys[first])
+
+
+def _spooled_keys(db: sqlite3.Connection, first: int) -> list[bytes]:
+    row = db.execute("select count, events from spool where first = ?", (first,)).fetchone()
+    return [] if row is None else known_keys(unpack(row[1], first, row[0])[0])
+
+
+def newest_word(db: sqlite3.Connection) -> str | None:
+    """Return the newest head as a word; None if nothing was sealed yet."""
+    row = db.execute("select word from head order by size desc limit 1").fetchone()
+    return None if row is None else row[0]
+
+
+def facts_of(db: sqlite3.Connection, unit: str) -> Iterator[Fact]:
+    """Yield all facts of *unit* in their order: those in its entries, then those that wait."""
+    query = "select n, text from entry where unit = ? order by n"
+    for n, text in db.execute(query, (unit,)):
+        entry: dict[str, Any] = json.loads(text)
+        for body in entry["facts"]:
+            yield Fact(body, entry["at"], n)
+    waiting = db.execute("select at, text from fact where unit = ? order by id", (unit,)).fetchall()
+    at = waiting[-1][0] if waiting else 0
+    for body in facts.merge(json.loads(text) for _, text in waiting):
+        yield Fact(body, at, None)

@@ -1,0 +1,133 @@
+"""
+Take over a state from before there was evidence: what is found in it, as the first facts of a log.
+
+Nothing is claimed of the time before. Works on a connection, within the caller's transaction.
+"""
+
+import json
+import secrets
+import sqlite3
+from collections.abc import Iterator
+from hashlib import sha256
+from typing import Final
+
+from auditrelay.evidence import facts
+from auditrelay.evidence.tree import Frontier
+from auditrelay.store.keys import time_of
+from auditrelay.store.sqlite.facts import INSTANCE, insert, of_sink, of_source
+
+_STEP: Final = 20_000
+"""How many known keys are read at once: there may be millions."""
+
+_NOW: Final = "select cast((julianday('now') - 2440587.5) * 86400000000 as integer)"
+
+
+def begin_log(db: sqlite3.Connection) -> None:
+    """Begin the log of the evidence of this state, with a name of its own, and without entries."""
+    db.execute(
+        "insert into meta values ('log', ?), ('frontier', ?)",
+        (secrets.token_hex(16), Frontier().dump()),
+    )
+
+
+def take_over(db: sqlite3.Connection, *, schema: int) -> None:
+    """Begin a log, and write what is found in the state, which was of *schema*, as open facts."""
+    begin_log(db)
+    (now,) = db.execute(_NOW).fetchone()
+    (place,) = db.execute("select value from meta where name = 'next_position'").fetchone()
+    insert(db, INSTANCE, [facts.taken_over(schema=schema, place=place)], now)
+    for owner, name, started, head in db.execute(
+        "select id, name, started, head from source order by name"
+    ).fetchall():
+        records = db.execute(
+            "select seq, recorded, what, start, end, reason, via, events, lower(hex(digest)) "
+            "from journal where source = ? order by seq",
+            (owner,),
+        ).fetchall()
+        events, uids = _known(db, owner)
+        found = facts.found(started=started, events=events, uids=uids, head=head, records=records)
+        insert(db, of_source(name), [found, *_of_source(db, owner, name)], now)
+    for number, name, ends in db.execute("select id, name, ends from sink order by name"):
+        insert(db, of_sink(name), _of_sink(db, number, ends), now)
+    db.execute(
+        "insert into late select source, start, via, recorded / 86400000000, max(end), "
+        "max(recorded), sum(events) from journal where what = 'late' group by 1, 2, 3, 4"
+    )
+
+
+def _known(db: sqlite3.Connection, owner: int) -> tuple[int, bytes]:
+    """Return how many forwarded events of the source *owner* are known, and their digest."""
+    count, last, hashing = 0, b"", sha256()
+    while True:
+        found, end, joined = db.execute(
+            "select count(*), max(key), cast(group_concat(key, '') as blob) from "
+            "(select key from known where source = ? and key > ? and position >= 0 "
+            "order by key limit ?)",
+            (owner, last, _STEP),
+        ).fetchone()
+        if not found:
+            return count, hashing.digest()
+        count, last = count + found, end
+        hashing.update(joined)
+
+
+def _of_source(db: sqlite3.Connection, owner: int, name: str) -> list[facts.Body]:
+    """Return the facts about resweeps, files, deleted events and dead letters of a source."""
+    found = [
+        facts.looked_again(delay=delay // 1_000_000, until=until)
+        for delay, until in db.execute(
+            "select delay, until from resweep where source = ? order by delay", (owner,)
+        )
+    ]
+    found += [
+        facts.file(key=key, name=file, owner=None)
+        for key, file in db.execute(
+            "select key, name from parcel where source = ? order by key", (owner,)
+        )
+    ]
+    gone = [
+        key
+        for (key,) in db.execute("select key from vanished where source = ? order by key", (owner,))
+    ]
+    if gone:
+        start, end = (time_of(key) for key in (gone[0], gone[-1]))
+        uids = facts.digest(gone)
+        found.append(facts.vanished(start=start, end=end + 1, events=len(gone), uids=uids))
+    aside = [
+        key
+        for (key,) in db.execute(
+            "select key from known where source = ? and position < 0 order by key", (owner,)
+        )
+    ]
+    if aside:
+        found.append(
+            facts.put_aside(reason="taken over", events=len(aside), uids=facts.digest(aside))
+        )
+    for reason, _, dropped in _letters(db, "source = ? and sink is null", name):
+        found += [facts.dropped(reason=reason, uids=dropped, by=None)] if dropped else []
+    return found
+
+
+def _of_sink(db: sqlite3.Connection, number: int, ends: int | None) -> list[facts.Body]:
+    """Return the facts about the feeds and the dead letters of a sink."""
+    since = dict(db.execute("select source, since from feed where sink = ?", (number,)).fetchall())
+    found = [facts.began(since=since)]
+    if ends is not None:
+        found.append(facts.retired(place=ends))
+    for reason, uids, dropped in _letters(db, "sink = ?", number):
+        found.append(facts.dead(reason=reason, uids=uids))
+        found += [facts.dropped(reason=reason, uids=dropped, by=None)] if dropped else []
+    return found
+
+
+def _letters(
+    db: sqlite3.Connection, which: str, owner: int | str
+) -> Iterator[tuple[str, list[str], list[str]]]:
+    """Yield the dead letters *which* are of *owner*: reason, uids, and those that were dropped."""
+    for reason, uids, dropped in db.execute(
+        "select reason, json_group_array(uid), "  # noqa: S608  # constants
+        "json_group_array(uid) filter (where dropped is not null) "
+        f"from dead_letter where {which} group by reason order by reason",
+        (owner,),
+    ):
+        yield reason, json.loads(uids), json.loads(dropped)
