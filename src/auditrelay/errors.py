@@ -5,7 +5,8 @@ The errors, as a tree by the caller's next action.
     - ConfigError   exit: the operator must edit the configuration
     - StateError    exit: the state is damaged, newer than this program, or unreadable
         - Locked    exit, or ask the running instance that has locked the state
-    - EvidenceBroken  go on in a new log of the evidence
+    - NotSealed     go on, and seal the evidence later
+        - EvidenceBroken  go on in a new log of it
     - StoreFull     pause collecting, keep delivering, try again when there is room
     - Retryable     wait (``retry_after`` seconds if known), then retry the same call
     - Refused       hold this source or sink: its credentials, rights or address are wrong
@@ -65,7 +66,11 @@ class Locked(StateError):
     """Another instance has locked the state."""
 
 
-class EvidenceBroken(RelayError):
+class NotSealed(RelayError):
+    """No entries can be made of what waits to be sealed; it goes on waiting."""
+
+
+class EvidenceBroken(NotSealed):
     """The entries of the evidence do not give the newest head: its log cannot be continued."""
 
 

@@ -15,7 +15,7 @@ import auditrelay.sources
 from auditrelay import config
 from auditrelay.config import example as examples
 from auditrelay.config import load
-from auditrelay.config.model import SINKS, SOURCES, Alerts, Log, Spool, Status
+from auditrelay.config.model import SINKS, SOURCES, Alerts, Evidence, Log, Spool, Status
 from auditrelay.errors import ConfigError
 from auditrelay.settings import PeerSettings
 from auditrelay.settings.secrets import Secret
@@ -32,6 +32,7 @@ PLAIN: Mapping[str, type[BaseModel]] = {
     "status": Status,
     "log": Log,
     "alerts": Alerts,
+    "evidence": Evidence,
     "spool": Spool,
 }
 

@@ -15,6 +15,7 @@ def test_the_schema_describes_every_key_of_every_type() -> None:
         "status",
         "log",
         "alerts",
+        "evidence",
         "spool",
         "sources",
         "sinks",
@@ -40,5 +41,5 @@ def test_the_schema_describes_every_key_of_every_type() -> None:
     assert not any(word in text for word in ('"null"', "PT5M", '"gt"', "_Whole"))
     references = re.findall(r'"\$ref": "#/\$defs/([^"]+)"', text)
     count = len(model.SOURCES) + len(model.SOURCES.described) + len(model.SINKS)
-    assert len(references) == count + 4
+    assert len(references) == count + 5
     assert set(references) == set(schema["$defs"])

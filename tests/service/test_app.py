@@ -10,12 +10,13 @@ from typing import Any
 import pytest
 from structlog.testing import capture_logs
 from tests.support.daemon import eventually
-from tests.support.stores import opened
+from tests.support.stores import explained, opened
 
 from auditrelay.clock import Clock
 from auditrelay.config import load
 from auditrelay.config.model import Config
 from auditrelay.errors import ConfigError, StateError
+from auditrelay.events.notices import SEALED
 from auditrelay.sandbox.vendors.bland import Bland
 from auditrelay.service.app import App
 from auditrelay.service.control_socket import SOCKET
@@ -76,9 +77,14 @@ class Recorder(Supervisor):
         self.heard.append("stopping")
 
 
-def lines(tmp_path: Path) -> list[str]:
+def written(tmp_path: Path) -> list[str]:
     out = tmp_path / "out.jsonl"
     return out.read_text().splitlines() if out.exists() else []
+
+
+def lines(tmp_path: Path) -> list[str]:
+    """Return the lines of the events, without heads of the evidence."""
+    return [line for line in written(tmp_path) if SEALED not in line]
 
 
 async def test_once_reads_and_delivers_everything_and_ends(
@@ -87,6 +93,9 @@ async def test_once_reads_and_delivers_everything_and_ends(
     async with App.open(configure(), Clock(), attempts=1) as app:
         assert await app.once() == []
     assert len(lines(tmp_path)) == 5
+    head, *others = written(tmp_path)[5:]
+    assert SEALED in head, "the head comes last, and is delivered before the command ends"
+    assert not others
     async with App.open(configure(), Clock(), attempts=1) as app:
         assert await app.once() == []
     assert len(lines(tmp_path)) == 5
@@ -163,7 +172,8 @@ async def test_it_serves_until_it_is_stopped_and_stops_in_order(
     assert not (tmp_path / "state" / SOCKET).exists()
     events = [each["event"] for each in logged]
     assert events.index("reload_refused") < events.index("reloaded")
-    assert events.count("ledger_sealed") <= 1
+    assert events.count("ledger_sealed") == 2, "once each source was read, and at the stop"
+    explained(tmp_path / "state", sealed=True)
     assert len(lines(tmp_path)) == 5
 
 

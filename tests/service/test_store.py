@@ -8,7 +8,16 @@ import pytest
 from auditrelay.collect.evidence import Backfills, Evidence, Forwarded
 from auditrelay.collect.ledger import Intake, KnownContents, Ledger, SourceStore
 from auditrelay.deliver.spool import Spool
-from auditrelay.service.store import DeadLetters, OperatorStore, Registry, States, Store, Upkeep
+from auditrelay.service.store import (
+    DeadLetters,
+    EvidenceLog,
+    OperatorStore,
+    Registry,
+    States,
+    Store,
+    Upkeep,
+)
+from auditrelay.store.sqlite.evidence_log import EvidenceLog as LogOfSqlite
 from auditrelay.store.sqlite.known_contents import KnownContents as OfSqlite
 from auditrelay.store.sqlite.store import SqliteStore
 
@@ -62,6 +71,12 @@ def test_sqlite_fulfils_it_with_the_same_arguments(facet: type) -> None:
         if inspect.isfunction(member):
             assert inspect.iscoroutinefunction(mine) == inspect.iscoroutinefunction(member), name
             assert _arguments(mine) == _arguments(member), name
+
+
+def test_sqlite_keeps_the_log_by_the_same_methods() -> None:
+    for name, member in members(EvidenceLog).items():
+        if inspect.isfunction(member):
+            assert _arguments(getattr(LogOfSqlite, name)) == _arguments(member), name
 
 
 def test_sqlite_knows_the_contents_of_records_by_the_same_methods() -> None:

@@ -16,7 +16,7 @@ from auditrelay.clock import Clock
 from auditrelay.deliver.spool import Spool
 from auditrelay.events import AuditEvent
 from auditrelay.evidence import checker
-from auditrelay.service.app import head_event
+from auditrelay.service.seal import head_event
 from auditrelay.settings.reserved import ALERTS
 from auditrelay.store import SpoolPage, StoredDeadLetter
 from auditrelay.store.sealing import Sealed
@@ -92,7 +92,7 @@ def explained(folder: Path, *, sealed: bool = False) -> None:
 async def seal(store: SqliteStore) -> Sealed:
     """Seal as the service does; the source of its own events is started if it is not yet."""
     await store.start_source(ALERTS, NOON)
-    return await store.seal(head_event)
+    return await store.log.seal(head_event)
 
 
 @contextmanager

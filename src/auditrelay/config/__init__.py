@@ -15,10 +15,10 @@ from collections.abc import Iterator, Mapping
 from datetime import timedelta
 from fnmatch import fnmatchcase
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from auditrelay.config.environment import is_ours, nested, overlay, read_variables
-from auditrelay.config.model import SINKS, SOURCES, Config, ConfigFile, Status, secrets_in
+from auditrelay.config.model import SINKS, SOURCES, Config, ConfigFile, secrets_in
 from auditrelay.config.names import PREFIX
 from auditrelay.config.problems import Checker
 from auditrelay.errors import ConfigError
@@ -28,6 +28,9 @@ from auditrelay.settings.toml import Unreadable, read_toml
 from auditrelay.settings.values import format_duration
 from auditrelay.settings.wording import suggestion
 from auditrelay.telemetry.scrubber import SHORT, scrubber
+
+if TYPE_CHECKING:
+    from pydantic import BaseModel
 
 DEFAULT_PATHS = (Path("auditrelay.toml"), Path("/etc/auditrelay/config.toml"))
 """The configuration files to try, in this order, when none is named."""
@@ -74,16 +77,17 @@ def load(
             log=whole.log,
             spool=whole.spool,
             alerts=whole.alerts,
+            evidence=whole.evidence,
             sources=found_sources,
             sinks=found_sinks,
             warnings=(
-                *_warnings(path, table, whole.status, found_sources, found_sinks),
+                *_warnings(path, table, whole, found_sources, found_sinks),
                 *_unmatched_patterns(found_sources, found_sinks),
                 *_notes("sources", found_sources),
                 *_notes("sinks", found_sinks),
             ),
         )
-        problems.extend(_cross_checks(config))
+        problems.extend(_cross_checks(config, environ))
         if not problems:
             scrubber.learn(*config.secrets())
             return config
@@ -123,8 +127,9 @@ def _is_text(text: str) -> bool:
     return not any("\ud800" <= character <= "\udfff" for character in text)
 
 
-def _cross_checks(config: Config) -> Iterator[str]:
+def _cross_checks(config: Config, environ: Mapping[str, str]) -> Iterator[str]:
     """Yield the problems between tables that are each correct on their own."""
+    yield from _keys_in_state(config, environ)
     for name, wanted in _unmatched(config.sources, config.sinks):
         if not _is_pattern(wanted):
             hint = suggestion(wanted, config.sources)
@@ -145,6 +150,21 @@ def _cross_checks(config: Config) -> Iterator[str]:
                 "the longest resweep reaches that far back (with max_window), and an event whose "
                 "uid is no longer remembered would be forwarded again"
             )
+
+
+def _keys_in_state(config: Config, environ: Mapping[str, str]) -> Iterator[str]:
+    """Yield each key of the evidence that lies beside what it protects."""
+    state = config.state_dir.resolve()
+    for key, secret in secrets_in(config.evidence):
+        for reference in secret.references:
+            kind, _, name = reference.removeprefix("${").removesuffix("}").partition(":")
+            folder = environ.get("CREDENTIALS_DIRECTORY", "") if kind == "credential" else ""
+            file = Path(folder, name)
+            if kind in ("file", "credential") and file.resolve().is_relative_to(state):
+                yield (
+                    f"evidence.{key}: {file} is in the state directory: who can change the "
+                    "state must not have the key to it; keep it elsewhere"
+                )
 
 
 def _unmatched(
@@ -179,12 +199,13 @@ def _is_pattern(wanted: str) -> bool:
 def _warnings(
     path: Path | None,
     table: Mapping[str, Any],
-    status: Status,
+    whole: ConfigFile,
     sources: Mapping[str, SourceSettings],
     sinks: Mapping[str, SinkSettings],
 ) -> Iterator[str]:
-    tables: list[tuple[str, Status | PeerSettings, Mapping[str, Any]]] = [
-        ("status", status, table.get("status", {}))
+    tables: list[tuple[str, BaseModel, Mapping[str, Any]]] = [
+        ("status", whole.status, table.get("status", {})),
+        ("evidence", whole.evidence, table.get("evidence", {})),
     ]
     for kind, components in (("sources", sources), ("sinks", sinks)):
         for name, settings in components.items():

@@ -10,7 +10,9 @@ import re
 from collections.abc import Mapping
 from typing import Any
 
-from auditrelay.config.model import ConfigFile, Log, Spool, Status
+from pydantic import BaseModel
+
+from auditrelay.config.model import Alerts, ConfigFile, Evidence, Log, Spool, Status
 from auditrelay.config.names import PREFIX, canonical
 from auditrelay.settings.wording import suggestion
 
@@ -38,7 +40,7 @@ def read_variables(
         path = _spelled(name[len(PREFIX) :].lower().split("__"), table)
         if path[0] not in ConfigFile.model_fields or "" in path:
             known = [PREFIX + key.upper() for key in ConfigFile.model_fields]
-            for table_name, model in (("LOG", Log), ("STATUS", Status), ("SPOOL", Spool)):
+            for table_name, model in _MODELS.items():
                 known += [f"{PREFIX}{table_name}__{key.upper()}" for key in model.model_fields]
             problems.append(f"{name}: unknown variable{suggestion(name.upper(), known)}")
         else:
@@ -62,6 +64,15 @@ def _spelled(parts: list[str], table: Mapping[str, Any]) -> tuple[str, ...]:
         table = below if isinstance(below, Mapping) else {}
     return tuple(path)
 
+
+_MODELS: Mapping[str, type[BaseModel]] = {
+    "LOG": Log,
+    "STATUS": Status,
+    "SPOOL": Spool,
+    "ALERTS": Alerts,
+    "EVIDENCE": Evidence,
+}
+"""The tables whose keys are suggested for a variable that is misspelt."""
 
 _TABLES = {"sources": 2, "sinks": 2}
 """How many levels deep a variable may be a whole table as JSON; 1 for all other keys."""

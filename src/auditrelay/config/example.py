@@ -66,6 +66,18 @@ _HEAD = """\
 # How long the uid of a forwarded event is remembered. Within that time events that are read again
 # are deduplicated.
 # remember = "400d"
+
+[evidence]
+# How often what was done is sealed, from 5m to 24h: a head of the evidence goes to every sink, so
+# that nothing before it can be changed unseen (docs/evidence.md).
+# every = "1h"
+# 32 bytes in hexadecimal: openssl rand -hex 32. Heads are signed by it, and what may still change
+# in the state is tagged. Keep it outside of state_dir.
+# key = "${credential:evidence_key}"  # no default
+# The key that "key" replaces, until the service has been restarted once.
+# key_before = "${credential:evidence_key_before}"  # no default
+# A file that each head is appended to, on another disk for instance.
+# heads = "/var/log/auditrelay/heads"  # no default
 """
 
 _SOURCES = """

@@ -6,19 +6,21 @@ type's name.
 """
 
 import importlib
+import re
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import timedelta
 from fnmatch import fnmatchcase
 from pathlib import Path
-from typing import Annotated, Any, Generic, Literal, TypeVar
+from typing import Annotated, Any, Final, Generic, Literal, Self, TypeVar
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field, field_validator
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, field_validator, model_validator
 
 import auditrelay.sinks
 import auditrelay.sources
 from auditrelay.descriptions import REST, shipped
 from auditrelay.errors import ConfigError
+from auditrelay.evidence.heads import Keys
 from auditrelay.settings import PeerSettings, SinkSettings, SourceSettings
 from auditrelay.settings.secrets import Secret
 from auditrelay.settings.values import Duration, Size
@@ -82,6 +84,48 @@ class Alerts(BaseModel):
     """Send an event when a problem begins and when it ends."""
 
 
+class Evidence(BaseModel):
+    """The evidence: how often it is sealed, by which key, and where its heads go as well."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    every: Duration = Field(
+        default=timedelta(hours=1), ge=timedelta(minutes=5), le=timedelta(hours=24)
+    )
+    key: Secret | None = None
+    """Signs heads and tags what may change until it is sealed; none by default."""
+    key_before: Secret | None = None
+    """The key that *key* replaces, until one start has seen both."""
+    heads: Path | None = None
+    """A file that each head is appended to, a line each."""
+
+    @property
+    def keys(self) -> Keys | None:
+        """The keys that come of *key*."""
+        return None if self.key is None else Keys(bytes.fromhex(self.key.reveal()))
+
+    @property
+    def keys_before(self) -> Keys | None:
+        """The keys that come of *key_before*."""
+        return None if self.key_before is None else Keys(bytes.fromhex(self.key_before.reveal()))
+
+    @field_validator("key", "key_before")
+    @classmethod
+    def _check_key(cls, key: Secret | None) -> Secret | None:
+        if key is not None and not _KEY.fullmatch(key.reveal()):
+            raise ValueError("must be 32 bytes in hexadecimal, 64 digits: openssl rand -hex 32")
+        return key
+
+    @model_validator(mode="after")
+    def _has_a_successor(self) -> Self:
+        if self.key_before is not None and self.key is None:
+            raise ValueError("key_before: is the key that key replaces, and there is no key")
+        return self
+
+
+_KEY: Final = re.compile("[0-9a-fA-F]{64}")
+
+
 class ConfigFile(BaseModel):
     """The whole file, with the sources and sinks still unchecked, as written."""
 
@@ -94,6 +138,7 @@ class ConfigFile(BaseModel):
     log: Log = Log()
     spool: Spool = Spool()
     alerts: Alerts = Alerts()
+    evidence: Evidence = Evidence()
     sources: dict[str, dict[str, Any]] = {}
     sinks: dict[str, dict[str, Any]] = {}
 
@@ -126,6 +171,7 @@ class Config:
     sources: Mapping[str, SourceSettings]
     sinks: Mapping[str, SinkSettings]
     warnings: tuple[str, ...] = ()
+    evidence: Evidence = field(default_factory=Evidence)
 
     def sources_of(self, sink: str) -> tuple[str, ...]:
         """Return the names of the sources that *sink* receives."""
@@ -135,8 +181,8 @@ class Config:
         )
 
     def secrets(self) -> Iterator[Secret]:
-        """Yield every secret of the status port and of every source and sink, for the scrubber."""
-        for settings in (self.status, *self.sources.values(), *self.sinks.values()):
+        """Yield every secret, for the scrubber."""
+        for settings in (self.status, self.evidence, *self.sources.values(), *self.sinks.values()):
             for _path, secret in secrets_in(settings):
                 yield secret
 

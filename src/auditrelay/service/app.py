@@ -10,7 +10,7 @@ import asyncio
 import contextlib
 import gc
 import sys
-from collections.abc import AsyncIterator, Callable, Mapping
+from collections.abc import AsyncIterator, Callable
 from dataclasses import asdict
 from datetime import UTC, timedelta
 from typing import Final, Self
@@ -25,14 +25,11 @@ from auditrelay.config.model import Config
 from auditrelay.deliver.deliverer import Deliverer
 from auditrelay.errors import (
     ConfigError,
-    EvidenceBroken,
     PeerBug,
     RelayError,
     StateError,
     StoreFull,
 )
-from auditrelay.events import AuditEvent
-from auditrelay.events.notices import sealed_event
 from auditrelay.service.alerts import Alerts
 from auditrelay.service.commands import Commands
 from auditrelay.service.control_socket import ControlSocket
@@ -40,16 +37,15 @@ from auditrelay.service.descriptors import allow_descriptors
 from auditrelay.service.desk import Desk, OnProgress, Request, Result
 from auditrelay.service.heap import tune_heap
 from auditrelay.service.instance_view import InstanceView
+from auditrelay.service.seal import Sealer
 from auditrelay.service.store import Store
 from auditrelay.service.systemd import Supervisor
 from auditrelay.service.topology import JOB, Topology
 from auditrelay.settings.reserved import ALERTS
 from auditrelay.status.port import StatusPort
-from auditrelay.store.sealing import Sealed
 from auditrelay.store.sqlite.state_dir import locked, prepare
 from auditrelay.store.sqlite.store import SqliteStore
 from auditrelay.telemetry.metrics import Metrics
-from auditrelay.window import moment
 
 PRUNE_INTERVAL: Final = timedelta(hours=1)
 
@@ -85,30 +81,6 @@ def _tune() -> None:
     sys.setswitchinterval(SWITCH_SECONDS)
     gc.freeze()
     gc.set_threshold(GC_THRESHOLD, 50, 1000)
-
-
-def head_event(sealed: Sealed) -> AuditEvent:
-    """Return the event that carries the head of a seal."""
-    head, before = sealed.head, sealed.before
-    return sealed_event(
-        source=ALERTS,
-        uid=head.uid,
-        head=head.word,
-        log=head.log,
-        size=head.size,
-        root=head.root,
-        before=None if before is None else (before.size, before.root),
-        sources=_shown(sealed.sources, "accepted", "covered_until"),
-        sinks=_shown(sealed.sinks, "position", "dead"),
-        now=moment(sealed.at),
-    )
-
-
-def _shown(states: Mapping[str, Mapping[str, object]], *names: str) -> dict[str, dict[str, object]]:
-    return {
-        each: {name: state[name] for name in names if name in state}
-        for each, state in states.items()
-    }
 
 
 class App:
@@ -163,7 +135,16 @@ class App:
             forward=lambda: self._config.alerts.events,
             announce=self._topology.announce,
         )
+        self._sealer = Sealer(
+            store.log,
+            lambda: self._config,
+            keys=config.evidence.keys,
+            clock=clock,
+            announce=self._topology.announce,
+        )
         self._prune_due = asyncio.Event()
+        self._failed: set[str] = set()
+        """Sinks that have failed in a run that has an end."""
 
     @property
     def _config(self) -> Config:
@@ -204,6 +185,7 @@ class App:
                     ],
                 )
                 app = cls(config, store, metrics, clock=clock, attempts=attempts)
+                await app._sealer.begin()
                 await app._topology.register()
                 yield app
             finally:
@@ -238,13 +220,14 @@ class App:
                 tasks.create_task(self._keep_pruning()),
                 tasks.create_task(self._desk.serve(self._commands.do)),
             ]
-            self._store.on_condition = self._alerts.due.set
+            self._store.on_condition = self._on_condition
             scheduler.start()
             started(port.address)
             supervisor.ready(self.view.summary())
             others += [
                 tasks.create_task(supervisor.keep_notifying(self.view)),
                 tasks.create_task(self._alerts.keep_alerting()),
+                tasks.create_task(self._sealer.keep_sealing(self._topology.has_read)),
                 tasks.create_task(self._keep_reloading(reload, reread, supervisor)),
             ]
             await stop.wait()
@@ -253,8 +236,13 @@ class App:
             for task in others:
                 task.cancel()
             await self._topology.end()
+            await self._sealer.end()
             port.stop()
             await asyncio.wait([status])
+
+    def _on_condition(self) -> None:
+        self._alerts.due.set()
+        self._sealer.looked.set()
 
     async def _keep_reloading(
         self, due: asyncio.Event, reread: Callable[[], Config], supervisor: Supervisor
@@ -272,6 +260,7 @@ class App:
                 _log.error("reload_refused", problems=[str(error)])
             else:
                 _log.info("reloaded", **asdict(changes))
+                await self._sealer.reload()
             supervisor.ready(self.view.summary())
 
     async def run_command_offline(
@@ -284,6 +273,7 @@ class App:
         """
         async with self._delivering() as undelivered:
             result = await self._commands.do(request, on_progress)
+        await self._sealer.end()
         return result, undelivered
 
     async def once(self) -> list[str]:
@@ -300,15 +290,19 @@ class App:
         async with self._delivering() as failures, asyncio.TaskGroup() as polls:
             for collector in self._topology.collectors.values():
                 polls.create_task(collect(collector))
-        await self._prune()  # last: by now replies have said what time it is
-        return failures
+        await self._prune()  # by now replies have said what time it is
+        await self._sealer.end()
+        async with self._delivering() as untold:  # the head
+            pass
+        return [*failures, *untold]
 
     @contextlib.asynccontextmanager
     async def _delivering(self) -> AsyncIterator[list[str]]:
         """
         Deliver during the block, and after it until every sink has everything or has failed.
 
-        Yields the list of failures, a sentence each; it is complete when the block has ended.
+        Yields the list of failures, a sentence each; it is complete when the block has ended. A
+        sink that has failed is left out from then on.
         """
         failures: list[str] = []
 
@@ -318,13 +312,19 @@ class App:
             except* StateError:
                 raise
             except* RelayError as group:
+                self._failed.add(deliverer.name)
                 failures.append(f"{deliverer.name}: {group.exceptions[0]}")
 
+        deliverers = [
+            deliverer
+            for name, deliverer in self._topology.deliverers.items()
+            if name not in self._failed
+        ]
         async with asyncio.TaskGroup() as tasks:
-            for deliverer in self._topology.deliverers.values():
+            for deliverer in deliverers:
                 tasks.create_task(deliver(deliverer))
             yield failures
-            for deliverer in self._topology.deliverers.values():
+            for deliverer in deliverers:
                 deliverer.finish()
 
     def _scheduler(self) -> AsyncIOScheduler:
@@ -345,18 +345,6 @@ class App:
             await self._prune_due.wait()
             self._prune_due.clear()
             await self._prune()
-            await self._seal()
-
-    async def _seal(self) -> None:
-        """Seal what was done; the head goes to every sink, and into the log."""
-        try:
-            sealed = await self._store.seal(head_event)
-        except (StoreFull, EvidenceBroken) as error:  # nothing else stops for it
-            _log.error("ledger_not_sealed", reason=str(error))
-            return
-        self._topology.announce()
-        head = sealed.head
-        _log.info("ledger_sealed", log=head.log, size=head.size, head=head.word)
 
     async def _prune(self) -> None:
         confirmed = self._clock.confirmed

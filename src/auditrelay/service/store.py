@@ -15,7 +15,7 @@ from auditrelay.evidence.facts import Body
 from auditrelay.evidence.heads import Head
 from auditrelay.store import SinkState, SourceState, StoredDeadLetter
 from auditrelay.store.leases import Lease
-from auditrelay.store.sealing import HeadEvent, MakeHead, Sealed
+from auditrelay.store.sealing import Branch, HeadEvent, MakeHead, Run, Sealed, Waiting
 
 
 class States(Protocol):
@@ -90,6 +90,54 @@ class OperatorStore(States, DeadLetters, Protocol):
         """
 
 
+class EvidenceLog(Protocol):
+    """The log of the evidence: what was done, sealed for good, and its heads."""
+
+    @property
+    def waiting(self) -> Waiting:
+        """About how much waits for the next seal."""
+
+    async def begin(self, run: Run) -> Branch | None:
+        """
+        Tell, durably, that *run* begins to serve the state, with its configuration if that changed.
+
+        If the state is not the one whose heads left last, it goes on in a new log: the branch
+        is returned. Raises EvidenceBroken if that is not possible, since entries are missing.
+        """
+
+    async def configure(self, configured: Body) -> bool:
+        """Tell that the configuration *configured* (the fact) is in force, if it is another one."""
+
+    async def end(self, run: str) -> None:
+        """Tell, durably, that *run* stops in an orderly way."""
+
+    async def tell(self, bodies: Sequence[Body]) -> None:
+        """Add facts of the instance itself; on return they are durable."""
+
+    async def restored(self, reason: str, by: int | None) -> None:
+        """Tell that the operator *by* has restored, copied or moved the state, and why."""
+
+    async def seal(self, event: HeadEvent, make_head: MakeHead = Head) -> Sealed:
+        """
+        Seal what was done since the last seal: all open facts become entries of the evidence.
+
+        *make_head* makes the head over all entries, *event* the event that tells of it. On return
+        the entries, the head and the event, in the spool of the reserved source
+        (``reserved.ALERTS``), are durable together; what was done meanwhile waits for the next
+        seal. After that the tip is replaced.
+
+        With nothing written raises StoreFull if the disk has no room, NotSealed if no entries can
+        be made of what is stored, and EvidenceBroken if the entries do not give the newest head.
+        """
+
+    async def continue_damaged(self) -> Branch:
+        """
+        Go on in a new log from the entries that are there, though a head tells of others.
+
+        Raises EvidenceBroken if some are missing.
+        """
+
+
 class Upkeep(Protocol):
     """What has to be done now and then, whatever is polled and delivered."""
 
@@ -109,20 +157,9 @@ class Upkeep(Protocol):
         continues from it.
         """
 
-    async def seal(self, event: HeadEvent, head: MakeHead = Head) -> Sealed:
-        """
-        Seal what was done since the last seal: all open facts become entries of the evidence.
-
-        *head* makes the head over all entries, *event* the event that tells of it. On return the
-        entries, the head and the event, in the spool of the reserved source (``reserved.ALERTS``),
-        are durable together; what was done meanwhile waits for the next seal.
-
-        Raises StoreFull if the disk has no room; the facts wait. Raises EvidenceBroken, with
-        nothing written, if the entries do not give the newest head.
-        """
-
-    async def tell(self, facts: Sequence[Body]) -> None:
-        """Add *facts* of the instance itself, such as ``started``; on return they are durable."""
+    @property
+    def log(self) -> EvidenceLog:
+        """The log of the evidence."""
 
     def resize(self, *, max_bytes: int, retention: timedelta, remember: timedelta) -> None:
         """

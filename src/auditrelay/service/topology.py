@@ -100,6 +100,16 @@ class Topology:
         for deliverer in self.deliverers.values():
             deliverer.wake.set()
 
+    def has_read(self) -> bool:
+        """Return whether each source has been polled since the start, or cannot be."""
+        return all(
+            collector.worked_once
+            or collector.condition.held
+            or collector.condition.last_error is not None
+            or collector.condition.paused_since is not None
+            for collector in self.collectors.values()
+        )
+
     async def register(self) -> None:
         """Register which sink receives what in the store, and restore the health of each part."""
         await self._store.start_source(ALERTS, self._clock.now())
@@ -377,6 +387,8 @@ def _refuse_what_is_fixed(old: Config, new: Config) -> None:
         for key, before, after in (
             ("state_dir", old.state_dir, new.state_dir),
             ("status", old.status, new.status),
+            ("evidence.key", old.evidence.key, new.evidence.key),
+            ("evidence.key_before", old.evidence.key_before, new.evidence.key_before),
         )
         if before != after
     ]

@@ -172,6 +172,8 @@ class OfInstance:
     pruned: int = 0
     heads: list[tuple[int | None, int, str]] = field(default_factory=list)
     """In which entry a fact tells of a head, its size and its root."""
+    logs: list[str] = field(default_factory=list)
+    """The logs that the present one goes on from, the oldest first."""
 
     def take(self, fact: Fact) -> None:
         """Take the next fact."""
@@ -183,6 +185,8 @@ class OfInstance:
                 self.pruned = max(self.pruned, body["before"])
             case "head":
                 self.heads.append((fact.entry, body["size"], body["root"]))
+            case "continued":
+                self.logs.append(body["log"])
 
 
 def facts_in(n: int, line: str) -> tuple[dict[str, Any], Iterator[Fact]]:

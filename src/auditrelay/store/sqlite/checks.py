@@ -151,7 +151,7 @@ class _Check:
             self._say("nothing", "the log has no entries, or no head: nothing was sealed yet")
         for unit, at, text in db.execute("select unit, at, text from fact order by id"):
             self._take(unit, Fact(json.loads(text), at, None))
-        self._check_instance()
+        self._check_instance(log)
         pages = self._check_places()
         self._check_spool(pages)
         for name, source in sorted(self._sources.items()):
@@ -242,13 +242,13 @@ class _Check:
         (data,) = self._db.execute("select value from meta where name = 'frontier'").fetchone()
         if data != frontier.dump():
             self._say("order", "the frontier is not that of the entries", where="meta.frontier")
-        wrong = [unit for unit, entry in self._sealed.items() if entry["log"] != log]
-        if wrong:
-            self._say("order", f"the last entry of {wrong[0]} is of another log than {log}")
 
     # -- L2, what the instance has ---------------------------------------------------------------
 
-    def _check_instance(self) -> None:
+    def _check_instance(self, log: str) -> None:
+        for unit, entry in self._sealed.items():
+            if entry["log"] not in (log, *self._instance.logs):
+                self._say("order", f"the last entry of {unit} is of another log than {log}")
         forgot = [each.forgot_before for each in self._sources.values()]
         newest = max((each for each in forgot if each is not None), default=None)
         pruned = self._instance.pruned

@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
 
-from auditrelay.errors import EvidenceBroken
+from auditrelay.errors import EvidenceBroken, NotSealed
 from auditrelay.events import AuditEvent
 from auditrelay.events.page import Page
 from auditrelay.evidence import facts
@@ -70,21 +70,34 @@ class Sealing:
         self._spool = spool
         self._lock = asyncio.Lock()
 
-    async def seal(self, event: HeadEvent, make_head: MakeHead, now: int) -> Sealed:
-        """Seal what has been done by *now*; see ``service.store.Upkeep.seal``."""
+    async def seal(
+        self, event: HeadEvent, make_head: MakeHead, now: int, *, hash_all: bool = False
+    ) -> Sealed:
+        """
+        Seal what has been done by *now*; see ``service.store.Upkeep.seal``.
+
+        To *hash_all* entries again shows whether any has changed on the disk since.
+        """
         async with self._lock:
-            made = await asyncio.to_thread(self._draft, make_head, now)
+            made = await asyncio.to_thread(self._draft, make_head, now, hash_all)
             carrier = event(made.sealed)
-            await self._spooling.append(lambda db: _write(db, self._spool, made, carrier, now))
+            await self._spooling.append(
+                lambda db: _write(db, self._spool, made, carrier, now), self._spool.waiting.clear
+            )
             return made.sealed
 
-    def _draft(self, make_head: MakeHead, now: int) -> _Draft:
+    def _draft(self, make_head: MakeHead, now: int, hash_all: bool) -> _Draft:  # noqa: FBT001  # for a thread
         with contextlib.closing(connect(self._dir, write=False)) as db:
             try:
                 db.execute("begin")  # one snapshot for all that is read
+                if hash_all:
+                    _hash_all(db)
                 return draft(db, make_head, now)
             except sqlite3.Error as error:
                 raise translate(error) from error
+            except (ValueError, LookupError, TypeError, ArithmeticError) as error:
+                # Of a row that is not as we write it: who changes one must not end the service.
+                raise NotSealed(f"no entry can be made of what is stored: {error!r}") from error
 
 
 def draft(db: sqlite3.Connection, make_head: MakeHead, now: int) -> _Draft:
@@ -160,6 +173,11 @@ def _log(db: sqlite3.Connection) -> tuple[str, tuple[Head, int, int] | None, Fro
         head = None if row is None else Head.parse(row[0])
     except (ValueError, TypeError) as error:
         raise EvidenceBroken(f"the log {log} is damaged: {error}") from error
+    if head is not None and head.log != log:
+        # No head of this log has left yet; what it goes on from was hashed when it was begun.
+        if frontier.size != entries:
+            raise EvidenceBroken(f"the log {log} goes on from other entries than those here")
+        return log, (head, row[1], row[2]), frontier
     size, root = (0, Frontier().root()) if row is None else row[3:]
     stated = (size, root) if head is None else (head.size, head.root)
     if not (frontier.size == entries == size == stated[0] and frontier.root() == root == stated[1]):
@@ -168,6 +186,18 @@ def _log(db: sqlite3.Connection) -> tuple[str, tuple[Head, int, int] | None, Fro
             "others: it cannot be continued"
         )
     return log, None if head is None else (head, row[1], row[2]), frontier
+
+
+def _hash_all(db: sqlite3.Connection) -> None:
+    """Raise EvidenceBroken unless the entries, as they are stored, give the frontier."""
+    frontier = Frontier()
+    for n, line in db.execute("select n, text from entry order by n"):
+        if n != frontier.size:
+            raise EvidenceBroken(f"entry {frontier.size} of the log is missing")
+        frontier.append(leaf(line.encode()))
+    (data,) = db.execute("select value from meta where name = 'frontier'").fetchone()
+    if data != frontier.dump():
+        raise EvidenceBroken(f"the first {frontier.size} entries are not what was sealed")
 
 
 def _open_facts(db: sqlite3.Connection) -> tuple[int, dict[str, list[Body]]]:

@@ -16,6 +16,7 @@ from auditrelay.events.page import Page
 from auditrelay.evidence import facts
 from auditrelay.store import SpoolPage
 from auditrelay.store.packing import pack, unpack
+from auditrelay.store.sealing import Waiting
 from auditrelay.store.sqlite import disk_reserve, meta
 from auditrelay.store.sqlite.facts import INSTANCE, insert
 from auditrelay.store.sqlite.handover import Appended
@@ -36,6 +37,9 @@ PRUNED: Final = "pruned"
 MAX_READ_BYTES: Final = 8 << 20
 """About how much memory the pages of one read take; the last of them may exceed it."""
 
+FACTS_OF_A_PAGE: Final = 2
+"""There is one fact about a page, and the last one of a walk brings another, what was covered."""
+
 
 class Placed(NamedTuple):
     """Where a page has been put: the place of its *first* event, and the digest of its blob."""
@@ -52,6 +56,8 @@ class Spool:
         self.used_bytes = meta.read(db, "spool_bytes")
         self.appended: list[Appended] = []
         """What was appended since this was last replaced by a new list."""
+        self.waiting = Waiting()
+        """What the next seal will have to tell of, at most: what was rolled back counts as well."""
 
     def append(
         self,
@@ -90,6 +96,8 @@ class Spool:
         meta.write(db, "spool_bytes", used + len(blob))
         self.used_bytes = used + len(blob)
         self.appended.append(Appended(first, source, only, page, size))
+        self.waiting.pages[owner] += 1
+        self.waiting.facts += FACTS_OF_A_PAGE
         return Placed(int(first), stored)
 
     def resize(self, db: sqlite3.Connection, change: int) -> None:

@@ -37,6 +37,7 @@ class Spooling:
             self._handover.append(done[1])
 
         result, _ = await self._writer.write(run, spools=True, then=then)
+        self._spool.waiting.check()
         return result
 
     async def settle(self, sink: str, work: Work[tuple[Reader, T]]) -> T:

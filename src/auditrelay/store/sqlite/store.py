@@ -18,8 +18,6 @@ from auditrelay.clock import Clock
 from auditrelay.errors import StoreFull
 from auditrelay.events import AuditEvent
 from auditrelay.events.page import Page
-from auditrelay.evidence.facts import Body
-from auditrelay.evidence.heads import Head
 from auditrelay.store import (
     Added,
     Backfill,
@@ -41,7 +39,6 @@ from auditrelay.store.keys import keys_of, known_key, known_keys, time_of
 from auditrelay.store.leases import Lease
 from auditrelay.store.places import place, position_of
 from auditrelay.store.progress import Range
-from auditrelay.store.sealing import HeadEvent, MakeHead, Sealed
 from auditrelay.store.sqlite import (
     backfills,
     dead_letters,
@@ -57,7 +54,7 @@ from auditrelay.store.sqlite import (
     spool,
     states,
 )
-from auditrelay.store.sqlite.facts import INSTANCE, insert
+from auditrelay.store.sqlite.evidence_log import EvidenceLog
 from auditrelay.store.sqlite.forgetting import forget_old
 from auditrelay.store.sqlite.handover import Handover
 from auditrelay.store.sqlite.known_contents import KnownContents
@@ -114,7 +111,8 @@ class SqliteStore:
         self._read = self._reader.read
         self._writer = Writer(write, self._when_full)
         self._spooling = Spooling(self._writer, self._spool, self._handover)
-        self._sealing = Sealing(state_dir, self._spooling, self._spool)
+        sealing = Sealing(state_dir, self._spooling, self._spool)
+        self._log = EvidenceLog(state_dir, self._writer, sealing, self._spool, self._now)
         self._contents = KnownContents(self._reader, self._spooling, self._spool, self._uids, clock)
 
     @classmethod
@@ -394,14 +392,10 @@ class SqliteStore:
         """Delete every row of the source or sink *name*."""
         await removal.remove(self._writer, self._spooling, self._spool, name, self._now())
 
-    async def seal(self, event: HeadEvent, head: MakeHead = Head) -> Sealed:
-        """Build the entries beside the writer, then write all of it as one transaction."""
-        return await self._sealing.seal(event, head, self._now())
-
-    async def tell(self, facts: Sequence[Body]) -> None:
-        """Insert *facts* of the instance."""
-        now = self._now()
-        await self._writer.write(lambda db: insert(db, INSTANCE, facts, now))
+    @property
+    def log(self) -> EvidenceLog:
+        """The log of the evidence."""
+        return self._log
 
     async def sources(self) -> list[SourceState]:
         """Read the state of every known source."""

@@ -1,0 +1,124 @@
+"""
+Branches: a state that was rolled back, copied or damaged goes on in a log with a name of its own.
+
+So two histories never have the same name, and a head of the old log that lies beyond the branch
+says by itself that something is missing. The entries before it stay as they are, and so every head
+over them goes on fitting. Works on a connection, within the caller's transaction.
+"""
+
+import secrets
+import sqlite3
+from typing import Final
+
+from auditrelay.errors import EvidenceBroken
+from auditrelay.evidence import facts
+from auditrelay.evidence.heads import Head
+from auditrelay.evidence.tree import Frontier, leaf
+from auditrelay.store.sealing import Branch
+from auditrelay.store.sqlite.facts import INSTANCE, insert
+
+NO_TIP: Final = "no tip: restored, copied or moved"
+OLDER: Final = "the state is older than its tip"
+
+
+def log_of(db: sqlite3.Connection) -> str:
+    """Return the name of the log."""
+    log: str = db.execute("select value from meta where name = 'log'").fetchone()[0]
+    return log
+
+
+def frontier_of(db: sqlite3.Connection) -> Frontier:
+    """Return the stored frontier of the log; raise EvidenceBroken if it is none."""
+    (data,) = db.execute("select value from meta where name = 'frontier'").fetchone()
+    try:
+        return Frontier.load(data)
+    except (ValueError, TypeError) as error:
+        raise EvidenceBroken(f"the frontier of the log is damaged: {error}") from error
+
+
+def begin(db: sqlite3.Connection, tip: Head | None, now: int) -> Branch | None:
+    """
+    Compare the state with the *tip* beside it; if it does not fit, go on in a new log.
+
+    Returns the branch, None if the log goes on.
+    """
+    log, frontier = log_of(db), frontier_of(db)
+    newest = db.execute("select word from head order by size desc limit 1").fetchone()
+    if newest is None or Head.parse(newest[0]).log != log:
+        return _begin_unsealed(db, tip, log, frontier, now)
+    known = tip is not None and _has_left(db, tip)
+    if tip is not None and known and tip.log == log:
+        return None
+    # A tip of the log before this one is a tip that stayed where the state has come back to.
+    why, is_alert = (NO_TIP, False) if tip is None or known else (OLDER, True)
+    return _continue(db, log, frontier, why, now, is_alert=is_alert, tip=tip)
+
+
+def _begin_unsealed(
+    db: sqlite3.Connection, tip: Head | None, log: str, frontier: Frontier, now: int
+) -> Branch | None:
+    """Begin with a state of whose *log* no head has left; what the *tip* says may be lost."""
+    if tip is not None and tip.log == log and tip.size <= frontier.size:
+        return None
+    if tip is not None and tip.size and not frontier.size:
+        return _continue(db, tip.log, frontier, OLDER, now, is_alert=True, tip=tip)
+    # It may be a copy, and heads of this log may have left from the other one by now. That it goes
+    # on from another log, if it does, a fact says already.
+    _rename(db)
+    return None
+
+
+def after_damage(db: sqlite3.Connection, now: int) -> Branch:
+    """
+    Go on in a new log whose entries are those that are there, though a head tells others.
+
+    Raises EvidenceBroken if entries are missing: nothing can take their numbers.
+    """
+    frontier, wrong, fits = Frontier(), None, 0
+    heads = dict(db.execute("select size, root from head").fetchall())
+    for n, line in db.execute("select n, text from entry order by n"):
+        if n != frontier.size:
+            raise EvidenceBroken(f"entry {frontier.size} is missing: the log cannot be continued")
+        frontier.append(leaf(line.encode()))
+        if (root := heads.get(frontier.size)) is not None:
+            if root == frontier.root():
+                fits = frontier.size
+            elif wrong is None:
+                wrong = fits
+    if heads and max(heads) > frontier.size:
+        raise EvidenceBroken(f"entry {frontier.size} is missing: the log cannot be continued")
+    log = log_of(db)
+    which = "" if wrong is None else f": an entry from {wrong} on is not what a head tells"
+    db.execute("update meta set value = ? where name = 'frontier'", (frontier.dump(),))
+    return _continue(db, log, frontier, f"damaged{which}", now, is_alert=True, tip=None)
+
+
+def _continue(
+    db: sqlite3.Connection,
+    log: str,
+    frontier: Frontier,
+    why: str,
+    now: int,
+    *,
+    is_alert: bool,
+    tip: Head | None,
+) -> Branch:
+    root = frontier.root()
+    body = facts.continued(log=log, size=frontier.size, root=root, why=why)
+    insert(db, INSTANCE, [body], now)
+    return Branch(_rename(db), log, frontier.size, why, is_alert=is_alert, tip=tip)
+
+
+def _rename(db: sqlite3.Connection) -> str:
+    log = secrets.token_hex(16)
+    db.execute("update meta set value = ? where name = 'log'", (log,))
+    return log
+
+
+def _has_left(db: sqlite3.Connection, tip: Head) -> bool:
+    """Return whether the head in the *tip* is one that this state has sealed."""
+    row = db.execute("select word from head where size = ?", (tip.size,)).fetchone()
+    if row is None:
+        return False
+    head = Head.parse(row[0])
+    return (head.log, head.root) == (tip.log, tip.root)

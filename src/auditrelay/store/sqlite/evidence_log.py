@@ -1,0 +1,146 @@
+"""The log of the evidence as the service uses it: begun with a run, sealed, continued."""
+
+import asyncio
+import sqlite3
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Final
+
+import structlog
+
+from auditrelay.errors import EvidenceBroken
+from auditrelay.evidence import facts
+from auditrelay.evidence.facts import Body
+from auditrelay.evidence.heads import Head
+from auditrelay.store.ledger import DAY
+from auditrelay.store.sealing import Branch, HeadEvent, MakeHead, Run, Sealed, Waiting
+from auditrelay.store.sqlite import branches, meta, tip
+from auditrelay.store.sqlite.facts import INSTANCE, insert
+from auditrelay.store.sqlite.seal import Sealing
+from auditrelay.store.sqlite.spool import Spool
+from auditrelay.store.sqlite.writer import Writer
+
+_RUNS: Final = "runs"
+"""The name of the number that says whether a process that began has not stopped: 1, or 0."""
+
+_CONFIGURED: Final = "configured"
+"""The name of the text of the newest ``configured`` fact."""
+
+_log: structlog.stdlib.BoundLogger = structlog.get_logger(__name__)
+
+
+class EvidenceLog:
+    """The log of the state in *state_dir*; *now* says what time it certainly is (microseconds)."""
+
+    def __init__(
+        self,
+        state_dir: Path,
+        writer: Writer,
+        sealing: Sealing,
+        spool: Spool,
+        now: Callable[[], int],
+    ) -> None:
+        self._dir = state_dir
+        self._writer = writer
+        self._sealing = sealing
+        self._spool = spool
+        self._now = now
+        self._hashed_on = -1
+        """The day on which all entries were hashed last, in days since 1970."""
+
+    @property
+    def waiting(self) -> Waiting:
+        """About how much waits for the next seal."""
+        return self._spool.waiting
+
+    async def begin(self, run: Run) -> Branch | None:
+        """Compare the state with its tip, and tell that *run* begins; return the branch, if any."""
+        now = self._now()
+        at = await asyncio.to_thread(tip.read, self._dir)
+
+        def work(db: sqlite3.Connection) -> tuple[Branch | None, Head]:
+            try:
+                branch = branches.begin(db, at, now)
+            except EvidenceBroken:
+                branch = branches.after_damage(db, now)
+            runs = meta.find(db, _RUNS)
+            orderly = None if runs is None else not runs
+            started = facts.started(run=run.run, versions=run.versions, orderly=orderly)
+            insert(db, INSTANCE, [started], now)
+            meta.put(db, _RUNS, 1)
+            _configure(db, run.configured, now)
+            return branch, _tip_of(db)
+
+        branch, head = await self._writer.write(work)
+        await self._write_tip(head)
+        return branch
+
+    async def configure(self, configured: Body) -> bool:
+        """Tell that another configuration is in force (the fact); return whether it is another."""
+        now = self._now()
+        return await self._writer.write(lambda db: _configure(db, configured, now))
+
+    async def end(self, run: str) -> None:
+        """Tell that *run* stops in an orderly way."""
+        now = self._now()
+
+        def work(db: sqlite3.Connection) -> None:
+            insert(db, INSTANCE, [facts.stopped(run=run)], now)
+            meta.put(db, _RUNS, 0)
+
+        await self._writer.write(work)
+
+    async def tell(self, bodies: Sequence[Body]) -> None:
+        """Insert facts of the instance."""
+        now = self._now()
+        await self._writer.write(lambda db: insert(db, INSTANCE, bodies, now))
+
+    async def restored(self, reason: str, by: int | None) -> None:
+        """Tell that an operator has restored, copied or moved the state."""
+        await self.tell([facts.restored(reason=reason, by=by)])
+
+    async def seal(self, event: HeadEvent, make_head: MakeHead = Head) -> Sealed:
+        """Seal what was done, then replace the tip; the first of a day hashes all entries again."""
+        now = self._now()
+        today = now // DAY
+        sealed = await self._sealing.seal(event, make_head, now, hash_all=today != self._hashed_on)
+        self._hashed_on = today
+        await self._write_tip(sealed.head)
+        return sealed
+
+    async def continue_damaged(self) -> Branch:
+        """Go on in a new log from the entries as they are; EvidenceBroken if some are missing."""
+        now = self._now()
+
+        def work(db: sqlite3.Connection) -> tuple[Branch, Head]:
+            return branches.after_damage(db, now), _tip_of(db)
+
+        branch, head = await self._writer.write(work)
+        await self._write_tip(head)
+        return branch
+
+    async def _write_tip(self, head: Head) -> None:
+        try:
+            await asyncio.to_thread(tip.write, self._dir, head.log, head.size, head.root)
+        except OSError as error:
+            # The one that is there has left as well: it fits, and only knows less.
+            _log.warning("evidence_tip_not_written", reason=error.strerror or str(error))
+
+
+def _configure(db: sqlite3.Connection, configured: Body, now: int) -> bool:
+    text = facts.text(configured)
+    row = db.execute("select value from meta where name = ?", (_CONFIGURED,)).fetchone()
+    if row is not None and row[0] == text:
+        return False
+    insert(db, INSTANCE, [configured], now)
+    db.execute(
+        "insert into meta values (?, ?) on conflict (name) do update set value = excluded.value",
+        (_CONFIGURED, text),
+    )
+    return True
+
+
+def _tip_of(db: sqlite3.Connection) -> Head:
+    """Return what the tip has to be: the log, and what it goes on from."""
+    frontier = branches.frontier_of(db)
+    return Head(branches.log_of(db), frontier.size, frontier.root())

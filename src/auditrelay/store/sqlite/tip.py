@@ -1,0 +1,37 @@
+"""
+The tip: a file with the newest head that has left, which no backup has.
+
+It is replaced after each seal has been committed. A state that was restored, copied or moved is
+therefore one without a tip, or one that the tip does not fit.
+"""
+
+import os
+from pathlib import Path
+from typing import Final
+
+from auditrelay.evidence.heads import Head
+
+TIP: Final = "evidence.tip"
+
+
+def read(state_dir: Path) -> Head | None:
+    """Return the head in the tip of *state_dir*; None if there is none that can be read."""
+    try:
+        return Head.parse((state_dir / TIP).read_text("ascii").strip())
+    except (OSError, ValueError):
+        return None
+
+
+def write(state_dir: Path, log: str, size: int, root: bytes) -> None:
+    """Replace the tip of *state_dir*, durably. Raises OSError, with the former tip as it was."""
+    made = state_dir / f"{TIP}.new"
+    with made.open("w", encoding="ascii") as file:
+        file.write(Head(log, size, root).word + "\n")
+        file.flush()
+        os.fsync(file.fileno())
+    made.replace(state_dir / TIP)
+    folder = os.open(state_dir, os.O_RDONLY)
+    try:
+        os.fsync(folder)
+    finally:
+        os.close(folder)

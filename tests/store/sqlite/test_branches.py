@@ -1,0 +1,288 @@
+"""A state that is not the one whose heads have left goes on in a log of its own, and says so."""
+
+import json
+import shutil
+import sqlite3
+from pathlib import Path
+from typing import Any
+
+import pytest
+from tests.support.stores import NOON, explained, opened, seal, span
+
+from auditrelay.errors import EvidenceBroken
+from auditrelay.events.page import Page
+from auditrelay.evidence import facts
+from auditrelay.evidence.heads import Head
+from auditrelay.settings.reserved import ALERTS
+from auditrelay.store import Proof
+from auditrelay.store.sealing import Branch, Run
+from auditrelay.store.sqlite import tip
+from auditrelay.store.sqlite.branches import NO_TIP, OLDER
+from auditrelay.store.sqlite.state_dir import DATABASE
+from auditrelay.store.sqlite.store import SqliteStore
+
+RUN = Run("0" * 32, {"auditrelay": "1"}, facts.configured(digest=bytes(32), settings={}))
+
+
+async def begun(folder: Path) -> tuple[SqliteStore, Branch | None]:
+    folder.mkdir(exist_ok=True)
+    store = await opened(folder)
+    branch = await store.log.begin(RUN)
+    await store.start_source(ALERTS, NOON)
+    await store.start_source("okta", NOON)
+    await store.start_sink("splunk", ["okta", ALERTS])  # it does nothing after its first entry
+    return store, branch
+
+
+async def sealed(folder: Path, seals: int = 2) -> None:
+    """Leave a state with so many heads more, closed in order."""
+    store, _ = await begun(folder)
+    for number in range(seals):
+        await store.add("okta", Page.of(()), proof=Proof(covers=(span(number, number + 1),)))
+        await seal(store)
+    await store.close()
+
+
+def backed_up(folder: Path) -> Path:
+    """Copy the closed state in *folder* as the recipe does: the database alone."""
+    backup = folder.parent / "backup"
+    backup.mkdir()
+    shutil.copy(folder / DATABASE, backup)
+    return backup
+
+
+def rows(folder: Path, query: str, *values: Any) -> list[Any]:
+    db = sqlite3.connect(folder / DATABASE, isolation_level=None)
+    try:
+        return db.execute(query, values).fetchall()
+    finally:
+        db.close()
+
+
+def forge(folder: Path, *statements: str) -> None:
+    """Do what no code of ours does."""
+    db = sqlite3.connect(folder / DATABASE, isolation_level=None)
+    try:
+        for kind in ("entry", "head"):
+            db.execute(f"drop trigger if exists {kind}_is_not_updated")
+            db.execute(f"drop trigger if exists {kind}_is_not_deleted")
+        for statement in statements:
+            db.execute(statement)
+    finally:
+        db.close()
+
+
+def log_of(folder: Path) -> str:
+    [(log,)] = rows(folder, "select value from meta where name = 'log'")
+    return str(log)
+
+
+def continued(folder: Path) -> list[dict[str, Any]]:
+    """Return all sealed facts that say that a log goes on from another one."""
+    entries = [json.loads(line) for (line,) in rows(folder, "select text from entry order by n")]
+    return [
+        {**fact, "to": entry["log"]}
+        for entry in entries
+        for fact in entry["facts"]
+        if fact["fact"] == "continued"
+    ]
+
+
+async def test_a_log_goes_on_from_run_to_run(tmp_path: Path) -> None:
+    await sealed(tmp_path)
+    log = log_of(tmp_path)
+    store, branch = await begun(tmp_path)
+    assert branch is None
+    head = (await seal(store)).head
+    await store.close()
+    assert head.log == log == log_of(tmp_path)
+    assert tip.read(tmp_path) == Head(log, head.size, head.root), "the tip is the newest head"
+    explained(tmp_path, sealed=True)
+
+
+async def test_a_state_without_heads_has_no_branch(tmp_path: Path) -> None:
+    store, branch = await begun(tmp_path)
+    await store.close()
+    assert branch is None
+    store, branch = await begun(tmp_path)
+    await store.close()
+    assert branch is None
+
+
+@pytest.mark.parametrize("ended", ["sealed", "killed before its first seal"])
+async def test_a_restored_state_goes_on_in_a_log_of_its_own(tmp_path: Path, ended: str) -> None:
+    folder = tmp_path / "state"
+    await sealed(folder)
+    backup = backed_up(folder)
+    await sealed(folder)
+    store, branch = await begun(backup)
+    if ended == "killed before its first seal":
+        await store.close()
+        store, again = await begun(backup)
+        assert again is None, "the branch is begun once"
+        explained(backup)
+    await store.log.restored("the disk died", by=1000)
+    await seal(store)
+    await store.close()
+    assert branch is not None
+    assert (branch.why, branch.is_alert) == (NO_TIP, False)
+    assert branch.before == log_of(folder)
+    [fact] = continued(backup)
+    [(root,)] = rows(folder, "select lower(hex(root)) from head where size = ?", branch.size)
+    assert fact == {
+        "fact": "continued",
+        "log": log_of(folder),
+        "size": branch.size,
+        "root": root,
+        "why": NO_TIP,
+        "to": log_of(backup),
+    }
+    assert log_of(backup) != log_of(folder), "two histories never have the same name"
+    old = rows(folder, "select text from entry where n < ? order by n", branch.size)
+    assert rows(backup, "select text from entry where n < ? order by n", branch.size) == old
+    explained(backup, sealed=True)
+
+
+async def test_a_copy_of_a_branch_that_was_not_sealed_has_another_name(tmp_path: Path) -> None:
+    folder = tmp_path / "state"
+    await sealed(folder)
+    (folder / tip.TIP).unlink()
+    store, _ = await begun(folder)
+    await store.log.restored("moved", by=1000)
+    await store.close()
+    backup = backed_up(folder)
+    await sealed(backup)
+    await sealed(folder)
+    assert log_of(backup) != log_of(folder)
+    for each in (backup, folder):
+        assert len(continued(each)) == 1
+        explained(each, sealed=True)
+
+
+async def test_a_state_that_is_rolled_back_beside_its_tip_is_an_alert(tmp_path: Path) -> None:
+    folder = tmp_path / "state"
+    await sealed(folder)
+    backup = backed_up(folder)
+    await sealed(folder)
+    left = tip.read(folder)
+    shutil.copy(backup / DATABASE, folder)
+    store, branch = await begun(folder)
+    await store.log.restored("the disk died", by=1000)
+    await seal(store)
+    await store.close()
+    assert branch is not None
+    assert (branch.why, branch.is_alert, branch.tip) == (OLDER, True, left)
+    explained(folder, sealed=True)
+
+
+async def test_a_state_that_was_deleted_beside_its_tip_is_an_alert(tmp_path: Path) -> None:
+    await sealed(tmp_path)
+    left = tip.read(tmp_path)
+    (tmp_path / DATABASE).unlink()
+    store, branch = await begun(tmp_path)
+    await seal(store)
+    await store.close()
+    assert left is not None
+    assert branch is not None
+    assert (branch.before, branch.size, branch.is_alert) == (left.log, 0, True)
+    assert branch.tip == left, "the alert says what the tip knew"
+    assert [fact["log"] for fact in continued(tmp_path)] == [left.log]
+
+
+async def test_a_state_that_comes_back_to_a_tip_of_its_past_says_so(tmp_path: Path) -> None:
+    here, there = tmp_path / "state", tmp_path / "there"
+    await sealed(here)
+    there.mkdir()
+    shutil.copy(here / DATABASE, there)
+    await sealed(there)
+    shutil.copy(there / DATABASE, here)
+    store, branch = await begun(here)
+    await store.close()
+    assert branch is not None
+    assert (branch.why, branch.is_alert) == (NO_TIP, False), "nothing is missing"
+
+
+async def test_a_process_that_ends_between_the_seal_and_the_tip_goes_on(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    await sealed(tmp_path)
+    log = log_of(tmp_path)
+
+    def end(*_: object) -> None:
+        raise OSError(28, "No space left on device")
+
+    with monkeypatch.context() as broken:
+        broken.setattr(tip, "write", end)
+        await sealed(tmp_path)
+    store, branch = await begun(tmp_path)
+    await store.close()
+    assert branch is None, "an older tip fits: it only knows less"
+    assert log_of(tmp_path) == log
+
+
+@pytest.mark.parametrize(
+    ("forgery", "what"),
+    [
+        ('update entry set text = replace(text, \'"via":"poll"\', \'"via":"pole"\')', "entry"),
+        ("update meta set value = x'0000000000000000' where name = 'frontier'", "frontier"),
+        ("update meta set value = 'no' where name = 'frontier'", "frontier"),
+        ("update head set root = zeroblob(32)", "root"),
+    ],
+)
+async def test_entries_that_do_not_give_the_newest_head_go_on_in_a_new_log(
+    tmp_path: Path, forgery: str, what: str
+) -> None:
+    await sealed(tmp_path)
+    log = log_of(tmp_path)
+    forge(tmp_path, forgery)
+    store, branch = await begun(tmp_path)
+    if branch is None:
+        with pytest.raises(EvidenceBroken):
+            await seal(store)
+        branch = await store.log.continue_damaged()
+    head = (await seal(store)).head
+    await store.close()
+    assert branch.is_alert
+    assert branch.why.startswith(("damaged", OLDER)), what
+    assert head.log == log_of(tmp_path) != log
+    assert len(continued(tmp_path)) >= 1
+    await sealed(tmp_path)
+    assert log_of(tmp_path) == head.log, "it goes on from there"
+
+
+async def test_entries_that_are_missing_cannot_be_continued(tmp_path: Path) -> None:
+    await sealed(tmp_path)
+    forge(tmp_path, "delete from entry where n = 1")
+    store, _ = await begun(tmp_path)
+    with pytest.raises(EvidenceBroken):
+        await seal(store)
+    with pytest.raises(EvidenceBroken, match="entry 1 is missing"):
+        await store.log.continue_damaged()
+    await store.add("okta", Page.of(()), proof=Proof(covers=(span(0, 1),)))
+    await store.close()
+
+
+async def test_whether_the_last_stop_was_orderly_is_a_fact(tmp_path: Path) -> None:
+    store, _ = await begun(tmp_path)
+    await store.log.end(RUN.run)
+    await store.close()
+    store, _ = await begun(tmp_path)
+    await store.close()  # killed
+    store, _ = await begun(tmp_path)
+    await seal(store)
+    await store.close()
+    [instance] = rows(tmp_path, "select text from entry where unit = 'instance'")
+    bodies = [fact for fact in json.loads(instance[0])["facts"] if fact["fact"] != "configured"]
+    assert [fact["fact"] for fact in bodies] == ["started", "stopped", "started", "started"]
+    assert [fact.get("orderly") for fact in bodies] == [None, None, True, False]
+
+
+async def test_a_configuration_is_a_fact_when_it_is_another_one(tmp_path: Path) -> None:
+    store, _ = await begun(tmp_path)
+    assert not await store.log.configure(RUN.configured)
+    other = facts.configured(digest=bytes(32), settings={"sources.okta.settle": "5m"})
+    assert await store.log.configure(other)
+    assert not await store.log.configure(other)
+    await store.close()
+    found = rows(tmp_path, "select text from fact where text like '%configured%' order by id")
+    assert [json.loads(text)["settings"] for (text,) in found] == [{}, other["settings"]]
