@@ -50,6 +50,8 @@ class OfSource:
     forgot_before: int | None = None
     found: Fact | None = None
     """What an upgrade has found of it."""
+    began: bool = False
+    """Whether anything was read when it was last sealed: until then its start may be moved."""
     removed: bool = False
     """Whether there is nothing since its removal."""
 
@@ -65,8 +67,10 @@ class OfSource:
                 self.replayed += body["events"] if body["via"] == "replay" else 0
             case "covered":
                 self.covered.append((body["start"], body["end"]))
+                self.began |= fact.entry is not None
             case "gap" | "reopened" | "retracted" as what:
                 self._gap(what, (body["start"], body["end"]), body["reason"])
+                self.began |= fact.entry is not None
             case "looked_again":
                 self.looked_again[body["delay"]] = body["until"]
             case "parcel":

@@ -163,6 +163,10 @@ class _Check:
         for unit, at, text in db.execute("select unit, at, text from fact order by id"):
             self._take(unit, Fact(json.loads(text), at, None))
         self._check_instance(log)
+        for (name,) in db.execute("select name from source"):
+            self._sources.setdefault(name, OfSource())
+        for (name,) in db.execute("select name from sink"):
+            self._sinks.setdefault(name, OfSink())
         pages = self._check_places()
         self._check_spool(pages)
         for name, source in sorted(self._sources.items()):

@@ -175,16 +175,10 @@ class _OneSource:
             self._say("state", what)
         if self.name == ALERTS:
             return
-        if (
-            self.sealed is not None
-            and self.sealed["state"]["started"] is not None
-            and self.expected.covered
-        ):
-            before = self.sealed["state"]["started"]
-            if before != self.started and (self.sealed["state"]["covered_until"] != before):
-                now, then = iso(moment(self.started)), iso(moment(before))
-                what = f"it starts at {now}, and was sealed as {then}"
-                self._say("state", what, entry=self.sealed["n"])
+        before = self.sealed["state"]["started"] if self.sealed and self.expected.began else None
+        if before not in (None, self.started):
+            now, then = iso(moment(self.started)), iso(moment(before))
+            self._say("state", f"it starts at {now}, and was sealed as {then}")
         (letters,) = self.db.execute(
             "select count(*) from dead_letter where source = ? and sink is null", (self.name,)
         ).fetchone()
