@@ -267,8 +267,8 @@ def _check(
         with StateView(config.state_dir) as view:
             checked = view.check(given)
     else:
-        told = "" if head is None else f", and its tip tells of {head.size} entries"
-        checked = nothing(f"there is no state in {config.state_dir}{told}")
+        recorded = "" if head is None else f", and its tip tells of {head.size} entries"
+        checked = nothing(f"there is no state in {config.state_dir}{recorded}")
     if most is not None:
         checked = with_age(checked, clock.now(), most)
     if as_json:

@@ -187,15 +187,15 @@ def restored(
 ) -> None:
     """Tell the auditor that the state was restored from a backup, copied or moved, and why."""
     from auditrelay.cli.remote import run_command  # noqa: PLC0415  # the whole service
-    from auditrelay.service.desk import Restored, Told  # noqa: PLC0415  # likewise
+    from auditrelay.service.desk import Recorded, Restored  # noqa: PLC0415  # likewise
 
     options = Options.of(context)
     config = options.load(default_level="warning")
     text = reason.strip()
     if not 0 < len(text) <= _MOST_REASON or not text.isprintable():
         raise ConfigError(f"--reason: must be 1 to {_MOST_REASON} printable characters on one line")
-    _, undelivered = run_command(config, options.clock, Restored(text, os.getuid()), Told)
-    typer.echo("Told: the next entry of the evidence says who has restored the state, and why.")
+    _, undelivered = run_command(config, options.clock, Restored(text, os.getuid()), Recorded)
+    typer.echo("Recorded: the next entry of the evidence says who has restored the state, and why.")
     for each in undelivered or ():
         typer.echo(f"auditrelay: not delivered yet: {each}", err=True)
     if undelivered:

@@ -22,6 +22,7 @@ from auditrelay.service.desk import (
     Forgotten,
     Note,
     OnProgress,
+    Recorded,
     Reopen,
     Reopened,
     ReopenedGap,
@@ -30,7 +31,6 @@ from auditrelay.service.desk import (
     Request,
     Restored,
     Result,
-    Told,
     Verified,
     Verify,
 )
@@ -78,7 +78,7 @@ class Commands:
                     return await self._reopen(request)
             case Restored():
                 await self._store.log.restored(request.reason, request.by)
-                return Told()
+                return Recorded()
 
     @contextlib.contextmanager
     def _reading(self, source: str) -> Iterator[None]:

@@ -154,11 +154,11 @@ class Reopened(Struct, frozen=True, tag=True):
     """The vendor keeps nothing from before: that will be declared as a gap again."""
 
 
-class Told(Struct, frozen=True, tag=True):
+class Recorded(Struct, frozen=True, tag=True):
     """The fact is durable; the next seal takes it."""
 
 
-Result = Backfilled | Verified | Replayed | Dropped | Forgotten | Reopened | Told
+Result = Backfilled | Verified | Replayed | Dropped | Forgotten | Reopened | Recorded
 
 
 class Failure(Struct, frozen=True, tag=True):

@@ -68,10 +68,10 @@ def export(
                 sealed.append(n)
         digests[JOURNAL] = file.digest
     with (folder / HEADS).open("xb") as stream:
-        file, told = _File(stream), 0
+        file, written_heads = _File(stream), 0
         for head in heads(db):
             file.line(head.word)
-            told += 1
+            written_heads += 1
         digests[HEADS] = file.digest
     found = None
     if within is not None:
@@ -88,14 +88,14 @@ def export(
         "auditrelay": __version__,
         "log": log,
         "entries": count,
-        "heads": told,
+        "heads": written_heads,
         "uids": found,
         "head": newest_word(db),
         "sha256": digests,
     }
     with (folder / MANIFEST).open("x", encoding="ascii") as written:
         written.write(json.dumps(manifest, indent=2) + "\n")
-    return Exported(count, told, found)
+    return Exported(count, written_heads, found)
 
 
 def _within(db: sqlite3.Connection, sealed: list[int]) -> Iterator[tuple[int, int, bytes]]:
