@@ -148,7 +148,7 @@ async def test_what_cannot_be_proved_says_why(sealed: Path, tmp_path: Path) -> N
 
 
 @pytest.mark.parametrize("service", [True, False], ids=["service", "alone"])
-async def test_a_restore_is_told_in_the_next_entry(
+async def test_a_restore_is_recorded_in_the_next_entry(
     sandbox: Sandbox, sealed: Path, tmp_path: Path, service: bool
 ) -> None:
     words = ("evidence", "restored", "--reason", "disk died")
