@@ -464,11 +464,8 @@ def in_siem(name: str, path: Path, new: Journal) -> None:
     again = dict[str, int]()  # for a dead letter the place at which it was replayed
     for fact in (each for each in sink.facts if each.fact in ("dead", "replayed")):
         again |= dict.fromkeys(fact.each, fact.pages[0][0] if fact.fact == "replayed" else EVER)
-    newest = f"head {new.log} {len(new.leaves)} {new.roots[len(new.leaves)]}"
-    ours, due = (
-        {sha256(newest.encode()).digest()[:20]},
-        set[bytes](),
-    )  # the next entry has its event
+    newest = f"head {new.log} {len(new.leaves)} {new.roots[len(new.leaves)]}".encode()
+    ours, due = {sha256(newest).digest()[:20]}, set[bytes]()  # the next entry has its event
     for fact in facts:
         since = sink.state["since"].get(fact.unit.removeprefix("source "), EVER)
         for (first, _), page in zip(fact.pages, fact.uids_of, strict=True):
