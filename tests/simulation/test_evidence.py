@@ -18,6 +18,7 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, rule, run_state_machine_as_test
 from tests.conftest import make_event
 from tests.support.clock import FakeClock
+from tests.support.extent import extent
 from tests.support.stores import NOON, explained, opened, seal, span
 
 from auditrelay.events.page import Page
@@ -193,8 +194,8 @@ def test_facts_explain_the_state_after_whatever_is_done() -> None:
     run_state_machine_as_test(
         Machine,
         settings=settings(
-            max_examples=40,
-            stateful_step_count=25,
+            max_examples=extent(12, 200),
+            stateful_step_count=20,
             deadline=None,
             derandomize=True,
             phases=[Phase.generate, Phase.shrink],

@@ -18,6 +18,7 @@ from msgspec import Struct, field
 
 from auditrelay import __version__
 from auditrelay.clock import Clock
+from auditrelay.collect import long
 from auditrelay.collect.backfill import IN_MEMORY
 from auditrelay.collect.collector import Collector
 from auditrelay.collect.evidence import Evidence
@@ -333,7 +334,8 @@ class Verifier:
                 shown.last = last
                 shown.seen.update(uid_bytes(page.uid))
                 rows, content = rows_in(page, self._reader.bounds(part)), page.content
-                for row, event in zip(rows, page.page(rows), strict=True):
+                events = await long.read(page.texts, page.page, rows)
+                for row, event in zip(rows, events, strict=True):
                     shown.events[event.uid] = event
                     if content[row]:
                         shown.contents[event.uid, event.raw_sha256] = event
