@@ -1,6 +1,7 @@
 """
-The evidence against a real cluster: heads and uids are taken out as docs/evidence.md says, and the
-auditor's program checks them where auditrelay is not installed.
+The evidence against a real cluster, in an environment without auditrelay.
+
+Heads and uids are taken out as docs/evidence.md says, and the auditor's program checks them.
 """
 
 import asyncio
