@@ -11,7 +11,7 @@ from typing import Any, AnyStr, Generic, cast
 
 class _Lazy(Generic[AnyStr]):
     def __init__(self, pattern: AnyStr, flags: int) -> None:
-        self.pattern = pattern
+        self.pattern: AnyStr = pattern
         self._flags = flags
 
     def __getattr__(self, name: str) -> Any:
