@@ -50,10 +50,13 @@ ELSEWHERE = {
 """Second names of an idea that has one."""
 
 STORED = re.compile(
-    r'create table parcel \(|from parcel where|into parcel values|^ *"parcel",$'
-    r'|"flood"|^ *flood="mapping",$'
+    r"create table parcel \(|from parcel where|into parcel values"
+    r'|"parcel"|"told"|"flood"|^ *flood="mapping",$'
 )
-"""First names in states that exist: the table of export files, the reason of an open breaker."""
+"""
+Names in states and exports that exist: the table of export files and the fact about one, the sinks
+that have taken a head, the reason of an open breaker.
+"""
 
 PATTERN = re.compile(
     "|".join(rf"(?<![a-z]){each.replace(' ', '[ _]')}(?![a-z])" for each in (*REFUSED, *ELSEWHERE)),
