@@ -283,7 +283,7 @@ def head(
     Return: the head before this seal was that of *size* and *root*.
 
     *taken_by* are the sinks that have settled its event by now (in the fact: ``"told"``). *stamp*
-    is a time stamp over it (RFC 3161, base64), *cosigned* its note with the signatures of witnesses.
+    is a time stamp over it (RFC 3161, base64), *cosigned* its note as witnesses signed it.
     """
     more = {"stamp": stamp, "cosigned": cosigned}
     return {
