@@ -94,6 +94,12 @@ def test_texts_from_outside_are_cut_off() -> None:
         assert "x" * (MOST_TEXT + 1) not in facts.text(body)
 
 
+@pytest.mark.parametrize("character", ["\0", "\n", "\x1b", "\u2028", "\udcff", "\u202e"])
+def test_texts_from_outside_are_what_can_be_printed(character: str) -> None:
+    name = f"june{character}.ndjson"
+    assert facts.file(key=HASH, name=name, owner=None)["name"] == "june\ufffd.ndjson"
+
+
 # --- merging ------------------------------------------------------------------------------------
 
 OF_LEDGER = st.one_of(
@@ -220,10 +226,15 @@ def test_spans_that_touch_become_one_with_the_newest_place() -> None:
     ]
 
 
-def test_spans_do_not_join_across_what_makes_one_something_else() -> None:
-    before, damaged, after = covered(0, 2), ALL["gap"], covered(2, 4)
-    assert merge([before, damaged, after]) == [before, damaged, after]
-    assert merge([before, ALL["looked_again"], after]) == [covered(0, 4), ALL["looked_again"]]
+@pytest.mark.parametrize("name", ["gap", "filled", "reopened", "retracted", "void"])
+def test_spans_do_not_join_across_what_makes_one_something_else(name: str) -> None:
+    before, between, after = covered(0, 2), ALL[name], covered(2, 4)
+    assert merge([before, between, after]) == [before, between, after]
+
+
+def test_spans_join_across_everything_else() -> None:
+    before, between, after = covered(0, 2), ALL["looked_again"], covered(2, 4)
+    assert merge([before, between, after]) == [covered(0, 4), between]
 
 
 def test_merging_leaves_the_open_facts_alone() -> None:
@@ -248,7 +259,9 @@ def settled(position: int, ahead: list[tuple[int, int]]) -> set[int]:
 @st.composite
 def progress(draw: st.DrawFn) -> tuple[int, list[tuple[int, int]]]:
     bounds = sorted(draw(st.sets(st.integers(1, 40), max_size=8)))
-    position = bounds.pop(0) if bounds and draw(st.booleans()) else 0
+    position = 0
+    if bounds and draw(st.booleans()):
+        position = bounds.pop(0)
     return position, list(zip(bounds[::2], bounds[1::2], strict=False))
 
 

@@ -15,7 +15,8 @@ Fields mean the same in every fact. Times are microseconds since 1970, *end* is 
 [[place of the first event, count], ...]. Digests are SHA-256 in hexadecimal: ``uids`` over the
 keys (28 bytes: time and uid), in order of place for pages, sorted for everything else; ``raws``
 over the hexadecimal digests of the records; ``stored`` over the blob of a page in the spool.
-``each`` lists uids themselves. A text is cut off at MOST_TEXT characters.
+``each`` lists uids themselves. A text is cut off at MOST_TEXT characters, and what of it cannot be
+printed is replaced.
 
 A fact that is too long for an entry is cut into facts that are whole in themselves, see
 :func:`halves`: the sum and the union of the parts are what the whole would have said.
@@ -218,7 +219,11 @@ def replayed(*, first: int, count: int, uids: Iterable[str], stored: bytes, by: 
 
 
 def dropped(*, reason: str, uids: Iterable[str], by: int | None) -> Body:
-    """Return: an operator discarded these dead letters, whose *reason* that was."""
+    """
+    Return: an operator discarded these dead letters, whose *reason* that was.
+
+    In the unit of a source they are letters of no sink, see :func:`put_aside`.
+    """
     return {"fact": "dropped", "reason": _cut(reason), "by": by, **_named(uids)}
 
 
@@ -301,7 +306,8 @@ def configured(*, digest: bytes, settings: Mapping[str, str | int | bool | None]
 
     *digest* is that of all of it, without secrets. *settings* are those that decide what is read
     and forwarded, by their path in the file, written as an operator would: ``sources.okta.settle``
-    is ``5m``. So what changed can be read off two of these facts.
+    is ``5m``. So what changed can be read off two of these facts. If there are too many settings for
+    an entry they are in several facts with one *digest*.
     """
     plain = {
         name: _cut(value) if isinstance(value, str) else value for name, value in settings.items()
@@ -501,7 +507,11 @@ def halves(body: Body) -> tuple[Body, Body]:
 
 
 def _cut(text: str) -> str:
-    return text[:MOST_TEXT]
+    """Return *text* as a fact may have it: an auditor will see it, in a terminal perhaps."""
+    text = text[:MOST_TEXT]
+    if text.isprintable():
+        return text
+    return "".join(each if each.isprintable() else "\ufffd" for each in text)
 
 
 def _pairs(ranges: Iterable[tuple[int, int]]) -> list[list[int]]:
