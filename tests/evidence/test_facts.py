@@ -74,6 +74,17 @@ def test_every_fact_has_its_name_and_is_canonical_json(name: str) -> None:
     assert text == json.dumps(body, sort_keys=True, separators=(",", ":"))
 
 
+@given(
+    st.recursive(
+        st.none() | st.booleans() | st.integers(-(1 << 63), (1 << 63) - 1) | st.text(),
+        lambda inner: st.lists(inner) | st.dictionaries(st.text(), inner),
+    )
+)
+def test_the_fast_way_to_a_text_makes_no_other_one(value: Any) -> None:
+    body = {"fact": "any", "value": value}
+    assert facts.text(body) == json.dumps(body, sort_keys=True, separators=(",", ":"))
+
+
 def test_what_a_text_may_have() -> None:
     assert facts.text({"b": '\u20ac\x7f\n"', "a": None}) == r'{"a":null,"b":"\u20ac\u007f\n\""}'
 
@@ -259,9 +270,8 @@ def settled(position: int, ahead: list[tuple[int, int]]) -> set[int]:
 @st.composite
 def progress(draw: st.DrawFn) -> tuple[int, list[tuple[int, int]]]:
     bounds = sorted(draw(st.sets(st.integers(1, 40), max_size=8)))
-    position = 0
-    if bounds and draw(st.booleans()):
-        position = bounds.pop(0)
+    begun: bool = draw(st.booleans())
+    position = bounds.pop(0) if bounds and begun else 0
     return position, list(zip(bounds[::2], bounds[1::2], strict=False))
 
 
