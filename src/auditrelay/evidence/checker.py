@@ -78,9 +78,10 @@ def root_of(parts: list[bytes]) -> str:  # the root of a tree
     return root.hex()
 
 def root_by_path(line: str, n: int, size: int, path: list[str]) -> str:
-    """Return the root to which *path* leads from line *n* of *size*; ValueError if to none."""
-    part, last, rest = sha256(b"\0" + line.encode()).digest(), size - 1, list(map(bytes.fromhex, path))
-    while 0 <= n <= last != 0 and (rest or not n & 1):
+    """Return the root to which *path* leads from line *n* of *size*; IndexError, ValueError if none."""
+    part, last = sha256(b"\0" + line.encode()).digest(), size - 1
+    rest = [bytes.fromhex(each) for each in path]
+    while 0 <= n <= last != 0:
         if n & 1 or n < last:
             part = node(rest.pop(0), part) if n & 1 else node(part, rest.pop(0))
         n, last = n >> 1, last >> 1
@@ -126,7 +127,7 @@ def entry_of(line: bytes) -> dict[str, Any]:  # the entry in a line, spelled exa
     body, strict = line.removesuffix(b"\n"), {"parse_float": refuse, "parse_constant": refuse}
     try:
         entry: dict[str, Any] = json.loads(body.decode("ascii"), **strict)
-        newer = {fact["fact"] for fact in entry["facts"]} - FACTS or entry["v"] != 1
+        newer = {fact["fact"] for fact in entry["facts"]} - FACTS or not body.endswith(b',"v":1}')
         same = CANONICAL.encode(entry).encode() == body != line and len(body) <= 60_000
         same &= "".join(entry) == "atfactslognseqsincestateunitv"
     except (ValueError, LookupError, TypeError, RecursionError):
@@ -227,7 +228,8 @@ class Journal:  # one export, read line by line: its roots, and what its entries
         entry, n = entry_of(line), len(self.leaves)
         at, log, name, facts = entry["at"], entry["log"], entry["unit"], entry["facts"]
         unit = self.units.setdefault(name, SimpleNamespace(
-            seq=0, at=None, state={}, sums=Counter(), looked={}, first=EVER, found=False, history=[]))
+            seq=0, at=None, state={}, sums=Counter(), looked={}, first=EVER, begin=-EVER, found=False,
+            history=[]))
         if (entry["n"], entry["seq"], entry["since"]) != (n, unit.seq + 1, unit.at) or at < self.at:
             raise Stop("order", f"is not entry {n}, number {unit.seq + 1} of {name}, since {unit.at}")
         before = [fact["log"] for fact in facts if fact["fact"] == "continued"]
@@ -249,8 +251,7 @@ class Journal:  # one export, read line by line: its roots, and what its entries
                 unit.first = min(unit.first, state["started"])
                 unit.history.append((at, state["covered_until"], state["accepted"]))
             if unit.found:  # in a state from before there was evidence: nothing is claimed of it
-                unit.found, unit.first = False, state["covered_until"]
-                self.db.execute("delete from span where unit = ?", (name,))
+                unit.found, unit.begin = False, state["covered_until"]
 
     def add(self, name: str, unit: Any, fact: dict[str, Any], kind: str, n: int) -> None:
         def say(code: str, what: str, level: str = "bad") -> None:
@@ -259,7 +260,8 @@ class Journal:  # one export, read line by line: its roots, and what its entries
         if kind in NOTES: say(NOTES[kind], CANONICAL.encode(fact), "note")
         if kind in SPANS:
             kind = "damaged" if fact.get("reason") == "damaged" and kind == "gap" else kind
-            self.db.execute("insert into span values (?, ?, ?, ?)", (name, kind, fact["start"], fact["end"]))
+            self.db.execute("insert into span values (?, ?, ?, ?)", (
+                name, kind, max(fact["start"], unit.begin), max(fact["end"], unit.begin)))
         elif kind in ("accepted", "refilled", "replayed", "delivered"):
             self.db.executemany("insert into place values (?, ?, ?, ?)", (
                 (name if kind == "delivered" else "", first, first + count, n)
@@ -269,7 +271,7 @@ class Journal:  # one export, read line by line: its roots, and what its entries
             self.db.executemany("replace into letter values (?, ?, ?)", (
                 (name, bytes.fromhex(uid), again) for uid in fact["each"]))
         elif kind == "looked_again": unit.looked[str(fact["delay"])] = fact["until"]
-        elif kind == "taken_over": unit.found = name != "instance"
+        elif kind == "taken_over": unit.found, unit.begin = name != "instance", EVER
         elif kind == "operator" and fact["did"] == "forget":  # of the source or sink itself
             unit.first = EVER
             self.db.execute("delete from span where unit = ?", (name,))
@@ -311,7 +313,7 @@ class Journal:  # one export, read line by line: its roots, and what its entries
                 if until > unit.looked.get(delay, -EVER):
                     self.say("bad", "state", f"{name}: no entry has reswept it ({delay} s)", unit.at)
             if state.get("started") is not None:
-                span = {"unit": name, "start": unit.first, "end": state["covered_until"]}
+                span = {"unit": name, "start": max(unit.first, unit.begin), "end": state["covered_until"]}
                 for at, times in self.db.execute(LEVELS, span):
                     what = "covered twice, or a gap not filled" if times > 0 else "neither covered nor a gap"
                     self.say("bad", "hole", f"{name}: from {iso(at)} on it is {what}", unit.at)
@@ -324,9 +326,9 @@ class Journal:  # one export, read line by line: its roots, and what its entries
                              f"{done} places from {first} to {end}, and events have {last}", unit.at)
 
     def verdict(self, head: Any) -> str:  # on a head from outside
-        end = self.ends.get(head.log, -1)
-        if head.size > end >= 0: return "cut" if head.log == self.log else "beyond"
-        if end < 0: return "head_foreign" if self.whole else "beyond"
+        end = self.ends.get(head.log, -1 if self.whole else len(self.leaves))
+        if end < 0: return "head_foreign"
+        if head.size > end: return "beyond" if head.log in self.ends and head.log != self.log else "cut"
         return "fit" if self.roots[head.size][0] == head.root else "rewritten"
 
 WHAT = {"rewritten": "has another root here", "cut": "is over more entries than are here",
@@ -405,8 +407,8 @@ def by_file(given: list[Any], witness: list[Path], new: Journal, report: Report)
         fit = {head.size: head for head in given if head.file == path and head.state == "fit"}
         absent = sorted(size for size in new.heads if fit and min(fit) < size < max(fit) and size not in fit)
         counts.update(fit=len(fit), absent=len(absent))
-        if absent or not fit:
-            what = f"{len(absent)} between others, such as {absent[0]}" if absent else "all that fit"
+        if absent or not any(head.file == path for head in given):
+            what = f"{len(absent)} between others, such as {absent[0]}" if absent else "all"
             report.say("bad", "head_absent", f"{path.name} lacks heads: {what}", None, path.name)
         delays = [(head.at - new.roots[size][1], head) for size, head in fit.items() if head.at]
         late = [(delay, head) for delay, head in delays if not -HOUR < delay < 3 * HOUR]

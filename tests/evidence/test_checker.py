@@ -1,0 +1,1088 @@
+"""The checker: honest exports are whole, and each forgery is found, by its code and in words."""
+
+import ast
+import base64
+import contextlib
+import io
+import json
+import os
+import subprocess
+import sys
+import tempfile
+from collections.abc import Callable
+from hashlib import sha256
+from pathlib import Path
+from typing import Any
+
+import pytest
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from auditrelay.evidence import checker
+from tests.support.exports import BEGIN, HOUR, Export, Fact, leaf, path, root
+
+SOURCE = Path(checker.__file__)
+KEY, OTHER_KEY = bytes(range(32)), bytes(range(1, 33))
+OTHER_LOG = "9a02f1aa0a41b5d0cf6c6a5a5f3f3d11"
+
+
+def honest(hours: int = 5, **more: Any) -> Export:
+    export = Export(**more)
+    for _ in range(hours):
+        export.hour()
+    return export
+
+
+class Found:
+    """What one run of the checker has found."""
+
+    def __init__(self, status: int, out: str) -> None:
+        self.status, self.report = status, json.loads(out)
+        self.findings = self.report["findings"]
+        self.bad = {each["code"] for each in self.findings if each["level"] == "bad"}
+        self.notes = {each["code"] for each in self.findings if each["level"] == "note"}
+
+    def what(self, code: str) -> str:
+        return "\n".join(each["what"] for each in self.findings if each["code"] == code)
+
+
+@pytest.fixture
+def run(capsys: pytest.CaptureFixture[str]) -> Callable[..., Found]:
+    def run(*arguments: Any) -> Found:
+        status = checker.main([str(each) for each in arguments] + ["--json"])
+        out = capsys.readouterr()
+        assert not out.err
+        return Found(status, out.out)
+
+    return run
+
+
+@pytest.fixture
+def printed(capsys: pytest.CaptureFixture[str]) -> Callable[..., str]:
+    def printed(*arguments: Any) -> str:
+        checker.main([str(each) for each in arguments])
+        return capsys.readouterr().out
+
+    return printed
+
+
+# --- tree and signature ---------------------------------------------------------------------------
+
+
+def test_every_tree_and_path_below_seventy_leaves() -> None:
+    lines = [str(number) for number in range(70)]
+    leaves = [leaf(line.encode()) for line in lines]
+    parts: list[bytes] = []
+    for size in range(70):
+        assert checker.root_of(parts) == root(leaves[:size]).hex()
+        for n in range(size):
+            steps = [step.hex() for step in path(leaves[:size], n)]
+            assert checker.root_by_path(lines[n], n, size, steps) == root(leaves[:size]).hex()
+            for wrong in (steps[:-1], [*steps, "00" * 32]) if steps else ():
+                with pytest.raises((ValueError, IndexError)):
+                    checker.root_by_path(lines[n], n, size, wrong)
+        assert checker.append(parts, size, lines[size].encode()) == leaves[size]
+
+
+def test_an_inner_node_is_no_leaf() -> None:
+    leaves = [leaf(b"0"), leaf(b"1")]
+    assert root([leaf(b"".join(leaves))]) != root(leaves)
+
+
+@settings(max_examples=30, deadline=None)
+@given(st.binary(min_size=32, max_size=32), st.binary(max_size=80), st.integers(0, 511))
+def test_signatures_are_those_of_cryptography(secret: bytes, message: bytes, bit: int) -> None:
+    private = Ed25519PrivateKey.from_private_bytes(secret)
+    public, signature = private.public_key().public_bytes_raw(), private.sign(message)
+    assert checker.is_signed(public, signature, message)
+    assert not checker.is_signed(public, signature, message + b".")
+    flipped = bytearray(signature)
+    flipped[bit // 8] ^= 1 << bit % 8
+    assert not checker.is_signed(public, bytes(flipped), message)
+
+
+@pytest.mark.parametrize(
+    "public", [bytes(32), b"\xff" * 32, (2).to_bytes(32, "little"), (2**255 - 19).to_bytes(32, "little")]
+)
+@pytest.mark.parametrize("signature", [bytes(64), b"\xff" * 64])
+def test_malformed_keys_and_signatures_are_refused(public: bytes, signature: bytes) -> None:
+    assert not checker.is_signed(public, signature, b"message")
+
+
+def test_a_signature_has_one_spelling() -> None:
+    private = Ed25519PrivateKey.from_private_bytes(KEY)
+    signature = private.sign(b"message")
+    larger = int.from_bytes(signature[32:], "little") + checker.ORDER
+    again = signature[:32] + larger.to_bytes(32, "little")
+    assert not checker.is_signed(private.public_key().public_bytes_raw(), again, b"message")
+
+
+# --- honest exports -------------------------------------------------------------------------------
+
+
+def test_an_honest_export_is_whole(run: Any, tmp_path: Path) -> None:
+    export = honest()
+    found = run(export.write(tmp_path / "x"), "--witness", export.splunk(tmp_path / "splunk.csv"))
+    assert (found.status, found.findings) == (0, [])
+    report = found.report
+    assert set(report) == {"whole", "log", "entries", "until", "heads", "branches", "findings"}
+    assert report["whole"] is True
+    assert report["entries"] == 15
+    assert report["until"] == BEGIN + 5 * HOUR
+    assert report["heads"] == {"given": 5, "fit": 5, "absent": 0, "contradict": 0}
+
+
+def test_what_is_printed_of_an_honest_export(printed: Any, tmp_path: Path) -> None:
+    export = honest(key=KEY)
+    export.write(tmp_path / "x")
+    pin = tmp_path / "audit.pub"
+    pin.write_bytes(base64.b64encode(export.public) + b"\n")
+    witness = export.splunk(tmp_path / "splunk.csv")
+    out = printed(tmp_path / "x", "--witness", witness, "--key", pin)
+    assert "log        7346c9" in out
+    assert "splunk.csv 5 of 5" in out
+    assert "okta" in out
+    assert out.endswith(
+        "whole: nothing before entry 15 was changed or removed. After it nothing is proved yet.\n"
+    )
+
+
+def test_without_a_head_from_outside_it_says_so(run: Any, tmp_path: Path) -> None:
+    found = run(honest().write(tmp_path / "x"))
+    assert (found.status, found.notes) == (0, {"no_witness"})
+
+
+def test_heads_are_found_in_any_file(run: Any, tmp_path: Path) -> None:
+    export = honest()
+    export.write(tmp_path / "x")
+    elastic = [
+        {"_id": "1", "_source": {"event": {"ingested": "2026-11-26T01:01:00Z"}, "message": head}}
+        for head in export.heads
+    ]
+    files = {
+        "elastic.ndjson": "".join(json.dumps(each) + "\n" for each in elastic),
+        "mail.txt": "\r\n".join(f"> the head is {head}, he wrote" for head in export.heads),
+        "bom.csv": "\ufeffa;b\n" + "\n".join(f"1;{head}" for head in export.heads),
+    }
+    for name, content in files.items():
+        (tmp_path / name).write_text(content)
+        found = run(tmp_path / "x", "--witness", tmp_path / name)
+        assert (found.report["heads"]["fit"], found.bad) == (5, set()), name
+
+
+def test_one_head_of_long_ago_is_enough(run: Any, tmp_path: Path) -> None:
+    export = honest()
+    (tmp_path / "minutes").write_text(export.heads[1])
+    found = run(export.write(tmp_path / "x"), "--witness", tmp_path / "minutes")
+    assert (found.status, found.findings) == (0, [])
+
+
+# --- edits ----------------------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def four_hours(tmp_path_factory: pytest.TempPathFactory) -> tuple[Export, Path]:
+    export, folder = honest(4), tmp_path_factory.mktemp("edited")
+    export.write(folder / "x")
+    export.splunk(folder / "splunk.csv")
+    return export, folder
+
+
+@settings(max_examples=150, deadline=None)
+@given(where=st.floats(0, 1, exclude_max=True), by=st.integers(1, 255))
+def test_an_edit_is_found_for_every_head_behind_it_and_for_none_before(
+    four_hours: tuple[Export, Path], where: float, by: int
+) -> None:
+    export, folder = four_hours
+    content = bytearray(b"".join(line + b"\n" for line in export.lines))
+    at = int(where * len(content))
+    edited = content[:at].count(b"\n")
+    content[at] = (content[at] + by) % 256
+    (folder / "x" / "journal.ndjson").write_bytes(content)
+    report = checker.check([folder / "x"], [folder / "splunk.csv"], [], {}, [])
+    behind = sum(int(head.split(".")[2]) > edited for head in export.heads)
+    assert not report["whole"]
+    assert report["heads"]["contradict"] == behind
+    assert report["heads"]["fit"] == 4 - behind
+
+
+def test_a_rewritten_entry(run: Any, printed: Any, tmp_path: Path) -> None:
+    told = honest()
+    export = Export()
+    for hour in range(5):
+        export.hour(2 if hour == 2 else 3)
+    export.write(tmp_path / "x")
+    witness = told.splunk(tmp_path / "splunk.csv")
+    found = run(tmp_path / "x", "--witness", witness)
+    assert found.bad == {"rewritten"}
+    assert found.report["heads"] == {"given": 5, "fit": 2, "absent": 0, "contradict": 3}
+    out = printed(tmp_path / "x", "--witness", witness)
+    assert "BAD  rewritten: head 9 (splunk.csv line 4, indexed 2026-11-26T03:01:00Z)" in out
+    assert "the newest head that fits" in out
+    assert "entry of 6..8" in out
+    assert "do: keep" in out
+    assert "auditrelay evidence check OLD NEW" in out
+
+
+def edit(folder: Path, change: Callable[[list[bytes]], list[bytes]]) -> None:
+    journal = folder / "journal.ndjson"
+    journal.write_bytes(b"".join(change(journal.read_bytes().splitlines(keepends=True))))
+
+
+@pytest.mark.parametrize(
+    ("change", "codes"),
+    [
+        (lambda lines: lines[:4] + lines[5:], {"order", "rewritten", "cut"}),
+        (lambda lines: lines[:-1], {"cut", "position"}),
+        (lambda lines: lines[:-3], {"cut"}),
+        (lambda lines: [*lines[:4], lines[5], lines[4], *lines[6:]], {"order", "rewritten", "fork"}),
+        (lambda lines: [*lines[:6], lines[3], *lines[6:]], {"order", "rewritten"}),
+        (lambda lines: [*lines, b"{}"], {"form"}),
+        (lambda lines: [b"\xef\xbb\xbf" + lines[0], *lines[1:]], {"form", "rewritten"}),
+    ],
+    ids=["missing", "last missing", "seal missing", "exchanged", "put in", "bytes behind", "BOM"],
+)
+def test_lines(change: Any, codes: set[str], run: Any, tmp_path: Path) -> None:
+    export = honest()
+    edit(export.write(tmp_path / "x"), change)
+    (tmp_path / "x" / "uids.ndjson").unlink()
+    found = run(tmp_path / "x", "--witness", export.splunk(tmp_path / "splunk.csv"))
+    assert found.status == 1
+    assert found.bad <= codes
+    assert found.bad & codes
+
+
+@pytest.mark.parametrize(
+    ("old", "new"),
+    [
+        (b'"seq":2', b'"seq":2,"seq":2'),
+        (b'"late":0', b'"late":0.0'),
+        (b'"late":0', b'"late":0e0'),
+        (b'"late":0', b'"late": 0'),
+        (b'"via":"poll"', b'"via":"\\u0000"'),
+        (b'"via":"poll"', b'"via":"\\u0070oll"'),
+        (b'"via":"poll"', b'"via":"p\xc3\xb6ll"'),
+        (b'"fact":"accepted"', b'"fact":"surrendered"'),
+        (b'"fact":"accepted"', b'"fact":[]'),
+        (b'"v":1', b'"v":2'),
+        (b'"v":1', b'"v":true'),
+        (b'"events":3', b'"events":"3"'),
+        (b'"events":3', b'"events":null'),
+        (b'"late":0', b'"late":NaN'),
+        (b'"at":', b'"at":1' + b"0" * 5000),
+        (b'"pages":[[4,3]]', b'"pages":[[4,3,1]]'),
+        (b'"pages":[[4,3]]', b'"pages":' + b"[" * 2000 + b"]" * 2000),
+        (b'"facts":[', b'"fact":['),
+        (b'"state":{', b'"extra":1,"state":{'),
+        (b'"via":"poll"', b'"via":"' + b"x" * 60_000 + b'"'),
+    ],
+)
+def test_what_is_spelled_otherwise_is_no_entry(
+    old: bytes, new: bytes, run: Any, tmp_path: Path
+) -> None:
+    export = honest(3)
+    line = export.lines[5]
+    assert old in line
+    export.lines[5] = line.replace(old, new, 1)
+    found = run(export.write(tmp_path / "x"))
+    assert found.status == 1
+    assert "form" in found.bad
+    assert "line 6 of" in found.what("form")
+
+
+def test_a_newer_export_says_so(run: Any, tmp_path: Path) -> None:
+    export = honest(2)
+    export.lines[0] = export.lines[0].replace(b'"v":1', b'"v":2')
+    assert "newer" in run(export.write(tmp_path / "x")).what("form")
+
+
+def test_an_export_without_its_last_seal(run: Any, tmp_path: Path) -> None:
+    export = honest()
+    export.pages.pop()
+    edit(export.write(tmp_path / "x"), lambda lines: lines[:-3])
+    (tmp_path / "x" / "heads.txt").write_text("\n".join(export.heads[:-1]))
+    found = run(tmp_path / "x", "--witness", export.splunk(tmp_path / "splunk.csv"))
+    assert found.bad == {"cut"}
+    assert "over more entries" in found.what("cut")
+
+
+@pytest.mark.parametrize("content", [None, b"", b"\n"])
+def test_nothing_to_check_is_not_whole(content: bytes | None, run: Any, tmp_path: Path) -> None:
+    (tmp_path / "x").mkdir()
+    if content is not None:
+        (tmp_path / "x" / "journal.ndjson").write_bytes(content)
+    found = run(tmp_path / "x")
+    assert found.status == 1
+    assert found.bad == ({"form"} if content else {"nothing"})
+
+
+# --- heads ----------------------------------------------------------------------------------------
+
+
+def test_a_head_that_is_absent(run: Any, tmp_path: Path) -> None:
+    export = honest()
+    heads = [head for head in export.heads if head != export.heads[2]]
+    found = run(export.write(tmp_path / "x"), "--witness", export.splunk(tmp_path / "s.csv", heads))
+    assert found.bad == {"head_absent"}
+    assert found.report["heads"]["absent"] == 1
+    assert "9" in found.what("head_absent")
+
+
+def test_a_witness_without_heads(run: Any, tmp_path: Path) -> None:
+    (tmp_path / "s.csv").write_text("_time,description\n")
+    found = run(honest().write(tmp_path / "x"), "--witness", tmp_path / "s.csv")
+    assert (found.status, found.bad) == (1, {"head_absent"})
+
+
+def test_heads_of_another_instance(run: Any, tmp_path: Path) -> None:
+    other = honest(2, log=OTHER_LOG).splunk(tmp_path / "s.csv")
+    found = run(honest().write(tmp_path / "x"), "--witness", other)
+    assert "head_foreign" in found.bad
+
+
+def test_two_histories_of_one_log(run: Any, tmp_path: Path) -> None:
+    export = honest(3)
+    copy = export.copy()
+    for _ in range(2):
+        copy.hour(salt="copy")
+    for _ in range(3):
+        export.hour()
+    heads = [*export.heads, *copy.heads[3:]]
+    witness = export.splunk(tmp_path / "s.csv", heads)
+    found = run(export.write(tmp_path / "x"), "--witness", witness)
+    assert found.bad == {"fork"}
+    assert "12" in found.what("fork")
+    export.hour(instance=[{"fact": "restored", "reason": "put back", "by": 0}])
+    witness = export.splunk(tmp_path / "s.csv", [*export.heads, *copy.heads[3:]])
+    found = run(export.write(tmp_path / "x"), "--witness", witness)
+    assert (found.status, found.notes) == (0, {"fork"})
+    assert "put back" in found.what("fork")
+
+
+def test_heads_that_came_late(run: Any, tmp_path: Path) -> None:
+    export = honest()
+    witness = export.splunk(tmp_path / "s.csv", delay=4 * 3600)
+    found = run(export.write(tmp_path / "x"), "--witness", witness)
+    assert (found.status, found.notes) == (0, {"late_head"})
+
+
+# --- keys -----------------------------------------------------------------------------------------
+
+
+def pinned(folder: Path, export: Export) -> Path:
+    file = folder / f"{sha256(export.public).hexdigest()[:8]}.pub"
+    file.write_bytes(base64.b64encode(export.public) + b"\n")
+    return file
+
+
+def keyed(hours: int = 5) -> Export:
+    export = Export(key=KEY)
+    begun = {"fact": "key", "public": export.public.hex(), "before": None, "signature": None}
+    for hour in range(hours):
+        export.hour(instance=[begun] if not hour else None)
+    return export
+
+
+def test_signed_heads(run: Any, tmp_path: Path) -> None:
+    export = keyed()
+    witness = export.splunk(tmp_path / "s.csv")
+    for more in ([], ["--key", pinned(tmp_path, export)]):
+        found = run(export.write(tmp_path / "x"), "--witness", witness, *more)
+        assert (found.status, found.findings) == (0, [])
+
+
+def test_heads_by_somebody_else(run: Any, tmp_path: Path) -> None:
+    export = keyed()
+    pin = pinned(tmp_path, export)
+    other = export.copy()
+    other.secret = Ed25519PrivateKey.from_private_bytes(OTHER_KEY)
+    signed = export.heads[4].rsplit(".", 2)
+    forged = {
+        "unsigned": export.heads[4].rsplit(".", 2)[0] + ".-",
+        "key": other.head(15),
+        "key of an older head": ".".join([signed[0], *export.heads[3].rsplit(".", 2)[1:]]),
+    }
+    for code, head in forged.items():
+        witness = export.splunk(tmp_path / "s.csv", [*export.heads, head])
+        found = run(export.write(tmp_path / "x"), "--witness", witness, "--key", pin)
+        assert found.bad == {code.split()[0]}
+        assert found.status == 1
+
+
+def test_a_pinned_key_without_a_fact(run: Any, tmp_path: Path) -> None:
+    export = honest()
+    pin = pinned(tmp_path, keyed(1))
+    found = run(export.write(tmp_path / "x"), "--witness", export.splunk(tmp_path / "s.csv"), "--key", pin)
+    assert "unsigned" in found.bad
+
+
+@pytest.mark.parametrize("lost", [False, True])
+def test_a_new_key(lost: bool, run: Any, tmp_path: Path) -> None:
+    export = keyed(3)
+    old, first = export.secret, pinned(tmp_path, export)
+    assert old is not None
+    export.secret = Ed25519PrivateKey.from_private_bytes(OTHER_KEY)
+    signature = old.sign(b"auditrelay key " + export.public.hex().encode()).hex()
+    before = sha256(old.public_key().public_bytes_raw()).hexdigest()[:8]
+    fact: Fact = {"fact": "key", "public": export.public.hex(), "before": before}
+    export.hour(instance=[fact | {"signature": None if lost else signature}])
+    export.hour()
+    witness = export.splunk(tmp_path / "s.csv")
+    found = run(export.write(tmp_path / "x"), "--witness", witness, "--key", first)
+    assert found.bad == ({"key"} if lost else set())
+    both = ["--key", first, "--key", pinned(tmp_path, export)]
+    assert run(tmp_path / "x", "--witness", witness, *both).findings == []
+
+
+# --- branches -------------------------------------------------------------------------------------
+
+
+def restored(*, told: bool, made_up: int = 3) -> tuple[Export, Export]:
+    """Return an export of a state that was restored, and one of the state that was lost."""
+    export = honest(3)
+    lost = export.copy()
+    lost.hour(3)
+    instance = [export.branch(OTHER_LOG)]
+    if told:
+        instance.append({"fact": "restored", "reason": "disk died", "by": 0})
+    export.hour(made_up, instance=instance)
+    export.hour()
+    return export, lost
+
+
+@pytest.mark.parametrize("told", [False, True])
+def test_a_branch(told: bool, run: Any, printed: Any, tmp_path: Path) -> None:
+    export, lost = restored(told=told)
+    witness = export.splunk(tmp_path / "s.csv", [*export.heads, lost.heads[3]])
+    found = run(export.write(tmp_path / "x"), "--witness", witness)
+    assert found.status == (0 if told else 1)
+    assert (found.notes if told else found.bad) == {"branch"}
+    (branch,) = found.report["branches"]
+    assert branch["log"] == "7346c92ec83c0c19152a6840060797e1"
+    out = printed(tmp_path / "x", "--witness", witness)
+    assert "7346c9" in out
+    assert "9a02f1" in out
+    assert "1 heads of 7346c9 lie beyond" in out
+    assert "disk died" in out or not told
+
+
+def test_a_dead_branch_that_lived_on(run: Any, tmp_path: Path) -> None:
+    export, lost = restored(told=False)
+    for _ in range(3):
+        lost.hour()
+    export.sealed += lost.sealed[4:]
+    all_heads = [*export.heads, *lost.heads[4:]]
+    export.heads = all_heads
+    witness = export.splunk(tmp_path / "s.csv")
+    export.heads = all_heads[:5]
+    found = run(export.write(tmp_path / "x"), "--witness", witness)
+    assert found.bad == {"fork"}
+    assert "two instances" in found.what("fork")
+
+
+@pytest.mark.parametrize(("made_up", "lost"), [(3, 0), (1, 2)])
+def test_what_a_dead_branch_had_claimed(
+    made_up: int, lost: int, run: Any, tmp_path: Path
+) -> None:
+    export, dead = restored(told=True, made_up=made_up)
+    # From the event of its head, or from its own export.
+    event = {
+        "message": f"Ledger sealed: {dead.heads[3]}",
+        "auditrelay": {"sources": {"okta": {"accepted": 12, "covered_until": BEGIN + 4 * HOUR}}},
+    }
+    (tmp_path / "elastic.ndjson").write_text(json.dumps(event) + "\n")
+    for arguments in (
+        [export.write(tmp_path / "x"), "--witness", tmp_path / "elastic.ndjson"],
+        [dead.write(tmp_path / "dead"), tmp_path / "x"],
+    ):
+        found = run(*arguments)
+        assert found.status == 0, found.findings
+        assert f"made up: {made_up}; lost: {lost}" in found.what("branch")
+
+
+def test_a_branch_that_keeps_its_log_id(run: Any, tmp_path: Path) -> None:
+    export = honest(3)
+    export.hour(instance=[export.branch(export.log)])
+    assert "branch" in run(export.write(tmp_path / "x")).bad
+
+
+def test_a_log_that_does_not_say_what_it_continues(run: Any, tmp_path: Path) -> None:
+    export = honest(3)
+    export.log = OTHER_LOG
+    export.hour()
+    assert "branch" in run(export.write(tmp_path / "x")).bad
+
+
+def test_a_branch_with_another_root(run: Any, tmp_path: Path) -> None:
+    export = honest(3)
+    fact = export.branch(OTHER_LOG)
+    export.hour(instance=[fact | {"root": "0" * 64}])
+    assert "rewritten" in run(export.write(tmp_path / "x")).bad
+
+
+# --- old and new ----------------------------------------------------------------------------------
+
+
+def test_an_older_export(run: Any, tmp_path: Path) -> None:
+    export = honest(3)
+    export.write(tmp_path / "old")
+    export.hour()
+    export.write(tmp_path / "new")
+    assert run(tmp_path / "old", tmp_path / "new").bad == set()
+    assert run(tmp_path / "new", tmp_path / "old").bad == {"cut"}
+
+
+def test_an_older_export_shows_which_entry_was_changed(run: Any, tmp_path: Path) -> None:
+    old, new = honest(4), Export()
+    for hour in range(4):
+        new.hour(2 if hour == 2 else 3)
+    found = run(old.write(tmp_path / "old"), new.write(tmp_path / "new"))
+    assert found.bad == {"rewritten"}
+    assert found.findings[0]["entry"] == 7
+
+
+# --- replay ---------------------------------------------------------------------------------------
+
+
+def span(kind: str, start: int, end: int, reason: str = "retention") -> Fact:
+    body = {"fact": kind, "start": BEGIN + start * HOUR, "end": BEGIN + end * HOUR}
+    return body | {"reason": reason, "uid": None, "place": None}
+
+
+def covering(start: int, end: int) -> Fact:
+    body = {"fact": "covered", "via": "poll", "before": 1, "events": 0}
+    body |= {"uids": sha256(b"").hexdigest()}
+    return body | {"start": BEGIN + start * HOUR, "end": BEGIN + end * HOUR}
+
+
+@pytest.mark.parametrize(
+    "hours",
+    [
+        [[covering(0, 1)], [span("gap", 1, 2)], [span("filled", 1, 2), covering(1, 3)]],
+        [[covering(0, 1)], [covering(2, 3), span("gap", 1, 2)], []],
+        [[covering(0, 1), span("gap", 1, 3)], [span("filled", 1, 2), covering(1, 2)], []],
+        [
+            [covering(0, 1), span("gap", 1, 3)],
+            [span("reopened", 1, 2)],
+            [span("filled", 1, 2, "reopened"), covering(1, 2)],
+        ],
+        [[covering(0, 1), span("gap", 1, 3)], [span("reopened", 1, 2)], [span("gap", 1, 2)]],
+        [
+            [covering(0, 3), span("gap", 3, 4)],
+            [span("retracted", 3, 4)],
+            [covering(3, 4), span("gap", 2, 3, "damaged")],
+        ],
+    ],
+    ids=["filled", "gap", "half filled", "reopened", "reopened in vain", "retracted, damaged"],
+)
+def test_coverage_without_a_hole(hours: list[list[Fact]], run: Any, tmp_path: Path) -> None:
+    assert run(told_in(hours).write(tmp_path / "x")).bad == set()
+
+
+@pytest.mark.parametrize(
+    "hours",
+    [
+        [[covering(0, 1)], [covering(2, 3)], []],
+        [[covering(1, 3)], [], []],
+        [[covering(0, 2)], [], []],
+        [[covering(0, 2)], [covering(1, 3)], []],
+        [[covering(0, 1), span("gap", 1, 2)], [covering(1, 3)], []],
+        [[covering(0, 1), span("gap", 1, 3)], [span("filled", 1, 2)], []],
+        [[covering(0, 1), span("gap", 1, 3)], [span("retracted", 2, 3)], []],
+        [[covering(0, 3)], [span("filled", 1, 2)], []],
+        [[covering(0, 3)], [span("gap", 1, 2)], []],
+    ],
+    ids=[
+        "hole", "from the start", "to the end", "twice", "gap not filled", "filled without reading",
+        "retracted", "filled without a gap", "covered and a gap",
+    ],
+)  # fmt: skip
+def test_coverage_with_a_hole(hours: list[list[Fact]], run: Any, tmp_path: Path) -> None:
+    found = run(told_in(hours).write(tmp_path / "x"))
+    assert found.bad == {"hole"}
+    assert "okta" in found.what("hole")
+
+
+def told_in(hours: list[list[Fact]]) -> Export:
+    export = Export()
+    for facts in hours:
+        export.hour(0, source=facts, cover=False, change=at_the_end)
+    return export
+
+
+def at_the_end(entry: dict[str, Any]) -> None:
+    if entry["unit"].startswith("source"):
+        entry["state"]["covered_until"] = BEGIN + 3 * HOUR
+
+
+def test_a_start_that_was_moved(run: Any, tmp_path: Path) -> None:
+    export = honest(2)
+
+    def later(entry: dict[str, Any]) -> None:
+        if entry["unit"] == "source okta":
+            entry["state"]["started"] = BEGIN + 4 * HOUR
+
+    export.hour(cover=False)
+    export.hour(cover=False, change=later)
+    export.hour(change=later)
+    assert run(export.write(tmp_path / "x")).bad == {"hole"}
+
+
+def change_state(unit: str, **fields: Any) -> Callable[[dict[str, Any]], None]:
+    def change(entry: dict[str, Any]) -> None:
+        if entry["unit"] == unit:
+            entry["state"] |= fields
+
+    return change
+
+
+@pytest.mark.parametrize(
+    ("change", "code"),
+    [
+        (change_state("source okta", accepted=8), "state"),
+        (change_state("source okta", vanished=1), "state"),
+        (change_state("source okta", put_aside=1), "state"),
+        (change_state("source okta", looked_again={"3600": BEGIN}), "state"),
+        (change_state("sink splunk", dead=1), "letters"),
+        (change_state("sink splunk", dropped=1), "letters"),
+        (change_state("sink splunk", position=9), "position"),
+        (change_state("sink splunk", position=11), "position"),
+        (change_state("sink splunk", ahead=[[11, 2]]), "position"),
+    ],
+)
+def test_a_state_that_is_not_the_sum_of_its_facts(
+    change: Any, code: str, run: Any, tmp_path: Path
+) -> None:
+    found = run(honest(2).hour(change=change).write(tmp_path / "x"))
+    assert found.bad == {code}
+
+
+def test_places_that_are_left_out_or_given_twice(run: Any, tmp_path: Path) -> None:
+    for by in (-1, 1):
+        export = honest(3)
+        export.place += by
+        export.position += by
+        assert "spool" in run(export.hour().write(tmp_path / f"x{by}")).bad
+
+
+def test_a_place_that_is_settled_twice_or_before_it_is_given(run: Any, tmp_path: Path) -> None:
+    twice: Fact = {"fact": "delivered", "done": [[4, 1]]}
+    assert "position" in run(honest(3).hour(sink=[twice]).write(tmp_path / "x")).bad
+    early: Fact = {"fact": "delivered", "done": [[13, 5]]}
+    change = change_state("sink splunk", ahead=[[13, 5]])
+    assert "position" in run(honest(3).hour(sink=[early], change=change).write(tmp_path / "y")).bad
+
+
+def test_dead_letters_and_their_replay(run: Any, tmp_path: Path) -> None:
+    export = honest(2)
+    uid = export.events[3]["uid"]
+    export.hour(sink=[{"fact": "dead", "reason": "too large", "events": 1, "each": [uid]}])
+    (again,) = export.page(1)
+    replayed: Fact = {"fact": "replayed", "pages": [[again["place"], 1]], "events": 1}
+    export.hour(sink=[replayed | {"each": [uid], "stored": "0" * 64, "by": 0}])
+    found = run(export.write(tmp_path / "x"))
+    assert found.bad == set()
+    export.hour(sink=[{"fact": "dropped", "reason": "x", "by": 0, "events": 1, "each": [uid]}])
+    found = run(export.write(tmp_path / "x"))
+    assert found.notes == {"no_witness", "letters"}
+
+
+def test_a_head_that_the_journal_does_not_name(run: Any, tmp_path: Path) -> None:
+    def silent(entry: dict[str, Any]) -> None:
+        entry["facts"] = [fact for fact in entry["facts"] if fact["fact"] != "head"]
+
+    assert run(honest(2).hour(change=silent).write(tmp_path / "x")).bad == {"order"}
+
+
+def test_a_head_that_the_journal_names_otherwise(run: Any, tmp_path: Path) -> None:
+    def other(entry: dict[str, Any]) -> None:
+        for fact in entry["facts"]:
+            if fact["fact"] == "head":
+                fact["root"] = "0" * 64
+
+    assert run(honest(2).hour(change=other).write(tmp_path / "x")).bad == {"rewritten"}
+
+
+def test_own_heads_that_do_not_fit(run: Any, tmp_path: Path) -> None:
+    export = honest()
+    export.write(tmp_path / "x")
+    heads = [*export.heads[:4], export.heads[4].replace(".15.", ".18.")]
+    (tmp_path / "x" / "heads.txt").write_text("\n".join(heads))
+    assert run(tmp_path / "x").bad == {"cut"}
+
+
+@pytest.mark.parametrize(
+    ("field", "value"),
+    [("n", 99), ("seq", 9), ("since", None), ("since", 5), ("at", BEGIN)],
+)
+def test_an_entry_out_of_order(field: str, value: Any, run: Any, tmp_path: Path) -> None:
+    def change(entry: dict[str, Any]) -> None:
+        if entry["unit"] == "sink splunk":
+            entry[field] = value
+
+    assert "order" in run(honest(2).hour(change=change).write(tmp_path / "x")).bad
+
+
+def test_a_state_that_was_upgraded(run: Any, tmp_path: Path) -> None:
+    export = Export()
+    export.place = export.position = 1000
+    found: Fact = {"fact": "taken_over", "started": BEGIN - HOUR * 99, "events": 5, "records": []}
+    over: Fact = {"fact": "taken_over", "schema": 3, "place": 1000}
+    export.hour(source=[found, span("filled", -5, -4)], instance=[over])
+    for _ in range(3):
+        export.hour()
+    assert run(export.write(tmp_path / "x")).bad == set()
+
+
+def test_what_an_auditor_wants_to_know(run: Any, printed: Any, tmp_path: Path) -> None:
+    export = Export()
+    old: Fact = {"fact": "configured", "digest": "0" * 64, "settings": {"sources.okta.settle": "5m"}}
+    new: Fact = {"fact": "configured", "digest": "1" * 64, "settings": {"sources.okta.settle": "1m"}}
+    export.hour(instance=[old])
+    export.at += 5 * HOUR
+    export.hour(0, cover=False, instance=[new, {"fact": "clock", "seconds": 90}])
+    export.hour(0, cover=False, sink=[{"fact": "retired", "place": 4}])
+
+    found = run(export.write(tmp_path / "x"))
+    assert found.notes == {"no_witness", "configuration", "downtime", "clock"}
+    out = printed(tmp_path / "x")
+    assert "sources.okta.settle 5m -> 1m" in out
+    assert "2026-11-26T01:00:00Z to 2026-11-26T07:00:00Z" in out
+    assert "retired" in out
+
+
+# --- the SIEM and the vendor ----------------------------------------------------------------------
+
+
+def splunk_uids(events: list[dict[str, Any]]) -> str:
+    rows = [f"{e['uid']},{e['raw_sha256']},{BEGIN // 1_000_000}" for e in events]
+    return "\n".join(["event_id,auditrelay.raw_sha256,_indextime", *rows]) + "\n"
+
+
+def elastic_uids(events: list[dict[str, Any]]) -> str:
+    hits = [
+        {"_id": e["uid"], "_source": {"auditrelay": {"uid": e["uid"]}, "event": {"hash": e["raw_sha256"]}}}
+        for e in events
+    ]
+    return "".join(json.dumps(hit) + "\n" for hit in hits)
+
+
+def datadog_uids(events: list[dict[str, Any]]) -> str:
+    rows = [f'"2026-11-26T00:00:00Z","{e["uid"]}","{e["raw_sha256"]}"' for e in events]
+    return "\n".join(['"Date","@evt.id","@auditrelay.raw_sha256"', *rows]) + "\n"
+
+
+SIEMS = [splunk_uids, elastic_uids, datadog_uids]
+
+
+@pytest.mark.parametrize("write", SIEMS)
+def test_a_siem(write: Any, run: Any, printed: Any, tmp_path: Path) -> None:
+    export = honest()
+    export.write(tmp_path / "x")
+    events = export.events
+    file = tmp_path / "uids"
+
+    def check(events: list[dict[str, Any]]) -> Found:
+        file.write_text(write(events))
+        return run(tmp_path / "x", "--siem", f"splunk={file}")
+
+    assert check(events).bad == set()
+    assert "siem       splunk: 15 of 15 found; 0 more than were sent; 0 twice" in printed(
+        tmp_path / "x", "--siem", f"splunk={file}"
+    )
+    found = check(events[:7] + events[8:])
+    assert found.bad == {"not_in_siem"}
+    assert events[7]["uid"] in found.what("not_in_siem")
+    stranger = {"uid": "f" * 40, "raw_sha256": "0" * 64}
+    found = check([*events, stranger])
+    assert found.bad == {"only_in_siem"}
+    assert "f" * 40 in found.what("only_in_siem")
+    edited = [*events[:3], events[3] | {"raw_sha256": "0" * 64}, *events[4:]]
+    found = check(edited)
+    assert found.bad == {"changed_in_siem"}
+    assert found.findings[-1]["entry"] == events[3]["n"]
+    assert check([*events, events[0]]).bad == set()
+    assert "1 twice" in printed(tmp_path / "x", "--siem", f"splunk={file}")
+
+
+def test_what_came_into_the_siem_later_is_a_note(run: Any, tmp_path: Path) -> None:
+    export = honest(2)
+    later = f"{'e' * 40},{'0' * 64},{(export.at + HOUR) // 1_000_000}\n"
+    (tmp_path / "s.csv").write_text(splunk_uids(export.events) + later)
+    found = run(export.write(tmp_path / "x"), "--siem", f"splunk={tmp_path / 's.csv'}")
+    assert (found.status, found.notes) == (0, {"no_witness", "only_in_siem"})
+
+
+def test_tstats_counts_what_is_there_twice(printed: Any, tmp_path: Path) -> None:
+    export = honest(2)
+    rows = [f"{event['uid']},{1 + (event['place'] == 2)}" for event in export.events]
+    (tmp_path / "s.csv").write_text("\n".join(["event_id,count", *rows]))
+    out = printed(export.write(tmp_path / "x"), "--siem", f"splunk={tmp_path / 's.csv'}")
+    assert "6 of 6 found; 0 more than were sent; 1 twice" in out
+
+
+def test_a_dead_letter_need_not_be_in_the_siem(run: Any, tmp_path: Path) -> None:
+    export = honest(2)
+    dead = export.events[3]["uid"]
+    export.hour(sink=[{"fact": "dead", "reason": "too large", "events": 1, "each": [dead]}])
+    file = tmp_path / "s.csv"
+    arguments = [export.write(tmp_path / "x"), "--siem", f"splunk={file}"]
+    file.write_text(splunk_uids([event for event in export.events if event["uid"] != dead]))
+    assert run(*arguments).bad == set()
+    place = export.page(1)[0]["place"]
+    replayed: Fact = {"fact": "replayed", "pages": [[place, 1]], "events": 1, "each": [dead]}
+    export.hour(sink=[replayed])
+    export.write(tmp_path / "x")
+    file.write_text(splunk_uids([event for event in export.events if event["uid"] != dead]))
+    assert run(*arguments).bad == {"not_in_siem"}
+
+
+def test_what_waits_need_not_be_in_the_siem(run: Any, tmp_path: Path) -> None:
+    export = honest(2)
+    export.hour(deliver=False)
+    (tmp_path / "s.csv").write_text(splunk_uids(export.events[:6]))
+    found = run(export.write(tmp_path / "x"), "--siem", f"splunk={tmp_path / 's.csv'}")
+    assert found.bad == set()
+
+
+def test_a_siem_needs_all_uids(run: Any, tmp_path: Path) -> None:
+    export = honest(2)
+    export.write(tmp_path / "x")
+    (tmp_path / "s.csv").write_text(splunk_uids(export.events))
+    assert run(tmp_path / "x", "--siem", f"elastic={tmp_path / 's.csv'}").bad == {"nothing"}
+    (tmp_path / "x" / "uids.ndjson").unlink()
+    assert run(tmp_path / "x", "--siem", f"splunk={tmp_path / 's.csv'}").bad == {"nothing"}
+
+
+@pytest.mark.parametrize("forge", ["other uid", "other order", "page of no entry", "no JSON"])
+def test_uids_that_are_not_those_of_the_entries(forge: str, run: Any, tmp_path: Path) -> None:
+    export = honest(3)
+    if forge == "other uid":
+        keys = bytearray(base64.b64decode(export.pages[1]["keys"]))
+        keys[9] ^= 1
+        export.pages[1]["keys"] = base64.b64encode(keys).decode()
+    elif forge == "other order":
+        keys = bytearray(base64.b64decode(export.pages[1]["keys"]))
+        export.pages[1]["keys"] = base64.b64encode(keys[28:] + keys[:28]).decode()
+    elif forge == "page of no entry":
+        export.pages.insert(1, export.pages[1] | {"first": 99})
+    export.write(tmp_path / "x")
+    if forge == "no JSON":
+        (tmp_path / "x" / "uids.ndjson").write_bytes(b"\xff[\n")
+    assert run(tmp_path / "x").bad == {"known"}
+
+
+def vendor_file(folder: Path, events: list[dict[str, Any]], hours: int) -> Path:
+    lines: list[dict[str, Any]] = [{"source": "okta", "from": BEGIN, "to": BEGIN + hours * HOUR}]
+    lines += [{name: event[name] for name in ("time", "uid", "raw_sha256")} for event in events]
+    file = folder / "vendor.ndjson"
+    file.write_text("".join(json.dumps(line) + "\n" for line in lines))
+    return file
+
+
+@pytest.mark.parametrize("listed", [True, False])
+def test_a_vendor(listed: bool, run: Any, tmp_path: Path) -> None:
+    export = honest(4)
+    export.write(tmp_path / "x")
+    if not listed:
+        (tmp_path / "x" / "uids.ndjson").unlink()
+    events = export.events
+
+    def check(events: list[dict[str, Any]], hours: int = 4) -> Found:
+        return run(tmp_path / "x", "--vendor", vendor_file(tmp_path, events, hours))
+
+    assert check(events).bad == set()
+    assert check(events[:6], hours=2).bad == set()
+    assert check(events[:7] + events[8:]).bad == {"vendor"}
+    found = check([*events, events[0] | {"uid": "e" * 40}])
+    assert found.bad == {"vendor"}
+    assert "4 events" in found.what("vendor")
+    changed = [events[0] | {"raw_sha256": "0" * 64}, *events[1:]]
+    assert check(changed).bad == ({"vendor"} if listed else set())
+
+
+@pytest.mark.parametrize("listed", [True, False])
+def test_a_late_event_is_no_finding(listed: bool, run: Any, tmp_path: Path) -> None:
+    export = honest(2)
+    late = export.page(1, start=BEGIN + 1, salt="late")
+    export.hour(source=[export.accepted(late, via="resweep 1h", late=1)])
+    export.write(tmp_path / "x")
+    if not listed:
+        (tmp_path / "x" / "uids.ndjson").unlink()
+    found = run(tmp_path / "x", "--vendor", vendor_file(tmp_path, export.events, 3))
+    assert found.bad == set()
+    assert ("vendor" in found.notes) is not listed
+
+
+def test_a_vendor_file_of_another_source(run: Any, tmp_path: Path) -> None:
+    file = tmp_path / "v"
+    file.write_text('{"source":"slack","from":1,"to":2}\n')
+    assert run(honest(2).write(tmp_path / "x"), "--vendor", file).bad == {"nothing"}
+
+
+# --- the proof of one event -----------------------------------------------------------------------
+
+
+def test_a_proof(run: Any, printed: Any, tmp_path: Path) -> None:
+    export = honest()
+    event = export.events[4]
+    file = tmp_path / "proof.json"
+    file.write_text(json.dumps(export.proof(event["uid"])))
+    witness = export.splunk(tmp_path / "s.csv")
+    found = run(file, "--witness", witness)
+    assert (found.status, found.findings) == (0, [])
+    out = printed(file, "--witness", witness)
+    assert f"event      {event['uid']} of okta" in out
+    assert "accepted by 2026-11-26T02:00:00Z, poll (entry 5)" in out
+    assert "splunk took it by 2026-11-26T02:00:00Z (entry 4)" in out
+    assert "s.csv line 6" in out
+    assert run(file).notes == {"no_witness"}
+    assert run(file, "--witness", honest(5, log=OTHER_LOG).splunk(witness)).notes == {"no_witness"}
+
+
+def forge_proof(proof: dict[str, Any], other: dict[str, Any], forge: str) -> dict[str, Any]:
+    match forge:
+        case "uid":
+            return proof | {"uid": other["uid"]}
+        case "source":
+            return proof | {"source": "slack"}
+        case "path":
+            return proof | {"accepted": proof["accepted"] | {"path": other["accepted"]["path"]}}
+        case "line":
+            return proof | {"accepted": proof["accepted"] | {"line": other["accepted"]["line"]}}
+        case "entry of another":
+            return proof | {"accepted": other["accepted"]}
+        case "keys":
+            return proof | {"page": other["page"]}
+        case "sink":
+            return proof | {"sinks": {"elastic": proof["sinks"]["splunk"]}}
+        case "sink of another":
+            return proof | {"sinks": other["sinks"]}
+        case "n":
+            return proof | {"accepted": proof["accepted"] | {"n": -1}}
+        case "size":
+            return proof | {"head": proof["head"].replace(".15.", ".0.")}
+    return {"page": forge}
+
+
+@pytest.mark.parametrize(
+    "forge",
+    ["uid", "source", "path", "line", "entry of another", "keys", "sink", "sink of another", "n", "size", ""],
+)  # fmt: skip
+def test_a_forged_proof(forge: str, run: Any, tmp_path: Path) -> None:
+    export = honest()
+    proof, other = (export.proof(export.events[number]["uid"]) for number in (4, 10))
+    file = tmp_path / "proof.json"
+    file.write_text(json.dumps(forge_proof(proof, other, forge)))
+    found = run(file)
+    assert (found.status, found.bad) == (1, {"form"})
+
+
+def test_a_proof_that_a_head_contradicts(run: Any, tmp_path: Path) -> None:
+    export, other = honest(), Export()
+    for _ in range(5):
+        other.hour(2)
+    file = tmp_path / "proof.json"
+    file.write_text(json.dumps(export.proof(export.events[4]["uid"])))
+    found = run(file, "--witness", other.splunk(tmp_path / "s.csv"))
+    assert found.bad == {"rewritten"}
+
+
+# --- the program ----------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ["missing"],
+        ["x", "--witness", "missing"],
+        ["x", "--key", "x/heads.txt"],
+        ["x", "--siem", "splunk"],
+        ["x", "x", "x"],
+    ],
+)
+def test_wrong_usage_is_one_line_and_exit_2(
+    arguments: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: Any
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    honest(2).write(tmp_path / "x")
+    assert checker.main(arguments) == 2
+    out = capsys.readouterr()
+    assert out.err.count("\n") == 1
+    assert out.err.startswith("auditrelay evidence check: ")
+
+
+NASTY = st.one_of(
+    st.binary(max_size=300),
+    st.lists(st.sampled_from([b"{", b"}", b"[", b'"', b",", b"\n", b"\0", b"\xff", b"1e999", b"nan",
+        b"_indextime", b"uid", b"event_id", b"a" * 40, b"n", b"first", b":", b"keys", b"null"])).map(b"".join),
+)  # fmt: skip
+
+
+FILES = ("journal.ndjson", "heads.txt", "uids.ndjson", "w", "s", "v", "k", "p.json")
+
+
+@settings(max_examples=200, deadline=None)
+@given(st.sampled_from(FILES), NASTY, st.booleans())
+def test_any_bytes_end_in_a_finding_or_one_line(name: str, content: bytes, behind: bool) -> None:
+    export = honest(2)
+    with tempfile.TemporaryDirectory() as made:
+        folder = export.write(Path(made))
+        export.splunk(folder / "w")
+        (folder / "k").write_text(base64.b64encode(KEY).decode())
+        (folder / "s").write_text(splunk_uids(export.events))
+        vendor_file(folder, export.events, 2).rename(folder / "v")
+        (folder / "p.json").write_text(json.dumps(export.proof(export.events[0]["uid"])))
+        with (folder / name).open("ab" if behind else "wb") as file:
+            file.write(content)
+        asked = [folder, "--witness", folder / "w", "--siem", f"splunk={folder / 's'}"]
+        asked += ["--vendor", folder / "v", "--key", folder / "k"]
+        out, err = io.StringIO(), io.StringIO()
+        with contextlib.redirect_stdout(out), contextlib.redirect_stderr(err):
+            assert checker.main([str(each) for each in asked]) in (1, 2)
+            assert checker.main([str(folder / "p.json")]) in (0, 1, 2)
+        assert err.getvalue().count("\n") <= 2
+
+
+def test_it_imports_the_standard_library_alone() -> None:
+    names = {
+        name.split(".")[0]
+        for node in ast.walk(ast.parse(SOURCE.read_text("utf-8")))
+        for name in (
+            [alias.name for alias in node.names]
+            if isinstance(node, ast.Import)
+            else [node.module or ""]
+            if isinstance(node, ast.ImportFrom)
+            else []
+        )
+    }
+    assert names <= sys.stdlib_module_names
+
+
+@pytest.mark.process
+def test_the_zipapp_runs_where_auditrelay_is_not(tmp_path: Path) -> None:
+    root = Path(__file__).parents[2]
+    made = tmp_path / "auditrelay-evidence.pyz"
+    subprocess.run(
+        ["make", "--no-print-directory", "evidence-checker", f"CHECKER={made}"],
+        cwd=root, check=True, env=os.environ | {"VENV": str(Path(sys.prefix))}, timeout=120,
+    )  # fmt: skip
+    export = honest()
+    export.write(tmp_path / "x")
+    export.splunk(tmp_path / "splunk.csv")
+    done = subprocess.run(
+        [sys.executable, "-I", "-S", made, "x", "--witness", "splunk.csv"],
+        cwd=tmp_path, capture_output=True, text=True, timeout=60, check=False,
+    )  # fmt: skip
+    assert (done.returncode, done.stderr) == (0, "")
+    assert "whole: nothing before entry 15" in done.stdout
+    edit(tmp_path / "x", lambda lines: lines[:-3])
+    done = subprocess.run(
+        [sys.executable, "-I", "-S", made, "x", "--witness", "splunk.csv"],
+        cwd=tmp_path, capture_output=True, text=True, timeout=60, check=False,
+    )  # fmt: skip
+    assert done.returncode == 1
+    assert "BAD  cut" in done.stdout
+
+
