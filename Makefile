@@ -14,6 +14,7 @@
 #                                      vendors, after a new source, sink or description
 #   make bench [BENCH="--quick"]       the cost of the whole relay, in a few minutes (docs/performance.md)
 #   make bench-grove                   the same next to Grove, which it installs into .venv-grove
+#   make evidence-checker              dist/auditrelay-evidence.pyz, the auditor's program in one file
 #   make interop [INTEROP=opensearch]  the sinks against real receivers (interop/README.md)
 #   make install                       the virtual environment alone, with the development tools
 #   make changelog VERSION=0.1.0       the fragments of changelog.d into CHANGELOG.md, at a release
@@ -41,8 +42,9 @@ DEMO ?=
 LOCK ?=
 INTEROP ?=
 FUZZ ?= 200000
+CHECKER ?= dist/auditrelay-evidence.pyz
 
-.PHONY: install demo test test-all test-unit fuzz check check-format check-lint check-types format generate bench bench-grove interop changelog lock clean
+.PHONY: install demo test test-all test-unit fuzz check check-format check-lint check-types format generate bench bench-grove interop evidence-checker changelog lock clean
 .DEFAULT_GOAL := install
 
 # Many tests wait for a process or a peer, so one more worker than cores keeps the cores busy.
@@ -95,6 +97,12 @@ bench-grove: $(VENV)/.developer
 
 interop: $(VENV)/.developer
 	@$(BIN)/python -m interop $(INTEROP)
+
+# The auditor's program, for machines without auditrelay: any Python from 3.11 on runs it.
+evidence-checker:
+	@mkdir -p build/evidence $(dir $(CHECKER))
+	@cp src/auditrelay/evidence/checker.py build/evidence/__main__.py
+	$(PYTHON) -m zipapp --python "/usr/bin/env python3" --output $(CHECKER) build/evidence
 
 changelog: $(VENV)/.developer
 	$(BIN)/towncrier build --yes --version $(or $(VERSION),$(error name the release: make changelog VERSION=0.1.0))

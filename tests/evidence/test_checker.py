@@ -5,7 +5,6 @@ import base64
 import contextlib
 import io
 import json
-import os
 import subprocess
 import sys
 import tempfile
@@ -103,7 +102,8 @@ def test_signatures_are_those_of_cryptography(secret: bytes, message: bytes, bit
 
 
 @pytest.mark.parametrize(
-    "public", [bytes(32), b"\xff" * 32, (2).to_bytes(32, "little"), (2**255 - 19).to_bytes(32, "little")]
+    "public",
+    [bytes(32), b"\xff" * 32, (2).to_bytes(32, "little"), (2**255 - 19).to_bytes(32, "little")],
 )
 @pytest.mark.parametrize("signature", [bytes(64), b"\xff" * 64])
 def test_malformed_keys_and_signatures_are_refused(public: bytes, signature: bytes) -> None:
@@ -236,7 +236,10 @@ def edit(folder: Path, change: Callable[[list[bytes]], list[bytes]]) -> None:
         (lambda lines: lines[:4] + lines[5:], {"order", "rewritten", "cut"}),
         (lambda lines: lines[:-1], {"cut", "position"}),
         (lambda lines: lines[:-3], {"cut"}),
-        (lambda lines: [*lines[:4], lines[5], lines[4], *lines[6:]], {"order", "rewritten", "fork"}),
+        (
+            lambda lines: [*lines[:4], lines[5], lines[4], *lines[6:]],
+            {"order", "rewritten", "fork"},
+        ),
         (lambda lines: [*lines[:6], lines[3], *lines[6:]], {"order", "rewritten"}),
         (lambda lines: [*lines, b"{}"], {"form"}),
         (lambda lines: [b"\xef\xbb\xbf" + lines[0], *lines[1:]], {"form", "rewritten"}),
@@ -413,7 +416,9 @@ def test_heads_by_somebody_else(run: Any, tmp_path: Path) -> None:
 def test_a_pinned_key_without_a_fact(run: Any, tmp_path: Path) -> None:
     export = honest()
     pin = pinned(tmp_path, keyed(1))
-    found = run(export.write(tmp_path / "x"), "--witness", export.splunk(tmp_path / "s.csv"), "--key", pin)
+    found = run(
+        export.write(tmp_path / "x"), "--witness", export.splunk(tmp_path / "s.csv"), "--key", pin
+    )
     assert "unsigned" in found.bad
 
 
@@ -482,9 +487,7 @@ def test_a_dead_branch_that_lived_on(run: Any, tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(("made_up", "lost"), [(3, 0), (1, 2)])
-def test_what_a_dead_branch_had_claimed(
-    made_up: int, lost: int, run: Any, tmp_path: Path
-) -> None:
+def test_what_a_dead_branch_had_claimed(made_up: int, lost: int, run: Any, tmp_path: Path) -> None:
     export, dead = restored(told=True, made_up=made_up)
     # From the event of its head, or from its own export.
     event = {
@@ -737,8 +740,16 @@ def test_a_state_that_was_upgraded(run: Any, tmp_path: Path) -> None:
 
 def test_what_an_auditor_wants_to_know(run: Any, printed: Any, tmp_path: Path) -> None:
     export = Export()
-    old: Fact = {"fact": "configured", "digest": "0" * 64, "settings": {"sources.okta.settle": "5m"}}
-    new: Fact = {"fact": "configured", "digest": "1" * 64, "settings": {"sources.okta.settle": "1m"}}
+    old: Fact = {
+        "fact": "configured",
+        "digest": "0" * 64,
+        "settings": {"sources.okta.settle": "5m"},
+    }
+    new: Fact = {
+        "fact": "configured",
+        "digest": "1" * 64,
+        "settings": {"sources.okta.settle": "1m"},
+    }
     export.hour(instance=[old])
     export.at += 5 * HOUR
     export.hour(0, cover=False, instance=[new, {"fact": "clock", "seconds": 90}])
@@ -762,7 +773,10 @@ def splunk_uids(events: list[dict[str, Any]]) -> str:
 
 def elastic_uids(events: list[dict[str, Any]]) -> str:
     hits = [
-        {"_id": e["uid"], "_source": {"auditrelay": {"uid": e["uid"]}, "event": {"hash": e["raw_sha256"]}}}
+        {
+            "_id": e["uid"],
+            "_source": {"auditrelay": {"uid": e["uid"]}, "event": {"hash": e["raw_sha256"]}},
+        }
         for e in events
     ]
     return "".join(json.dumps(hit) + "\n" for hit in hits)
@@ -1066,7 +1080,7 @@ def test_the_zipapp_runs_where_auditrelay_is_not(tmp_path: Path) -> None:
     made = tmp_path / "auditrelay-evidence.pyz"
     subprocess.run(
         ["make", "--no-print-directory", "evidence-checker", f"CHECKER={made}"],
-        cwd=root, check=True, env=os.environ | {"VENV": str(Path(sys.prefix))}, timeout=120,
+        cwd=root, check=True, timeout=60,
     )  # fmt: skip
     export = honest()
     export.write(tmp_path / "x")
@@ -1084,5 +1098,3 @@ def test_the_zipapp_runs_where_auditrelay_is_not(tmp_path: Path) -> None:
     )  # fmt: skip
     assert done.returncode == 1
     assert "BAD  cut" in done.stdout
-
-

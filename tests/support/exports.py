@@ -260,7 +260,9 @@ class Export:
         for head in self.heads if heads is None else heads:
             at = self.sealed[self.heads.index(head)] // 1_000_000 if head in self.heads else 0
             size = head.split(".")[2]
-            rows.append(f'{at},{at + delay},{"0" * 40},"Ledger sealed: {size} entries, head {head}"')
+            rows.append(
+                f'{at},{at + delay},{"0" * 40},"Ledger sealed: {size} entries, head {head}"'
+            )
         file.write_text("\n".join(rows) + "\n")
         return file
 
@@ -277,7 +279,9 @@ class Export:
         (fact,) = (each for each in entry["facts"] if each["fact"] == "accepted")
         pages = [page for page in self.pages if page["n"] == event["n"]]
         keys = [base64.b64decode(page["keys"]) for page in pages]
-        at = next(i for i, page in enumerate(pages) if event["place"] < page["first"] + len(keys[i]))
+        at = next(
+            i for i, page in enumerate(pages) if event["place"] < page["first"] + len(keys[i])
+        )
         sinks = {}
         for n, line in enumerate(self.lines):
             each = json.loads(line)
