@@ -17,9 +17,9 @@ import pytest
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from tests.support.exports import BEGIN, HOUR, Export, Fact, leaf, path, root, text
 
 from auditrelay.evidence import checker
-from tests.support.exports import BEGIN, HOUR, Export, Fact, leaf, path, root
 
 SOURCE = Path(checker.__file__)
 KEY, OTHER_KEY = bytes(range(32)), bytes(range(1, 33))
@@ -956,34 +956,29 @@ def test_a_proof(run: Any, printed: Any, tmp_path: Path) -> None:
 
 
 def forge_proof(proof: dict[str, Any], other: dict[str, Any], forge: str) -> dict[str, Any]:
-    match forge:
-        case "uid":
-            return proof | {"uid": other["uid"]}
-        case "source":
-            return proof | {"source": "slack"}
-        case "path":
-            return proof | {"accepted": proof["accepted"] | {"path": other["accepted"]["path"]}}
-        case "line":
-            return proof | {"accepted": proof["accepted"] | {"line": other["accepted"]["line"]}}
-        case "entry of another":
-            return proof | {"accepted": other["accepted"]}
-        case "keys":
-            return proof | {"page": other["page"]}
-        case "sink":
-            return proof | {"sinks": {"elastic": proof["sinks"]["splunk"]}}
-        case "sink of another":
-            return proof | {"sinks": other["sinks"]}
-        case "n":
-            return proof | {"accepted": proof["accepted"] | {"n": -1}}
-        case "size":
-            return proof | {"head": proof["head"].replace(".15.", ".0.")}
-    return {"page": forge}
+    accepted, others = proof["accepted"], other["accepted"]
+    forged: dict[str, dict[str, Any]] = {
+        "uid": {"uid": other["uid"]},
+        "source": {"source": "slack"},
+        "path": {"accepted": accepted | {"path": others["path"]}},
+        "line": {"accepted": accepted | {"line": others["line"]}},
+        "entry of another": {"accepted": others},
+        "keys": {"page": other["page"]},
+        "sink": {"sinks": {"elastic": proof["sinks"]["splunk"]}},
+        "sink of another": {"sinks": other["sinks"]},
+        "n": {"accepted": accepted | {"n": -1}},
+        "size": {"head": proof["head"].replace(".15.", ".0.")},
+        "head": {"head": None},
+    }
+    return proof | forged[forge]
 
 
-@pytest.mark.parametrize(
-    "forge",
-    ["uid", "source", "path", "line", "entry of another", "keys", "sink", "sink of another", "n", "size", ""],
-)  # fmt: skip
+FORGED = (
+    ["uid", "source", "path", "line", "entry of another", "keys", "sink", "sink of another", "n", "size", "head"]
+)
+
+
+@pytest.mark.parametrize("forge", FORGED)
 def test_a_forged_proof(forge: str, run: Any, tmp_path: Path) -> None:
     export = honest()
     proof, other = (export.proof(export.events[number]["uid"]) for number in (4, 10))
@@ -1057,6 +1052,68 @@ def test_any_bytes_end_in_a_finding_or_one_line(name: str, content: bytes, behin
             assert checker.main([str(each) for each in asked]) in (1, 2)
             assert checker.main([str(folder / "p.json")]) in (0, 1, 2)
         assert err.getvalue().count("\n") <= 2
+
+
+ODD: list[Any] = [
+    None,
+    True,
+    -1,
+    1 << 70,
+    "x",
+    "\ud800\x1b[2J",
+    [],
+    {},
+    [[]],
+    [["a", 1]],
+    {"a": []},
+]
+
+
+def places_in(value: Any) -> list[tuple[Any, Any]]:
+    """Return every place in a JSON value: what holds it, and its key or index."""
+    items = value.items() if isinstance(value, dict) else enumerate(value)
+    found = [(value, at) for at, _ in items]
+    children = list(value.values() if isinstance(value, dict) else value)
+    for child in children:
+        if isinstance(child, (dict, list)):
+            found += places_in(child)
+    return found
+
+
+@settings(max_examples=400, deadline=None)
+@given(st.data())
+def test_any_value_anywhere_ends_in_a_finding_or_one_line(data: st.DataObject) -> None:
+    export = Export(key=KEY)
+    uid = "a" * 40
+    begun = {"fact": "key", "public": export.public.hex(), "before": None, "signature": None}
+    configured = {"fact": "configured", "digest": "0", "settings": {"a": 1}}
+    export.hour(instance=[begun, configured], source=[span("gap", -1, 0)])
+    dead = {"fact": "dead", "reason": "", "events": 1, "each": [uid]}
+    restored = {"fact": "restored", "reason": "", "by": 0}
+    export.hour(instance=[export.branch(OTHER_LOG), restored, configured], sink=[dead])
+    with tempfile.TemporaryDirectory() as made:
+        folder = Path(made)
+        export.splunk(folder / "w")
+        (folder / "s").write_text(splunk_uids(export.events))
+        vendor_file(folder, export.events, 2).rename(folder / "v")
+        n = data.draw(st.integers(0, len(export.lines) - 1))
+        entry = json.loads(export.lines[n])
+        holder, at = data.draw(st.sampled_from(places_in(entry)))
+        if isinstance(holder, dict) and data.draw(st.booleans()):
+            del holder[at]
+        else:
+            holder[at] = data.draw(st.sampled_from(ODD))
+        same, export.lines[n] = export.lines[n], text(entry)
+        export.write(folder)
+        asked = [folder, "--witness", folder / "w", "--siem", f"splunk={folder / 's'}"]
+        asked += ["--vendor", folder / "v"]
+        out, err = io.StringIO(), io.StringIO()
+        with contextlib.redirect_stdout(out), contextlib.redirect_stderr(err):
+            status = checker.main([str(each) for each in asked])
+        assert status in (1, 2) or same == export.lines[n]
+        assert err.getvalue().count("\n") <= 1
+        assert out.getvalue().isascii()
+        assert "\x1b" not in out.getvalue()
 
 
 def test_it_imports_the_standard_library_alone() -> None:
