@@ -137,7 +137,7 @@ def entry_of(line: bytes) -> dict[str, Any]:  # the entry in a line, spelled exa
         newer = {fact["fact"] for fact in entry["facts"]} - FACTS or not body.endswith(b',"v":1}')
         same = CANONICAL.encode(entry).encode() == body != line and len(body) <= 60_000
         same &= "".join(entry) == "atfactslognseqsincestateunitv" and b"\\u0000" not in body
-        same &= type(entry["unit"]) is str and re.fullmatch("[0-9a-f]{32}", entry["log"]) is not None
+        same &= type(entry["unit"]) is str and bool(re.fullmatch("[0-9a-f]{32}", entry["log"]))
     except (ValueError, LookupError, TypeError, RecursionError): same = newer = False
     if newer: raise Stop("form", f"is by a newer auditrelay: version {entry['v']}, {newer}")
     if not same: raise Stop("form", "is not an entry as auditrelay spells it")
@@ -184,15 +184,16 @@ def heads_in(path: Path) -> Iterator[SimpleNamespace]:  # each once, with what s
                 file=path, where=f"{path.name} line {number}", at=instant(cell(row, TIME)),
                 row=row | dict(inner))
 
-def state_of(name: str, state: dict[str, Any]) -> dict[str, Any]:  # if all of it is a number
-    kinds = {"looked_again": dict.values, "since": dict.values, "ahead": lambda value: sum(value, [])}
+def state_of(name: str, state: dict[str, Any]) -> dict[str, Any]:  # ValueError if it is none
     for key, value in state.items():
-        numbers = kinds[key](value) if key in kinds else [value]
-        if any(type(each) is not int and (each is not None or key in kinds) for each in numbers):
+        inner = value.values() if key in ("looked_again", "since") else [value]
+        if key == "ahead": inner = [number for pair in value for number in pair]
+        if any(type(each) is not int for each in inner if each is not None or inner != [value]):
             raise ValueError("no number")
-    needed = {"sink": ("position", "ahead", "since"), "source": ("accepted",)}.get(name.split(maxsplit=1)[0], ())
-    if state.get("started") is not None: needed += ("covered_until", "looked_again", "accepted")
-    if not all(key in state for key in needed): raise ValueError("no state")
+    needed = ["position", "ahead", "since"] if name.startswith("sink") else []
+    needed += ["accepted"] if name.startswith("source") else []
+    needed += ["covered_until", "looked_again"] if state.get("started") is not None else []
+    if not state.keys() >= set(needed): raise ValueError("too short")
     return state
 
 TABLES = """
@@ -312,13 +313,14 @@ class Journal:  # one export, read line by line: its roots, and what its entries
                     say("configuration", f"{key} {old.get(key)} -> {new.get(key)}", "note")
             self.settings = new
         elif kind == "key":
-            public, signature = (bytes.fromhex(fact[each] or "") for each in ("public", "signature"))
+            public, signature = (bytes.fromhex(fact[key] or "") for key in ("public", "signature"))
             if len(public) != 32: raise ValueError("no key")
             self.keys.append((n, public, str(fact["before"] or ""), signature))
         elif kind == "restored": self.restored.append((n, f"uid {fact['by']}: {fact['reason']}"))
         elif kind == "continued":
             self.branches.append(SimpleNamespace(
-                log=bytes.fromhex(fact["log"]).hex(), to=self.log, n=n, at=self.at, why=fact["why"]))
+                log=bytes.fromhex(fact["log"]).hex(), to=self.log, n=n, at=self.at,
+                why=fact["why"]))
             if (fact["size"], fact["root"]) != (n, self.roots[n][0]):
                 say("rewritten", f"log {fact['log']} had another root or size: {fact['why']}")
 
@@ -667,7 +669,8 @@ def check(paths: list[Path], witness: list[Path], pins: list[bytes], siems: dict
         result = {"log": new.log, "entries": len(new.leaves), "until": new.at,
                   "heads": by_file(given, witness, new, report),
                   "branches": [vars(branch) for branch in new.branches]}
-        facts = exported(new) if new.whole else None
+        listed = (new.path.parent / "uids.ndjson").exists()
+        facts = exported(new) if new.whole and (listed or siems or vendors) else None
         for name, file in siems.items() if new.whole else ():
             load(new.db, file)
             in_siem(name, new, facts, report.lines)
