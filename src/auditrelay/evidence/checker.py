@@ -404,7 +404,9 @@ def left(branch: Any, dead: list[Any], old: Journal, new: Journal) -> None:
     young = any(head.at and head.at > branch.at + HOUR for head in dead)
     what = f"{branch.log[:6]} was continued as {branch.into[:6]}: {branch.why}; operators: {why}\n"
     what += f"{len(dead)} heads of {branch.log[:6]} lie beyond" + ": two instances ran" * young
-    claims = [claim for head in dead[-1:] for claim in head.claims]
+    claims = [
+        claim for head in sorted(dead, key=lambda head: head.size)[-1:] for claim in head.claims
+    ]
     for name, unit in old.units.items() if old.log == branch.log else ():
         claims += [(name[7:], events, end) for _, end, events in unit.history[-1:]]
     for source, claimed, until in claims:
