@@ -79,7 +79,8 @@ async def test_an_export_is_checked_against_a_head_that_left_before(
     assert manifest["entries"] == len(lines(out / "journal.ndjson"))
     key.write_text((await command(sealed, "evidence", "head", "--public")).stdout)
     witness, siem = tmp_path / "witness.ndjson", tmp_path / "siem.ndjson"
-    documents = sandbox.elastic.stored.documents
+    stored = sandbox.elastic.stored
+    documents = [*stored.documents, *stored.heads]
     witness.write_text("".join(json.dumps(each) + "\n" for each in documents))
     siem.write_text("".join(json.dumps(as_searched(each)) + "\n" for each in documents))
     arguments = ["--witness", str(witness), "--siem", f"elastic={siem}", "--key", str(key)]
