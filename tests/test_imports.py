@@ -179,4 +179,5 @@ def test_few_know_which_engine_the_store_has() -> None:
         if any(name.startswith("store/sqlite") for name in imported(module))
     }
     inside = {name for name in knows if name.startswith("store/sqlite/")}
-    assert knows - inside == {"service/app", "cli/coverage", "cli/dead_letters", "cli/status"}
+    shown = {f"cli/{name}" for name in ("coverage", "dead_letters", "evidence", "status")}
+    assert knows - inside == {"service/app", *shown}

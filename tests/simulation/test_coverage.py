@@ -26,7 +26,7 @@ from tests.support.stores import backlog, explained, seal
 
 from auditrelay.collect.backfill import Backfiller, BackfillProgress
 from auditrelay.collect.collector import Collector
-from auditrelay.collect.verify import Verifier, VerifyProgress, VerifyReport
+from auditrelay.collect.verify import Verifier, VerifyReport
 from auditrelay.errors import RelayError, Retryable, WalkBroken
 from auditrelay.events.normalize import Normalizer, vendor_named
 from auditrelay.sources import UNREADABLE, Page, bland
@@ -302,7 +302,7 @@ def _seconds(text: str) -> int:
 async def _verify(
     world: World, store: SqliteStore, collector: Collector, span: Interval, *, repair: bool
 ) -> VerifyReport:
-    async def silent(_: VerifyProgress) -> None: ...
+    async def silent(_: object) -> None: ...
 
     return await Verifier(
         collector,
