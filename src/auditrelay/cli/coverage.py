@@ -163,6 +163,8 @@ def _json_fact(fact: Fact) -> dict[str, Any]:
     """Return a fact with its time; what it tells of a span of time is in words for all facts."""
     body = dict(fact.body)
     start, end = body.pop("start", None), body.pop("end", None)
+    for name in ("raws", "stored"):  # what an auditor needs is in an export of the evidence
+        body.pop(name, None)
     return {
         "recorded": _iso_micros(fact.at),
         "entry": fact.entry,

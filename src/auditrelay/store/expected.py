@@ -6,7 +6,7 @@ A source or sink that an operator has removed starts again: what its facts said 
 
 import json
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any, Final
 
@@ -50,6 +50,8 @@ class OfSource:
     forgot_before: int | None = None
     found: Fact | None = None
     """What an upgrade has found of it."""
+    began: bool = False
+    """Whether anything was read when it was last sealed: until then its start may be moved."""
     removed: bool = False
     """Whether there is nothing since its removal."""
 
@@ -65,8 +67,10 @@ class OfSource:
                 self.replayed += body["events"] if body["via"] == "replay" else 0
             case "covered":
                 self.covered.append((body["start"], body["end"]))
+                self.began |= fact.entry is not None
             case "gap" | "reopened" | "retracted" as what:
                 self._gap(what, (body["start"], body["end"]), body["reason"])
+                self.began |= fact.entry is not None
             case "looked_again":
                 self.looked_again[body["delay"]] = body["until"]
             case "parcel":
@@ -126,6 +130,8 @@ class OfSink:
     feeds: dict[str, int] = field(default_factory=dict)
     letters: dict[str, str] = field(default_factory=dict)
     """By uid of an event that was refused: ``dead``, ``replayed`` or ``dropped``."""
+    gone: dict[str, int] = field(default_factory=dict)
+    """Sources that were removed: a feed of one from before that place may not be gone yet."""
     removed: bool = False
 
     def take(self, fact: Fact) -> None:
@@ -148,6 +154,13 @@ class OfSink:
             case "retired":
                 for source in body.get("sources", ()):
                     self.feeds.pop(source, None)
+
+    def remove(self, removals: Mapping[str, int]) -> None:
+        """Remove the feeds of sources that were removed, and have not come back since."""
+        for source, place in removals.items():
+            if self.feeds.get(source, place) < place:
+                del self.feeds[source]
+                self.gone[source] = place
 
     def after_removal(self) -> "OfSink":
         """Return what is left of it once an operator has removed it."""

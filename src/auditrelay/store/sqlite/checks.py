@@ -135,6 +135,8 @@ class _Check:
         self._sources: dict[str, OfSource] = {}
         self._sinks: dict[str, OfSink] = {}
         self._instance = OfInstance()
+        self._removals: dict[str, int] = {}
+        """By source that an operator has removed: the place before which all of it is gone."""
         self._sealed: dict[str, dict[str, Any]] = {}
         """By unit its last entry with a state."""
 
@@ -150,12 +152,18 @@ class _Check:
         for unit, at, text in db.execute("select unit, at, text from fact order by id"):
             self._take(unit, Fact(json.loads(text), at, None))
         self._check_instance(log)
+        for (name,) in db.execute("select name from source"):
+            self._sources.setdefault(name, OfSource())
+        for (name,) in db.execute("select name from sink"):
+            self._sinks.setdefault(name, OfSink())
         pages = self._check_places()
         self._check_spool(pages)
         for name, source in sorted(self._sources.items()):
             sealed, start = self._sealed.get(of_source(name)), self._instance.start
             check_source(db, name, source, sealed, start=start, say=self._say)
         for name, sink in sorted(self._sinks.items()):
+            # With a source go its feeds, and what was in the spool of it for one sink alone.
+            sink.remove(self._removals)
             check_sink(db, name, sink, self._sealed.get(of_sink(name)), self._say)
         at, word = newest or (None, None)
         return Checked(log, size, at, word, count, tuple(self._findings))
@@ -172,6 +180,7 @@ class _Check:
             source.take(fact)
             if removed:
                 self._sources[name] = source.after_removal()
+                self._removals[name] = fact.body["place"]
         elif (name := sink_of(unit)) is not None:
             sink = self._sinks.setdefault(name, OfSink())
             sink.take(fact)
@@ -332,6 +341,8 @@ class _Check:
     def _check_pages(self, unit: str, pages: Pages, found: dict[int, bytes], floor: int) -> None:
         body, fact = pages.fact.body, pages.fact
         digests = [found.get(first) for first, _ in pages.places]
+        if sink_of(unit) is not None:
+            floor = max(floor, *self._removals.values(), 0)
         for (first, count), digest in zip(pages.places, digests, strict=True):
             if digest is None and first >= floor and not pages.removed:
                 what = f"the page at place {first}, {count} events of {unit}, is missing"

@@ -1,0 +1,250 @@
+"""Whoever edits the state without its evidence is found; the state as it is, is whole."""
+
+import contextlib
+import sqlite3
+from collections.abc import Callable, Iterator, Sequence
+from datetime import timedelta
+from hashlib import sha256
+from pathlib import Path
+from typing import Any
+
+import pytest
+from tests.support.stores import MINUTE, NOON, explained, seal, span
+
+from auditrelay.events import AuditEvent
+from auditrelay.events.page import Page
+from auditrelay.evidence import facts
+from auditrelay.store import DeadLetter, KnownFile, Proof, RejectedEvent
+from auditrelay.store.sqlite import intake
+from auditrelay.store.sqlite import seal as sealing
+from auditrelay.store.sqlite.state_dir import DATABASE
+from auditrelay.store.sqlite.store import SqliteStore
+from auditrelay.store.sqlite.view import StateView
+
+Make = Callable[..., AuditEvent]
+
+
+@pytest.fixture
+async def folder(store: SqliteStore, event: Make, tmp_path: Path) -> Path:
+    """A state with something of everything, partly sealed."""
+    letter = DeadLetter(event(60), "bad_row", "no", None, 1, NOON, NOON)
+    await store.add(
+        "voice",
+        Page.of([event(number) for number in range(4)]),
+        proof=Proof(covers=(span(0, 5),), gaps=((span(7, 9), "retention"),)),
+        notice=lambda *_: event(90),
+        bad=[letter],
+    )
+    file = Proof(file=KnownFile(b"k" * 32, "a.csv"), covers=(span(5, 6),))
+    await store.add("voice", Page.of([event(7)]), via="export a.csv", proof=file)
+    await store.resweep_done("voice", timedelta(hours=1), NOON + MINUTE)
+    shown = {bytes.fromhex(event(number).uid) for number in (1, 2, 3)}
+    await store.record_deleted("voice", span(0, 5), shown, 99)
+    refused = RejectedEvent(0, "invalid", "no", 400, 1, NOON, NOON)
+    await store.settle("splunk", [(0, 2)], [refused])
+    await seal(store)
+    await store.add("voice", Page.of([event(20), event(21)]))
+    await store.close()
+    explained(tmp_path, sealed=True)
+    return tmp_path
+
+
+def codes(folder: Path) -> set[str]:
+    with StateView(folder) as view:
+        return {each.code for each in view.check().findings}
+
+
+def edit(folder: Path, *statements: str) -> None:
+    with contextlib.closing(sqlite3.connect(folder / DATABASE)) as db:
+        for trigger in ("entry_is_not_updated", "entry_is_not_deleted"):
+            db.execute(f"drop trigger {trigger}")
+        for trigger in ("head_is_not_updated", "head_is_not_deleted"):
+            db.execute(f"drop trigger {trigger}")
+        for statement in statements:
+            db.execute(statement)
+        db.commit()
+
+
+OF_ZERO = sha256(bytes(1)).hexdigest()
+
+FORGERIES: dict[str, tuple[Sequence[str], str]] = {
+    "ledger entry deleted": (["delete from coverage where gap is null"], "ledger"),
+    "its count raised": (["update coverage set events = events + 1 where gap is null"], "ledger"),
+    "a gap covered up": (["update coverage set gap = null"], "ledger"),
+    "a gap moved": (["update coverage set end = end - 1 where gap is not null"], "ledger"),
+    "an entry deleted": (["delete from entry where n = 1"], "order"),
+    "the last one deleted": (["delete from entry where n = (select max(n) from entry)"], "cut"),
+    "an entry edited": (
+        ["update entry set text = replace(text, '\"events\":5', '\"events\":4')"],
+        "rewritten",
+    ),
+    "two entries exchanged": (
+        [
+            "update entry set n = -1 where n = 1",
+            "update entry set n = 1 where n = 2",
+            "update entry set n = 2 where n = -1",
+        ],
+        "order",
+    ),
+    "a head edited": (["update head set root = zeroblob(32)"], "rewritten"),
+    "a head deleted": (["delete from head"], "nothing"),
+    "frontier edited": (
+        ["update meta set value = zeroblob(40) where name = 'frontier'"],
+        "order",
+    ),
+    "log renamed": (["update meta set value = 'x' where name = 'log'"], "order"),
+    "uid deleted": (["delete from known where position = 1"], "known"),
+    "open uid deleted": (["delete from known where position = 7"], "known"),
+    "uid inserted": (
+        ["insert into known select source, zeroblob(28), 99, null from known limit 1"],
+        "known",
+    ),
+    "uid exchanged": (
+        ["update known set key = cast(substr(key, 1, 27) || x'00' as blob) where position = 1"],
+        "known",
+    ),
+    "a bad record's uid deleted": (["delete from known where position < 0"], "known"),
+    "forgotten_before moved": (
+        ["insert into meta values ('forgotten_before', 1 << 60)"],
+        "state",
+    ),
+    "prune floor moved": (["insert into meta values ('pruned', 99)"], "state"),
+    "start moved": (["update source set started = started + 1000 where name = 'voice'"], "state"),
+    "resweeps marked as done": (["update resweep set until = until + 1000"], "state"),
+    "deleted events hidden": (["delete from vanished"], "state"),
+    "file digest exchanged": (["update parcel set key = zeroblob(32)"], "state"),
+    "feed narrowed": (["delete from feed where source = 'voice'"], "state"),
+    "waiting page deleted": (["delete from spool where first = 7"], "spool"),
+    "sealed page deleted": (["delete from spool where first = 0"], "spool"),
+    "waiting page edited": (["update spool set events = zeroblob(9) where first = 7"], "spool"),
+    "page and digest edited": (
+        [f"update spool set events = x'00', sha = x'{OF_ZERO}' where first = 0"],
+        "spool",
+    ),
+    "page invented": (
+        ["insert into spool select 99, 1, source, 0, 1, events, only, sha, tag from spool limit 1"],
+        "spool",
+    ),
+    "place moved on": (
+        ["update meta set value = value + 1 where name = 'next_position'"],
+        "spool",
+    ),
+    "page for one sink alone": (
+        ["update spool set only = (select id from sink) where first = 7"],
+        "spool",
+    ),
+    "position moved back": (["update sink set position = 1"], "position"),
+    "position beyond the end": (["update sink set position = 1000"], "position"),
+    "dead letter deleted": (["delete from dead_letter where sink is not null"], "letters"),
+    "dead letter dropped": (["update dead_letter set dropped = 1 where sink > 0"], "letters"),
+    "bad record deleted": (["delete from dead_letter where sink is null"], "letters"),
+    "dead letter invented": (
+        ["update dead_letter set uid = 'ab' where sink is not null"],
+        "letters",
+    ),
+    "open facts deleted": (["delete from fact"], "spool"),
+    "open fact edited": (
+        ["update fact set text = replace(text, '\"pages\":[[7,2]]', '\"pages\":[[7,1]]')"],
+        "spool",
+    ),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("forgery", FORGERIES)
+async def test_a_forgery_is_found(folder: Path, forgery: str) -> None:
+    statements, code = FORGERIES[forgery]
+    edit(folder, *statements)
+    assert code in codes(folder), codes(folder)
+
+
+async def test_removing_the_evidence_itself_is_no_success(folder: Path) -> None:
+    edit(folder, "delete from entry", "delete from head", "delete from fact")
+    with StateView(folder) as view:
+        checked = view.check()
+    assert not checked.whole
+    assert "nothing" in {each.code for each in checked.findings}
+
+
+async def test_each_finding_says_where_what_and_what_to_do(folder: Path) -> None:
+    edit(folder, *(statement for each, _ in FORGERIES.values() for statement in each[:1]))
+    with StateView(folder) as view:
+        findings = view.check().findings
+    assert len(findings) > 5
+    for each in findings:
+        assert each.level == "bad"
+        assert each.what
+        assert "copy" in each.do or "start the service" in each.do
+
+
+# --- bugs that a test must find
+
+
+@contextlib.contextmanager
+def planted(module: Any, name: str, bug: Callable[..., Any]) -> Iterator[None]:
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(module, name, bug)
+        yield
+
+
+async def test_a_page_left_out_of_the_pages_is_found(
+    store: SqliteStore, event: Make, tmp_path: Path
+) -> None:
+    def without_the_last(bodies: Any) -> Any:
+        return [
+            {**body, "pages": body["pages"][:-1]} if len(body.get("pages", ())) > 1 else body
+            for body in merge(bodies)
+        ]
+
+    merge = facts.merge
+    for number in range(3):
+        await store.add("voice", Page.of([event(number)]))
+    with planted(facts, "merge", without_the_last):
+        await seal(store)
+    assert "spool" in codes(tmp_path)
+
+
+async def test_sorted_keys_of_a_page_are_found(
+    store: SqliteStore, event: Make, tmp_path: Path
+) -> None:
+    with planted(facts, "digest", lambda keys: digest(sorted(keys))):
+        await store.add("voice", Page.of([event(2), event(1)]))
+    assert codes(tmp_path) == {"nothing", "known"}
+
+
+digest = facts.digest
+
+
+async def test_a_fact_that_is_written_later_is_found(
+    store: SqliteStore, event: Make, tmp_path: Path
+) -> None:
+    with planted(intake, "insert", lambda *_: None):  # killed before it was written
+        await store.add("voice", Page.of([event(1)]), proof=Proof(covers=(span(0, 5),)))
+    assert {"known", "spool", "ledger"} <= codes(tmp_path)
+
+
+async def test_a_seal_that_takes_later_facts_is_found(
+    store: SqliteStore, event: Make, tmp_path: Path
+) -> None:
+    real = sealing._write
+
+    def takes_all(db: sqlite3.Connection, *rest: Any) -> None:
+        real(db, *rest)
+        db.execute("delete from fact where unit = 'source voice'")
+
+    await store.add("voice", Page.of([event(1)]))
+    adding: list[Any] = []
+    draft = sealing.draft
+
+    def then_one_more(db: sqlite3.Connection, *rest: Any) -> Any:
+        made = draft(db, *rest)
+        with contextlib.closing(sqlite3.connect(tmp_path / DATABASE)) as other:
+            told = facts.looked_again(delay=9, until=9)
+            other.execute("insert into resweep select 1, 9000000, 9")
+            intake.insert(other, "source voice", [told], 0)
+            other.commit()
+        return made
+
+    with planted(sealing, "draft", then_one_more), planted(sealing, "_write", takes_all):
+        await seal(store)
+    assert adding == []
+    assert "state" in codes(tmp_path)
