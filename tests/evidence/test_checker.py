@@ -17,9 +17,9 @@ import pytest
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from tests.support.exports import BEGIN, HOUR, Export, Fact, leaf, path, root, text
 
 from auditrelay.evidence import checker
-from tests.support.exports import BEGIN, HOUR, Export, Fact, leaf, path, root
 
 SOURCE = Path(checker.__file__)
 KEY, OTHER_KEY = bytes(range(32)), bytes(range(1, 33))
@@ -208,12 +208,12 @@ def test_an_edit_is_found_for_every_head_behind_it_and_for_none_before(
 
 
 def test_a_rewritten_entry(run: Any, printed: Any, tmp_path: Path) -> None:
-    told = honest()
+    said = honest()
     export = Export()
     for hour in range(5):
         export.hour(2 if hour == 2 else 3)
     export.write(tmp_path / "x")
-    witness = told.splunk(tmp_path / "splunk.csv")
+    witness = said.splunk(tmp_path / "splunk.csv")
     found = run(tmp_path / "x", "--witness", witness)
     assert found.bad == {"rewritten"}
     assert found.report["heads"] == {"given": 5, "fit": 2, "absent": 0, "contradict": 3}
@@ -395,7 +395,7 @@ def test_signed_heads(run: Any, tmp_path: Path) -> None:
         assert (found.status, found.findings) == (0, [])
 
 
-def test_heads_by_somebody_else(run: Any, tmp_path: Path) -> None:
+def test_heads_by_another_hand(run: Any, tmp_path: Path) -> None:
     export = keyed()
     pin = pinned(tmp_path, export)
     other = export.copy()
@@ -443,37 +443,37 @@ def test_a_new_key(lost: bool, run: Any, tmp_path: Path) -> None:
 # --- branches -------------------------------------------------------------------------------------
 
 
-def restored(*, told: bool, made_up: int = 3) -> tuple[Export, Export]:
+def restored(*, said: bool, made_up: int = 3) -> tuple[Export, Export]:
     """Return an export of a state that was restored, and one of the state that was lost."""
     export = honest(3)
     lost = export.copy()
     lost.hour(3)
     instance = [export.branch(OTHER_LOG)]
-    if told:
+    if said:
         instance.append({"fact": "restored", "reason": "disk died", "by": 0})
     export.hour(made_up, instance=instance)
     export.hour()
     return export, lost
 
 
-@pytest.mark.parametrize("told", [False, True])
-def test_a_branch(told: bool, run: Any, printed: Any, tmp_path: Path) -> None:
-    export, lost = restored(told=told)
+@pytest.mark.parametrize("said", [False, True])
+def test_a_branch(said: bool, run: Any, printed: Any, tmp_path: Path) -> None:
+    export, lost = restored(said=said)
     witness = export.splunk(tmp_path / "s.csv", [*export.heads, lost.heads[3]])
     found = run(export.write(tmp_path / "x"), "--witness", witness)
-    assert found.status == (0 if told else 1)
-    assert (found.notes if told else found.bad) == {"branch"}
+    assert found.status == (0 if said else 1)
+    assert (found.notes if said else found.bad) == {"branch"}
     (branch,) = found.report["branches"]
     assert branch["log"] == "7346c92ec83c0c19152a6840060797e1"
     out = printed(tmp_path / "x", "--witness", witness)
     assert "7346c9" in out
     assert "9a02f1" in out
     assert "1 heads of 7346c9 lie beyond" in out
-    assert "disk died" in out or not told
+    assert "disk died" in out or not said
 
 
 def test_a_dead_branch_that_lived_on(run: Any, tmp_path: Path) -> None:
-    export, lost = restored(told=False)
+    export, lost = restored(said=False)
     for _ in range(3):
         lost.hour()
     export.sealed += lost.sealed[4:]
@@ -488,7 +488,7 @@ def test_a_dead_branch_that_lived_on(run: Any, tmp_path: Path) -> None:
 
 @pytest.mark.parametrize(("made_up", "lost"), [(3, 0), (1, 2)])
 def test_what_a_dead_branch_had_claimed(made_up: int, lost: int, run: Any, tmp_path: Path) -> None:
-    export, dead = restored(told=True, made_up=made_up)
+    export, dead = restored(said=True, made_up=made_up)
     # From the event of its head, or from its own export.
     event = {
         "message": f"Ledger sealed: {dead.heads[3]}",
@@ -580,7 +580,7 @@ def covering(start: int, end: int) -> Fact:
     ids=["filled", "gap", "half filled", "reopened", "reopened in vain", "retracted, damaged"],
 )
 def test_coverage_without_a_hole(hours: list[list[Fact]], run: Any, tmp_path: Path) -> None:
-    assert run(told_in(hours).write(tmp_path / "x")).bad == set()
+    assert run(export_of(hours).write(tmp_path / "x")).bad == set()
 
 
 @pytest.mark.parametrize(
@@ -602,12 +602,12 @@ def test_coverage_without_a_hole(hours: list[list[Fact]], run: Any, tmp_path: Pa
     ],
 )  # fmt: skip
 def test_coverage_with_a_hole(hours: list[list[Fact]], run: Any, tmp_path: Path) -> None:
-    found = run(told_in(hours).write(tmp_path / "x"))
+    found = run(export_of(hours).write(tmp_path / "x"))
     assert found.bad == {"hole"}
     assert "okta" in found.what("hole")
 
 
-def told_in(hours: list[list[Fact]]) -> Export:
+def export_of(hours: list[list[Fact]]) -> Export:
     export = Export()
     for facts in hours:
         export.hour(0, source=facts, cover=False, change=at_the_end)
@@ -797,7 +797,7 @@ def test_a_siem(write: Any, run: Any, printed: Any, tmp_path: Path) -> None:
     events = export.events
     file = tmp_path / "uids"
 
-    def check(events: list[dict[str, Any]]) -> Found:
+    def check(events: list[dict[str, Any]]) -> Any:
         file.write_text(write(events))
         return run(tmp_path / "x", "--siem", f"splunk={file}")
 
@@ -903,7 +903,7 @@ def test_a_vendor(listed: bool, run: Any, tmp_path: Path) -> None:
         (tmp_path / "x" / "uids.ndjson").unlink()
     events = export.events
 
-    def check(events: list[dict[str, Any]], hours: int = 4) -> Found:
+    def check(events: list[dict[str, Any]], hours: int = 4) -> Any:
         return run(tmp_path / "x", "--vendor", vendor_file(tmp_path, events, hours))
 
     assert check(events).bad == set()
@@ -956,34 +956,39 @@ def test_a_proof(run: Any, printed: Any, tmp_path: Path) -> None:
 
 
 def forge_proof(proof: dict[str, Any], other: dict[str, Any], forge: str) -> dict[str, Any]:
-    match forge:
-        case "uid":
-            return proof | {"uid": other["uid"]}
-        case "source":
-            return proof | {"source": "slack"}
-        case "path":
-            return proof | {"accepted": proof["accepted"] | {"path": other["accepted"]["path"]}}
-        case "line":
-            return proof | {"accepted": proof["accepted"] | {"line": other["accepted"]["line"]}}
-        case "entry of another":
-            return proof | {"accepted": other["accepted"]}
-        case "keys":
-            return proof | {"page": other["page"]}
-        case "sink":
-            return proof | {"sinks": {"elastic": proof["sinks"]["splunk"]}}
-        case "sink of another":
-            return proof | {"sinks": other["sinks"]}
-        case "n":
-            return proof | {"accepted": proof["accepted"] | {"n": -1}}
-        case "size":
-            return proof | {"head": proof["head"].replace(".15.", ".0.")}
-    return {"page": forge}
+    accepted, others = proof["accepted"], other["accepted"]
+    forged: dict[str, dict[str, Any]] = {
+        "uid": {"uid": other["uid"]},
+        "source": {"source": "slack"},
+        "path": {"accepted": accepted | {"path": others["path"]}},
+        "line": {"accepted": accepted | {"line": others["line"]}},
+        "entry of another": {"accepted": others},
+        "keys": {"page": other["page"]},
+        "sink": {"sinks": {"elastic": proof["sinks"]["splunk"]}},
+        "sink of another": {"sinks": other["sinks"]},
+        "n": {"accepted": accepted | {"n": -1}},
+        "size": {"head": proof["head"].replace(".15.", ".0.")},
+        "head": {"head": None},
+    }
+    return proof | forged[forge]
 
 
-@pytest.mark.parametrize(
-    "forge",
-    ["uid", "source", "path", "line", "entry of another", "keys", "sink", "sink of another", "n", "size", ""],
-)  # fmt: skip
+FORGED = [
+    "uid",
+    "source",
+    "path",
+    "line",
+    "entry of another",
+    "keys",
+    "sink",
+    "sink of another",
+    "n",
+    "size",
+    "head",
+]
+
+
+@pytest.mark.parametrize("forge", FORGED)
 def test_a_forged_proof(forge: str, run: Any, tmp_path: Path) -> None:
     export = honest()
     proof, other = (export.proof(export.events[number]["uid"]) for number in (4, 10))
@@ -1027,13 +1032,12 @@ def test_wrong_usage_is_one_line_and_exit_2(
     assert out.err.startswith("auditrelay evidence check: ")
 
 
+PIECES = ["{", "}", "[", "]", '"', ",", ":", "1e999", "nan", "uid", "n", "first", "keys", "null"]
+PIECES += ["_indextime", "event_id", "\n", "\0", "a" * 40]
 NASTY = st.one_of(
     st.binary(max_size=300),
-    st.lists(st.sampled_from([b"{", b"}", b"[", b'"', b",", b"\n", b"\0", b"\xff", b"1e999", b"nan",
-        b"_indextime", b"uid", b"event_id", b"a" * 40, b"n", b"first", b":", b"keys", b"null"])).map(b"".join),
-)  # fmt: skip
-
-
+    st.lists(st.sampled_from(PIECES)).map(lambda pieces: "".join(pieces).encode()),
+)
 FILES = ("journal.ndjson", "heads.txt", "uids.ndjson", "w", "s", "v", "k", "p.json")
 
 
@@ -1059,6 +1063,68 @@ def test_any_bytes_end_in_a_finding_or_one_line(name: str, content: bytes, behin
         assert err.getvalue().count("\n") <= 2
 
 
+ODD: list[Any] = [
+    None,
+    True,
+    -1,
+    1 << 70,
+    "x",
+    "\ud800\x1b[2J",
+    [],
+    {},
+    [[]],
+    [["a", 1]],
+    {"a": []},
+]
+
+
+def places_in(value: Any) -> list[tuple[Any, Any]]:
+    """Return every place in a JSON value: what holds it, and its key or index."""
+    items = value.items() if isinstance(value, dict) else enumerate(value)
+    found = [(value, at) for at, _ in items]
+    children = list(value.values() if isinstance(value, dict) else value)
+    for child in children:
+        if isinstance(child, (dict, list)):
+            found += places_in(child)
+    return found
+
+
+@settings(max_examples=400, deadline=None)
+@given(st.data())
+def test_any_value_anywhere_ends_in_a_finding_or_one_line(data: st.DataObject) -> None:
+    export = Export(key=KEY)
+    uid = "a" * 40
+    begun = {"fact": "key", "public": export.public.hex(), "before": None, "signature": None}
+    configured = {"fact": "configured", "digest": "0", "settings": {"a": 1}}
+    export.hour(instance=[begun, configured], source=[span("gap", -1, 0)])
+    dead = {"fact": "dead", "reason": "", "events": 1, "each": [uid]}
+    restored = {"fact": "restored", "reason": "", "by": 0}
+    export.hour(instance=[export.branch(OTHER_LOG), restored, configured], sink=[dead])
+    with tempfile.TemporaryDirectory() as made:
+        folder = Path(made)
+        export.splunk(folder / "w")
+        (folder / "s").write_text(splunk_uids(export.events))
+        vendor_file(folder, export.events, 2).rename(folder / "v")
+        n = data.draw(st.integers(0, len(export.lines) - 1))
+        entry = json.loads(export.lines[n])
+        holder, at = data.draw(st.sampled_from(places_in(entry)))
+        if isinstance(holder, dict) and data.draw(st.booleans()):
+            del holder[at]
+        else:
+            holder[at] = data.draw(st.sampled_from(ODD))
+        same, export.lines[n] = export.lines[n], text(entry)
+        export.write(folder)
+        asked = [folder, "--witness", folder / "w", "--siem", f"splunk={folder / 's'}"]
+        asked += ["--vendor", folder / "v"]
+        out, err = io.StringIO(), io.StringIO()
+        with contextlib.redirect_stdout(out), contextlib.redirect_stderr(err):
+            status = checker.main([str(each) for each in asked])
+        assert status in (1, 2) or same == export.lines[n]
+        assert err.getvalue().count("\n") <= 1
+        assert out.getvalue().isascii()
+        assert "\x1b" not in out.getvalue()
+
+
 def test_it_imports_the_standard_library_alone() -> None:
     names = {
         name.split(".")[0]
@@ -1072,6 +1138,10 @@ def test_it_imports_the_standard_library_alone() -> None:
         )
     }
     assert names <= sys.stdlib_module_names
+
+
+def test_it_does_not_grow() -> None:
+    assert len(SOURCE.read_text("utf-8").splitlines()) <= 740
 
 
 @pytest.mark.process

@@ -61,7 +61,9 @@ class World:
             deliverers={"out": self.sink},
             loops=[self.source, self.sink],
         )
-        self.view = InstanceView(topology, self.store, self.metrics, clock=self.clock)
+        self.view = InstanceView(
+            topology, self.store, self.metrics, self.store.log, clock=self.clock
+        )
 
     async def gauge(self, name: str) -> float:
         text = (await self.view.render_metrics(""))[0].decode()

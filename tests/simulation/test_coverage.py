@@ -350,6 +350,7 @@ def test_a_backfill_that_is_killed_again_and_again_fills_everything_once(
                     await asyncio.wait([working])
                 if kill is None:
                     working.result()
+            world.whole()
         forwarded = await world.forwarded()
         # A finished backfill that is requested again is a new one; into a single sink it resends
         # everything.

@@ -22,6 +22,7 @@ from hypothesis import HealthCheck, Phase, given, settings
 from hypothesis import strategies as st
 from structlog.testing import capture_logs
 from tests.support.clock import FakeClock
+from tests.support.stores import explained
 
 from auditrelay.config.model import Alerts, Config, Log, Spool, Status
 from auditrelay.sandbox import Request, Vendor, faults, vendors
@@ -219,6 +220,7 @@ class World:
         finally:
             await app._topology.close()
             await store.close()
+            explained(self._folder)
 
     async def live_through(self, story: list[Life]) -> None:
         """Let the daemon have one life after the other; it starts at START."""

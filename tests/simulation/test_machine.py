@@ -23,7 +23,7 @@ from tests.support.clock import FakeClock
 from tests.support.daemon import eventually
 from tests.support.delivering import World, opened
 from tests.support.rigs import RIGS, WITHOUT_DOUBLE, Rig
-from tests.support.stores import uids
+from tests.support.stores import explained, uids
 
 from auditrelay import sinks
 from auditrelay.deliver.deliverer import Deliverer
@@ -169,6 +169,7 @@ class Machine(RuleBasedStateMachine):
     async def _unsettled(self) -> list[str]:
         # This write is queued behind the last one of the killed deliverer, so that one is done.
         await self.world.store.settle("sink", [])
+        explained(Path(self.folder.name))
         return await uids(self.world.store, "sink")
 
     def teardown(self) -> None:

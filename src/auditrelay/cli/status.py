@@ -39,7 +39,14 @@ def current(config: Config, now: datetime) -> Report:
     if not is_there(config.state_dir):
         return report(config, (), (), spool_bytes=0, now=now)
     with StateView(config.state_dir) as view:
-        return report(config, view.sources(), view.sinks(), spool_bytes=view.spool_bytes(), now=now)
+        return report(
+            config,
+            view.sources(),
+            view.sinks(),
+            spool_bytes=view.spool_bytes(),
+            evidence=view.evidence(),
+            now=now,
+        )
 
 
 def _print(state: Report) -> None:
@@ -75,6 +82,9 @@ def _print(state: Report) -> None:
     console.print(sinks)
     spool = state.spool
     console.print(f"spool: {spool.bytes:,} of {spool.max_bytes:,} bytes")
+    evidence = state.evidence
+    if evidence.sealed_at is not None:
+        console.print(f"evidence: {evidence.entries:,} entries, sealed {_time(evidence.sealed_at)}")
     for finding in state.findings:
         console.print(Text("\n".join(_lines(finding))), soft_wrap=True)
 

@@ -36,6 +36,8 @@ FACTS = {
     "head", "pruned", "operator", "clock", "continued", "restored"}
 NOTES = {"dropped": "letters", "void": "spool", "clock": "clock", "retired": "configuration",
          "back": "configuration"}  # facts that an auditor wants to see, and their codes
+NEEDED = {"accepted": ("pages", "events", "uids", "raws"), "dead": ("events", "each"),
+          "covered": ("start", "end", "before", "events", "uids")}
 SPANS = {"covered", "gap", "filled", "reopened", "retracted"}
 DO = {
     "rewritten cut fork order form": "keep all files and export again; compare with an older export"
@@ -135,6 +137,7 @@ def entry_of(line: bytes) -> dict[str, Any]:  # the entry in a line, spelled exa
         newer = {fact["fact"] for fact in entry["facts"]} - FACTS or not body.endswith(b',"v":1}')
         same = CANONICAL.encode(entry).encode() == body != line and len(body) <= 60_000
         same &= "".join(entry) == "atfactslognseqsincestateunitv" and b"\\u0000" not in body
+        same &= type(entry["unit"]) is str and bool(re.fullmatch("[0-9a-f]{32}", entry["log"]))
     except (ValueError, LookupError, TypeError, RecursionError): same = newer = False
     if newer: raise Stop("form", f"is by a newer auditrelay: version {entry['v']}, {newer}")
     if not same: raise Stop("form", "is not an entry as auditrelay spells it")
@@ -180,6 +183,18 @@ def heads_in(path: Path) -> Iterator[SimpleNamespace]:  # each once, with what s
                 log=word[1], size=int(word[2]), root=word[3], key=word[4], signature=word[5],
                 file=path, where=f"{path.name} line {number}", at=instant(cell(row, TIME)),
                 row=row | dict(inner))
+
+def state_of(name: str, state: dict[str, Any]) -> dict[str, Any]:  # ValueError if it is none
+    for key, value in state.items():
+        inner = value.values() if key in ("looked_again", "since") else [value]
+        if key == "ahead": inner = [number for pair in value for number in pair]
+        if any(type(each) is not int for each in inner if each is not None or inner != [value]):
+            raise ValueError("no number")
+    needed = ["position", "ahead", "since"] if name.startswith("sink") else []
+    needed += ["accepted"] if name.startswith("source") else []
+    needed += ["covered_until", "looked_again"] if state.get("started") is not None else []
+    if not state.keys() >= set(needed): raise ValueError("too short")
+    return state
 
 TABLES = """
     create table span (unit, kind, start, end); create table place (unit, first, end, n);
@@ -256,7 +271,7 @@ class Journal:  # one export, read line by line: its roots, and what its entries
         self.first = self.first or at
         for fact in facts: self.add(name, unit, fact, fact["fact"], n)
         if (state := entry["state"]) is not None:
-            unit.state = state
+            unit.state = state_of(name, state)
             if state.get("started") is not None:
                 unit.first = min(unit.first, state["started"])
                 unit.history.append((at, state["covered_until"], state["accepted"]))
@@ -266,6 +281,7 @@ class Journal:  # one export, read line by line: its roots, and what its entries
     def add(self, name: str, unit: Any, fact: dict[str, Any], kind: str, n: int) -> None:
         def say(code: str, what: str, level: str = "bad") -> None:
             self.say(level, code, f"{name}: {what}", self.at, n)
+        if not all(key in fact for key in NEEDED.get(kind, ())): raise ValueError("no fact")
         unit.sums.update({kind: fact.get("events", 0), "late": fact.get("late", 0)})
         if kind in NOTES: say(NOTES[kind], CANONICAL.encode(fact), "note")
         if kind in SPANS:
@@ -287,9 +303,9 @@ class Journal:  # one export, read line by line: its roots, and what its entries
             self.db.execute("delete from span where unit = ?", (name,))
             self.db.execute("delete from place where unit = ?", (name,))
         elif kind == "head":
-            self.heads[fact["size"]] = fact["root"]
-            if self.roots.get(fact["size"], [""])[0] != fact["root"]:
-                say("rewritten", f"names head {fact['size']}, which has another root here")
+            if self.roots.get(fact["size"], [""])[0] == fact["root"]:
+                self.heads[fact["size"]] = fact["root"]
+            else: say("rewritten", f"names head {fact['size']}, which has another root here")
         elif kind == "configured":
             old, new = self.settings, fact["settings"]
             for key in sorted(old.keys() | new.keys() if old else ()):
@@ -297,12 +313,14 @@ class Journal:  # one export, read line by line: its roots, and what its entries
                     say("configuration", f"{key} {old.get(key)} -> {new.get(key)}", "note")
             self.settings = new
         elif kind == "key":
-            signature = bytes.fromhex(fact["signature"] or "")
-            self.keys.append((n, bytes.fromhex(fact["public"]), fact["before"], signature))
+            public, signature = (bytes.fromhex(fact[key] or "") for key in ("public", "signature"))
+            if len(public) != 32: raise ValueError("no key")
+            self.keys.append((n, public, str(fact["before"] or ""), signature))
         elif kind == "restored": self.restored.append((n, f"uid {fact['by']}: {fact['reason']}"))
         elif kind == "continued":
             self.branches.append(SimpleNamespace(
-                log=fact["log"], to=self.log, n=n, at=self.at, why=fact["why"]))
+                log=bytes.fromhex(fact["log"]).hex(), to=self.log, n=n, at=self.at,
+                why=fact["why"]))
             if (fact["size"], fact["root"]) != (n, self.roots[n][0]):
                 say("rewritten", f"log {fact['log']} had another root or size: {fact['why']}")
 
@@ -651,11 +669,12 @@ def check(paths: list[Path], witness: list[Path], pins: list[bytes], siems: dict
         result = {"log": new.log, "entries": len(new.leaves), "until": new.at,
                   "heads": by_file(given, witness, new, report),
                   "branches": [vars(branch) for branch in new.branches]}
-        facts = exported(new) if new.whole else None
-        for name, file in siems.items():
+        listed = (new.path.parent / "uids.ndjson").exists()
+        facts = exported(new) if new.whole and (listed or siems or vendors) else None
+        for name, file in siems.items() if new.whole else ():
             load(new.db, file)
             in_siem(name, new, facts, report.lines)
-        for file in vendors:
+        for file in vendors if new.whole else ():
             load(new.db, file)
             by_vendor(file, new, facts)
     whole = all(each["level"] != "bad" for each in report.findings)
@@ -694,7 +713,8 @@ def main(argv: list[str] | None = None) -> int:
         lines.append(text.replace("\n", "\n     "))
     lines.append(f"whole: nothing before entry {result['entries']} was changed or removed. After it"
                  " nothing is proved yet." if result["whole"] else "not whole")
-    sys.stdout.write((json.dumps(result, indent=2) if asked.json else "\n".join(lines)) + "\n")
+    text = json.dumps(result, indent=2) if asked.json else "\n".join(lines)
+    sys.stdout.write(re.sub(r"[^\n -~]", "?", text) + "\n")  # no sequences that move a cursor
     return 0 if result["whole"] else 1
 
 if __name__ == "__main__":

@@ -32,6 +32,8 @@ ALERTING: Final = frozenset(
         "silent",
         "changed_form",
         "backlogs",
+        "evidence",
+        "evidence_broken",
     }
 )
 """The codes of findings that are worth an alert; the others are reported elsewhere."""

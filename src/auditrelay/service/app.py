@@ -43,6 +43,7 @@ from auditrelay.service.systemd import Supervisor
 from auditrelay.service.topology import JOB, Topology
 from auditrelay.settings.reserved import ALERTS
 from auditrelay.status.port import StatusPort
+from auditrelay.status.report import Failing
 from auditrelay.store.sqlite.state_dir import locked, prepare
 from auditrelay.store.sqlite.store import SqliteStore
 from auditrelay.telemetry.metrics import Metrics
@@ -125,7 +126,7 @@ class App:
             attempts=attempts,
             patience=None if attempts is None else ROOM_PATIENCE,
         )
-        self.view = InstanceView(self._topology, store, metrics, clock=clock)
+        self.view = InstanceView(self._topology, store, metrics, store.log, clock=clock)
         self._commands = Commands(self._topology, store, clock=clock)
         self._desk: Desk = ControlSocket(config.state_dir)
         self._alerts = Alerts(
@@ -141,6 +142,7 @@ class App:
             keys=config.evidence.keys,
             clock=clock,
             announce=self._topology.announce,
+            on_seal=self._on_seal,
         )
         self._prune_due = asyncio.Event()
         self._failed: set[str] = set()
@@ -239,6 +241,10 @@ class App:
             await self._sealer.end()
             port.stop()
             await asyncio.wait([status])
+
+    def _on_seal(self, failing: Failing | None) -> None:
+        self.view.failing = failing
+        self._alerts.due.set()
 
     def _on_condition(self) -> None:
         self._alerts.due.set()

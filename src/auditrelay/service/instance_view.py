@@ -7,12 +7,12 @@ from auditrelay.clock import Clock
 from auditrelay.collect.source_loop import SourceLoop
 from auditrelay.deliver.deliverer import Deliverer
 from auditrelay.http.retry import MAX_SOURCE_WAIT, SOURCE_ATTEMPTS
-from auditrelay.service.store import States
+from auditrelay.service.store import EvidenceLog, States
 from auditrelay.service.topology import Topology
 from auditrelay.status.findings import STUCK
 from auditrelay.status.model import Report
 from auditrelay.status.port import Unready
-from auditrelay.status.report import report
+from auditrelay.status.report import Failing, report
 from auditrelay.telemetry.metrics import Metrics
 
 
@@ -24,12 +24,16 @@ class InstanceView:
         topology: Topology,
         store: States,
         metrics: Metrics,
+        log: EvidenceLog,
         *,
         clock: Clock,
     ) -> None:
         self.restart_command: str | None = None
         """How an operator restarts the service; None where no service manager is known."""
+        self.failing: Failing | None = None
+        """Why the evidence could not be sealed, and since when."""
         self._topology = topology
+        self._log = log
         self._store = store
         self._metrics = metrics
         self._clock = clock
@@ -54,6 +58,8 @@ class InstanceView:
                 for state in await self._store.sinks()
             ],
             spool_bytes=self._store.spool_bytes,
+            evidence=await self._log.state(),
+            failing=self.failing,
             now=self._clock.now(),
             throughput={name: sink.throughput for name, sink in deliverers.items()},
             stuck=self.stuck(),
@@ -75,6 +81,11 @@ class InstanceView:
             self._metrics.sink_oldest_undelivered_seconds.labels(sink.name).set(
                 0 if oldest is None else max(0.0, (now - oldest).total_seconds())
             )
+        evidence = await self._log.state()
+        self._metrics.evidence_entries.set(evidence.entries)
+        self._metrics.evidence_head_timestamp_seconds.set((evidence.sealed or 0) / 1_000_000)
+        self._metrics.evidence_untold_heads.set(evidence.untold)
+        self._metrics.evidence_broken.set(evidence.broken is not None)
         self._metrics.spool_bytes.set(self._store.spool_bytes)
         self._metrics.spool_max_bytes.set(self._topology.config.spool.max_bytes)
         return self._metrics.render(accept)

@@ -12,7 +12,7 @@ import secrets
 import sqlite3
 import sys
 from collections.abc import Callable, Mapping
-from datetime import timedelta
+from datetime import datetime, timedelta
 from pathlib import Path
 from typing import Final
 
@@ -72,7 +72,7 @@ class Sealer:
     Seals the *log* of a process that serves the state, from its begin to its end.
 
     *config* returns the configuration in force. *announce* is called once a head's event is in the
-    spool.
+    spool, *on_seal* after each seal: with None, or why it has failed and since when they do.
     """
 
     def __init__(
@@ -83,6 +83,7 @@ class Sealer:
         keys: Keys | None,
         clock: Clock,
         announce: Callable[[], None],
+        on_seal: Callable[[tuple[str, datetime] | None], None],
     ) -> None:
         self.due = asyncio.Event()
         """Set when there is a reason not to wait for the next hour."""
@@ -93,6 +94,8 @@ class Sealer:
         self._make_head = Head if keys is None else keys.head
         self._clock = clock
         self._announce = announce
+        self._on_seal = on_seal
+        self._failing_since: datetime | None = None
         self._run = secrets.token_hex(16)
         self._begun = False
         self._tried_at = -SOONEST.total_seconds()
@@ -168,7 +171,11 @@ class Sealer:
                 sealed = await self._log.seal(head_event, self._make_head)
         except RelayError as error:  # nothing else stops for it
             _log.error("ledger_not_sealed", reason=str(error))
+            self._failing_since = self._failing_since or self._clock.now()
+            self._on_seal((str(error), self._failing_since))
             return False
+        self._failing_since = None
+        self._on_seal(None)
         self._announce()
         head = sealed.head
         _log.info("ledger_sealed", log=head.log, size=head.size, head=head.word)

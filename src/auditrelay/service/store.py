@@ -15,7 +15,15 @@ from auditrelay.evidence.facts import Body
 from auditrelay.evidence.heads import Head
 from auditrelay.store import SinkState, SourceState, StoredDeadLetter
 from auditrelay.store.leases import Lease
-from auditrelay.store.sealing import Branch, HeadEvent, MakeHead, Run, Sealed, Waiting
+from auditrelay.store.sealing import (
+    Branch,
+    EvidenceState,
+    HeadEvent,
+    MakeHead,
+    Run,
+    Sealed,
+    Waiting,
+)
 
 
 class States(Protocol):
@@ -111,8 +119,8 @@ class EvidenceLog(Protocol):
     async def end(self, run: str) -> None:
         """Tell, durably, that *run* stops in an orderly way."""
 
-    async def tell(self, bodies: Sequence[Body]) -> None:
-        """Add facts of the instance itself; on return they are durable."""
+    async def state(self) -> EvidenceState:
+        """Return what there is of the evidence, and whether it has left."""
 
     async def restored(self, reason: str, by: int | None) -> None:
         """Tell that the operator *by* has restored, copied or moved the state, and why."""

@@ -29,6 +29,9 @@ MISSED_POLLS: Final = 3
 NEARLY_FULL: Final = 0.8
 """The share of ``spool.max_bytes`` above which the spool is a problem."""
 
+UNTOLD: Final = timedelta(hours=3)
+"""How long a head may be without a sink that has taken it."""
+
 CHANGED_FORM_SHOWN: Final = timedelta(days=2)
 """How long records that changed in form are a finding; resweeps see old ones for a day."""
 
@@ -53,6 +56,8 @@ def judge(report: Report) -> list[Finding]:
             ("down", _down(report, report.sources)),
             ("down", _down(report, report.sinks)),
             ("clock", _clock(report)),
+            ("evidence_broken", _evidence_broken(report)),
+            ("evidence", _evidence(report)),
             ("gaps", _gaps(report)),
             ("reopened", _reopened(report)),
             ("bad_files", _bad_files(report)),
@@ -107,6 +112,55 @@ def _clock(report: Report) -> Iterator[Finding]:
             effect="Nothing is lost: only time that is past by two clocks counts as read, and "
             f"nothing is pruned or declared as a gap before. {_SKEWED[ahead]}",
             do="Fix the clock of this machine (NTP); if it is right, that of the peer is wrong.",
+        )
+
+
+def _evidence_broken(report: Report) -> Iterator[Finding]:
+    evidence = report.evidence
+    if evidence.broken is None:
+        return
+    yield Finding(
+        "action_required",
+        "instance",
+        "evidence",
+        "The state is not the one that the heads of the evidence in the SIEM are about.",
+        since=evidence.broken_since,
+        effect="Collecting and delivering go on, and the evidence in a log with a new name.",
+        error=evidence.broken,
+        do="Find out whether it was restored or changed: keep a copy of the state, and compare "
+        "(coverage --check, evidence check). Then say what happened: "
+        "auditrelay evidence restored --reason TEXT.",
+        command=_command(report, "coverage", "--check"),
+    )
+
+
+def _evidence(report: Report) -> Iterator[Finding]:
+    evidence = report.evidence
+    if evidence.failing is not None and _age(report, evidence.failing_since) >= UNTOLD:
+        yield Finding(
+            "action_required",
+            "instance",
+            "evidence",
+            "The evidence cannot be sealed, so no new head reaches the SIEM.",
+            since=evidence.failing_since,
+            effect="Collecting and delivering go on; what was done waits to be sealed.",
+            error=evidence.failing,
+            do="If the disk is full, make room on it. Else the state was changed or damaged: see "
+            "what does not fit.",
+            command=_command(report, "coverage", "--check"),
+        )
+    elif evidence.untold_since is not None and _age(report, evidence.untold_since) >= UNTOLD:
+        heads = humanize.count(evidence.untold_heads, "head")
+        yield Finding(
+            "action_required",
+            "instance",
+            "evidence",
+            f"No sink has taken the last {heads} of the evidence.",
+            since=evidence.untold_since,
+            effect="They wait in the spool. What was done since is not proved outside of this "
+            "machine yet.",
+            do="Fix a sink: one that takes them is enough.",
+            command=_command(report, "status"),
         )
 
 

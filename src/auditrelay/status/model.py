@@ -155,6 +155,26 @@ class SpoolStatus(Struct, frozen=True):
         return self.bytes / self.max_bytes
 
 
+class EvidenceStatus(Struct, frozen=True, kw_only=True):
+    """The evidence."""
+
+    entries: int = 0
+    """How many entries are sealed."""
+    head: str | None = None
+    """The newest head; null before the first seal."""
+    sealed_at: Time | None = None
+    untold_heads: int = 0
+    """How many of the newest heads no sink has taken yet."""
+    untold_since: Time | None = None
+    """When the oldest of them was sealed."""
+    broken: str | None = None
+    """What is missing or was changed, until an operator explains it."""
+    broken_since: Time | None = None
+    failing: str | None = None
+    """Why the last seal failed; null if it did not, and without a running service."""
+    failing_since: Time | None = None
+
+
 class Finding(Struct, frozen=True):
     """A problem: what is wrong, since when, and what to do."""
 
@@ -185,6 +205,7 @@ class Report(Struct, frozen=True, kw_only=True):
     sources: tuple[SourceStatus, ...]
     sinks: tuple[SinkStatus, ...]
     spool: SpoolStatus
+    evidence: EvidenceStatus = EvidenceStatus()
     stuck: tuple[str, ...]
     """Loops of a running service that make no progress."""
     clock_ahead_seconds: dict[str, float]

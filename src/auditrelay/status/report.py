@@ -18,6 +18,7 @@ from auditrelay.status.lateness import assess
 from auditrelay.status.model import (
     CoverageSpan,
     Credential,
+    EvidenceStatus,
     LateFind,
     Report,
     SinkStatus,
@@ -26,7 +27,11 @@ from auditrelay.status.model import (
 )
 from auditrelay.store import FoundLate, SinkState, SourceState, Span
 from auditrelay.store.conditions import SinkCondition, SourceCondition
+from auditrelay.store.sealing import EvidenceState
 from auditrelay.window import covered_until, iso, moment
+
+Failing = tuple[str, datetime]
+"""Why the evidence could not be sealed, and since when."""
 
 SHOWN: Final = timedelta(days=7)
 """How far back the ledger is in the report."""
@@ -42,6 +47,8 @@ def report(
     *,
     spool_bytes: int,
     now: datetime,
+    evidence: EvidenceState | None = None,
+    failing: Failing | None = None,
     throughput: Mapping[str, Throughput] | None = None,
     stuck: Iterable[str] = (),
     clock_ahead: Mapping[str, timedelta] | None = None,
@@ -51,8 +58,9 @@ def report(
     Return the state of every source and sink in *config*, and of those orphaned in the store.
 
     An orphaned source or sink is in the store and not in the configuration any more; its backlog is
-    kept. *throughput* (by sink), *stuck*, *clock_ahead* (of the clocks of peers that differ from
-    ours) and *restart_command* (of the service, for a shell) are known to a running instance alone.
+    kept. *failing* (why and since when the evidence is not sealed), *throughput* (by sink),
+    *stuck*, *clock_ahead* (of the clocks of peers that differ from ours) and *restart_command* (of
+    the service, for a shell) are known to a running instance alone.
     """
     clock_ahead = clock_ahead or {}
     known_sources = {state.name: state for state in sources}
@@ -77,12 +85,32 @@ def report(
             for name in (*config.sinks, *sorted(known_sinks.keys() - config.sinks.keys()))
         ),
         spool=SpoolStatus(spool_bytes, config.spool.max_bytes),
+        evidence=_evidence(evidence or EvidenceState(), failing),
         stuck=tuple(stuck),
         clock_ahead_seconds={name: by.total_seconds() for name, by in clock_ahead.items()},
         restart_command=restart_command,
         findings=(),
     )
     return msgspec.structs.replace(state, findings=tuple(judge(state)))
+
+
+def _evidence(state: EvidenceState, failing: Failing | None) -> EvidenceStatus:
+    why, since = failing or (None, None)
+    return EvidenceStatus(
+        entries=state.entries,
+        head=state.head,
+        sealed_at=_time(state.sealed),
+        untold_heads=state.untold,
+        untold_since=_time(state.untold_since),
+        broken=state.broken,
+        broken_since=_time(state.broken_since),
+        failing=why,
+        failing_since=None if since is None else iso(since),
+    )
+
+
+def _time(at: int | None) -> str | None:
+    return None if at is None else iso(moment(at))
 
 
 def _source(

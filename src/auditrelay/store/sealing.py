@@ -65,6 +65,25 @@ class Run:
     configured: Body
 
 
+@dataclass(frozen=True, slots=True)
+class EvidenceState:
+    """
+    The evidence so far: how many *entries*, the newest *head* as a word, and when it was *sealed*.
+
+    *untold* is how many of the newest heads no sink has taken, the oldest of them sealed at
+    *untold_since*. *broken* says what is missing or was changed, noticed at *broken_since*, until
+    an operator explains it. Times are microseconds.
+    """
+
+    entries: int = 0
+    head: str | None = None
+    sealed: int | None = None
+    untold: int = 0
+    untold_since: int | None = None
+    broken: str | None = None
+    broken_since: int | None = None
+
+
 @dataclass(slots=True)
 class Waiting:
     """

@@ -242,6 +242,10 @@ class Metrics:
     sink_oldest_undelivered_seconds = Row(
         Gauge, "How long the oldest event of the backlog has waited; 0 without a backlog.", "sink"
     )
+    evidence_entries = Row(Gauge, "Entries of the evidence that are sealed.")
+    evidence_head_timestamp_seconds = Row(Gauge, "When the newest head was sealed; 0: never.")
+    evidence_untold_heads = Row(Gauge, "The newest heads that no sink has taken.")
+    evidence_broken = Row(Gauge, "1 while something in the evidence is missing or was changed.")
     spool_bytes = Row(Gauge, "Size of the spool on disk.")
     spool_max_bytes = Row(Gauge, "Size of the spool at which polling pauses.")
     request_duration_seconds = Row(

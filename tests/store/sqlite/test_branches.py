@@ -25,7 +25,6 @@ RUN = Run("0" * 32, {"auditrelay": "1"}, facts.configured(digest=bytes(32), sett
 
 
 async def begun(folder: Path) -> tuple[SqliteStore, Branch | None]:
-    folder.mkdir(exist_ok=True)
     store = await opened(folder)
     branch = await store.log.begin(RUN)
     await store.start_source(ALERTS, NOON)
@@ -41,6 +40,11 @@ async def sealed(folder: Path, seals: int = 2) -> None:
         await store.add("okta", Page.of(()), proof=Proof(covers=(span(number, number + 1),)))
         await seal(store)
     await store.close()
+
+
+def made(folder: Path) -> Path:
+    folder.mkdir()
+    return folder
 
 
 def backed_up(folder: Path) -> Path:
@@ -111,7 +115,7 @@ async def test_a_state_without_heads_has_no_branch(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("ended", ["sealed", "killed before its first seal"])
 async def test_a_restored_state_goes_on_in_a_log_of_its_own(tmp_path: Path, ended: str) -> None:
-    folder = tmp_path / "state"
+    folder = made(tmp_path / "state")
     await sealed(folder)
     backup = backed_up(folder)
     await sealed(folder)
@@ -144,7 +148,7 @@ async def test_a_restored_state_goes_on_in_a_log_of_its_own(tmp_path: Path, ende
 
 
 async def test_a_copy_of_a_branch_that_was_not_sealed_has_another_name(tmp_path: Path) -> None:
-    folder = tmp_path / "state"
+    folder = made(tmp_path / "state")
     await sealed(folder)
     (folder / tip.TIP).unlink()
     store, _ = await begun(folder)
@@ -160,7 +164,7 @@ async def test_a_copy_of_a_branch_that_was_not_sealed_has_another_name(tmp_path:
 
 
 async def test_a_state_that_is_rolled_back_beside_its_tip_is_an_alert(tmp_path: Path) -> None:
-    folder = tmp_path / "state"
+    folder = made(tmp_path / "state")
     await sealed(folder)
     backup = backed_up(folder)
     await sealed(folder)
@@ -190,9 +194,8 @@ async def test_a_state_that_was_deleted_beside_its_tip_is_an_alert(tmp_path: Pat
 
 
 async def test_a_state_that_comes_back_to_a_tip_of_its_past_says_so(tmp_path: Path) -> None:
-    here, there = tmp_path / "state", tmp_path / "there"
+    here, there = made(tmp_path / "state"), made(tmp_path / "there")
     await sealed(here)
-    there.mkdir()
     shutil.copy(here / DATABASE, there)
     await sealed(there)
     shutil.copy(there / DATABASE, here)

@@ -1,4 +1,4 @@
-"""Whoever edits the state without its evidence is found; the state as it is, is whole."""
+"""An edit of the state without its evidence is found; the state as it is, is whole."""
 
 import contextlib
 import sqlite3
@@ -65,6 +65,7 @@ def edit(folder: Path, *statements: str) -> None:
         db.commit()
 
 
+FILES = "parcel"
 OF_ZERO = sha256(bytes(1)).hexdigest()
 
 FORGERIES: dict[str, tuple[Sequence[str], str]] = {
@@ -112,7 +113,7 @@ FORGERIES: dict[str, tuple[Sequence[str], str]] = {
     "start moved": (["update source set started = started + 1000 where name = 'voice'"], "state"),
     "resweeps marked as done": (["update resweep set until = until + 1000"], "state"),
     "deleted events hidden": (["delete from vanished"], "state"),
-    "file digest exchanged": (["update parcel set key = zeroblob(32)"], "state"),
+    "file digest exchanged": ([f"update {FILES} set key = zeroblob(32)"], "state"),
     "feed narrowed": (["delete from feed where source = 'voice'"], "state"),
     "waiting page deleted": (["delete from spool where first = 7"], "spool"),
     "sealed page deleted": (["delete from spool where first = 0"], "spool"),
@@ -238,9 +239,9 @@ async def test_a_seal_that_takes_later_facts_is_found(
     def then_one_more(db: sqlite3.Connection, *rest: Any) -> Any:
         made = draft(db, *rest)
         with contextlib.closing(sqlite3.connect(tmp_path / DATABASE)) as other:
-            told = facts.looked_again(delay=9, until=9)
+            late = facts.looked_again(delay=9, until=9)
             other.execute("insert into resweep select 1, 9000000, 9")
-            intake.insert(other, "source voice", [told], 0)
+            intake.insert(other, "source voice", [late], 0)
             other.commit()
         return made
 

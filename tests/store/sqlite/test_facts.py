@@ -282,7 +282,7 @@ async def test_a_fact_and_what_it_tells_of_commit_together(
     assert set(looked) == {""}
 
 
-async def test_a_page_is_told_of_in_the_order_of_its_places(
+async def test_the_fact_of_a_page_has_the_order_of_its_places(
     store: SqliteStore, tmp_path: Path, event: Make
 ) -> None:
     await page(store, event)
@@ -321,9 +321,9 @@ async def test_a_gap_and_its_end_name_the_events_that_report_them(
 ) -> None:
     await page(store, event)
     await filled(store, event)
-    told = {body["fact"]: body for _, body in facts(tmp_path) if body["fact"] in ("gap", "filled")}
-    assert (told["gap"]["uid"], told["gap"]["place"]) == (event(90).uid, 2)
-    assert (told["filled"]["uid"], told["filled"]["place"]) == (event(91).uid, 3)
+    found = {body["fact"]: body for _, body in facts(tmp_path) if body["fact"] in ("gap", "filled")}
+    assert (found["gap"]["uid"], found["gap"]["place"]) == (event(90).uid, 2)
+    assert (found["filled"]["uid"], found["filled"]["place"]) == (event(91).uid, 3)
     proof = Proof(gaps=((span(9, 12), "retention"),))  # it goes on, and is not reported again
     await store.add("voice", Page.of([]), proof=proof, notice=lambda *_: event(92))
     more = facts(tmp_path)[-1][1]

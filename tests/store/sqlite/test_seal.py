@@ -241,8 +241,8 @@ async def test_the_time_of_entries_stands_still_while_the_clock_is_back(
     second = await seal(store)
     await store.close()
     assert second.at == first.at
-    told = [fact for entry in lines(tmp_path) for fact in entry["facts"]]
-    assert [fact["seconds"] for fact in told if fact["fact"] == "clock"] == [90]
+    found = [fact for entry in lines(tmp_path) for fact in entry["facts"]]
+    assert [fact["seconds"] for fact in found if fact["fact"] == "clock"] == [90]
     explained(tmp_path, sealed=True)
 
 

@@ -18,6 +18,9 @@ from auditrelay.store.sealing import Branch
 from auditrelay.store.sqlite.facts import INSTANCE, insert
 
 NO_TIP: Final = "no tip: restored, copied or moved"
+_BROKEN: Final = "broken"
+"""The name of when and why the evidence was found to be broken."""
+
 OLDER: Final = "the state is older than its tip"
 
 
@@ -104,9 +107,33 @@ def _continue(
     tip: Head | None,
 ) -> Branch:
     root = frontier.root()
+    if is_alert:
+        set_broken(db, why, now)
     body = facts.continued(log=log, size=frontier.size, root=root, why=why)
     insert(db, INSTANCE, [body], now)
     return Branch(_rename(db), log, frontier.size, why, is_alert=is_alert, tip=tip)
+
+
+def broken(db: sqlite3.Connection) -> tuple[str | None, int | None]:
+    """Return what is missing or was changed, and when that was noticed; until it is explained."""
+    row = db.execute("select value from meta where name = ?", (_BROKEN,)).fetchone()
+    if row is None:
+        return None, None
+    since, _, why = row[0].partition(" ")
+    return why, int(since)
+
+
+def set_broken(db: sqlite3.Connection, why: str, now: int) -> None:
+    """Keep, until an operator explains it, that something is missing or was changed."""
+    db.execute(
+        "insert into meta values (?, ?) on conflict (name) do nothing", (_BROKEN, f"{now} {why}")
+    )
+
+
+def explain(db: sqlite3.Connection, reason: str, by: int | None, now: int) -> None:
+    """Tell that the operator *by* knows why the state is not what it was: *reason*."""
+    insert(db, INSTANCE, [facts.restored(reason=reason, by=by)], now)
+    db.execute("delete from meta where name = ?", (_BROKEN,))
 
 
 def _rename(db: sqlite3.Connection) -> str:

@@ -144,7 +144,7 @@ class _Check:
         """Check all of it."""
         db = self._db
         log = db.execute("select value from meta where name = 'log'").fetchone()[0]
-        size = self._log(log)
+        size = self._log()
         newest = db.execute("select at, word from head order by size desc limit 1").fetchone()
         (count,) = db.execute("select count(*) from head").fetchone()
         if not size or newest is None:
@@ -191,7 +191,7 @@ class _Check:
 
     # -- L1 --------------------------------------------------------------------------------------
 
-    def _log(self, log: str) -> int:
+    def _log(self) -> int:
         """Check entries against heads; return how many entries there are."""
         stored = {head.size: head for head in heads(self._db)}
         roots: dict[int, str] = {}
@@ -218,11 +218,11 @@ class _Check:
             frontier.append(leaf(line.encode()))
             if frontier.size in stored:
                 roots[frontier.size] = frontier.root().hex()
-        self._check_heads(log, stored, roots, frontier)
+        self._check_heads(stored, roots, frontier)
         return frontier.size
 
     def _check_heads(
-        self, log: str, stored: dict[int, Any], roots: dict[int, str], frontier: Frontier
+        self, stored: dict[int, Any], roots: dict[int, str], frontier: Frontier
     ) -> None:
         for size, head in stored.items():
             if size > frontier.size:

@@ -12,8 +12,10 @@ from auditrelay.store import Fact
 from auditrelay.store.expected import FROM_THE_SPOOL
 from auditrelay.store.keys import known_keys
 from auditrelay.store.packing import unpack
+from auditrelay.store.sealing import EvidenceState
+from auditrelay.store.sqlite import branches
 from auditrelay.store.sqlite.facts import source_of
-from auditrelay.store.sqlite.readers import FOREVER
+from auditrelay.store.sqlite.readers import FOREVER, reader_of
 
 _MOST_STRAYS: Final = 20
 
@@ -27,6 +29,27 @@ class StoredHead:
     root: bytes
     word: str
     place: int
+
+
+_MOST_UNTOLD: Final = 1000
+"""How many heads are looked at: six weeks of them."""
+
+
+def state_of(db: sqlite3.Connection) -> EvidenceState:
+    """Return what there is of the evidence, and whether it has left."""
+    (count,) = db.execute("select coalesce(max(n) + 1, 0) from entry").fetchone()
+    newest = db.execute("select word, at from head order by size desc limit 1").fetchone()
+    sinks = db.execute("select name from sink where ends is null").fetchall()
+    readers = [reader_of(db, name).progress for (name,) in sinks]
+    untold, since = 0, None
+    query = "select at, place from head order by size desc limit ?"
+    for at, place in db.execute(query, (_MOST_UNTOLD,)):
+        if any(not progress.open_ranges(place, place + 1) for progress in readers):
+            break
+        untold, since = untold + 1, at
+    word, sealed = newest or (None, None)
+    why, broken_since = branches.broken(db)
+    return EvidenceState(count, word, sealed, untold, since, why, broken_since)
 
 
 def entries(db: sqlite3.Connection, start: int = 0) -> Iterator[tuple[int, str]]:

@@ -2,7 +2,7 @@
 
 import asyncio
 import sqlite3
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from pathlib import Path
 from typing import Final
 
@@ -13,12 +13,21 @@ from auditrelay.evidence import facts
 from auditrelay.evidence.facts import Body
 from auditrelay.evidence.heads import Head
 from auditrelay.store.ledger import DAY
-from auditrelay.store.sealing import Branch, HeadEvent, MakeHead, Run, Sealed, Waiting
-from auditrelay.store.sqlite import branches, meta, tip
+from auditrelay.store.sealing import (
+    Branch,
+    EvidenceState,
+    HeadEvent,
+    MakeHead,
+    Run,
+    Sealed,
+    Waiting,
+)
+from auditrelay.store.sqlite import branches, evidence, meta, tip
 from auditrelay.store.sqlite.facts import INSTANCE, insert
+from auditrelay.store.sqlite.reader_thread import ReaderThread
 from auditrelay.store.sqlite.seal import Sealing
 from auditrelay.store.sqlite.spool import Spool
-from auditrelay.store.sqlite.writer import Writer
+from auditrelay.store.sqlite.spooling import Spooling
 
 _RUNS: Final = "runs"
 """The name of the number that says whether a process that began has not stopped: 1, or 0."""
@@ -35,14 +44,16 @@ class EvidenceLog:
     def __init__(
         self,
         state_dir: Path,
-        writer: Writer,
-        sealing: Sealing,
+        spooling: Spooling,
         spool: Spool,
+        *,
+        reader: ReaderThread,
         now: Callable[[], int],
     ) -> None:
         self._dir = state_dir
-        self._writer = writer
-        self._sealing = sealing
+        self._writer = spooling.writer
+        self._reader = reader
+        self._sealing = Sealing(state_dir, spooling, spool)
         self._spool = spool
         self._now = now
         self._hashed_on = -1
@@ -90,14 +101,14 @@ class EvidenceLog:
 
         await self._writer.write(work)
 
-    async def tell(self, bodies: Sequence[Body]) -> None:
-        """Insert facts of the instance."""
-        now = self._now()
-        await self._writer.write(lambda db: insert(db, INSTANCE, bodies, now))
-
     async def restored(self, reason: str, by: int | None) -> None:
         """Tell that an operator has restored, copied or moved the state."""
-        await self.tell([facts.restored(reason=reason, by=by)])
+        now = self._now()
+        await self._writer.write(lambda db: branches.explain(db, reason, by, now))
+
+    async def state(self) -> EvidenceState:
+        """Read what there is of the evidence, and whether it has left."""
+        return await self._reader.read(evidence.state_of)
 
     async def seal(self, event: HeadEvent, make_head: MakeHead = Head) -> Sealed:
         """Seal what was done, then replace the tip; the first of a day hashes all entries again."""

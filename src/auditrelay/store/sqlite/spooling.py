@@ -16,7 +16,7 @@ class Spooling:
     """Runs works with *writer*, and reports to *handover* each one that is committed."""
 
     def __init__(self, writer: Writer, spool: Spool, handover: Handover) -> None:
-        self._writer = writer
+        self.writer = writer
         self._spool = spool
         self._handover = handover
 
@@ -36,7 +36,7 @@ class Spooling:
             committed()
             self._handover.append(done[1])
 
-        result, _ = await self._writer.write(run, spools=True, then=then)
+        result, _ = await self.writer.write(run, spools=True, then=then)
         self._spool.waiting.check()
         return result
 
@@ -52,12 +52,12 @@ class Spooling:
             self._handover.append(done[2])
             self._handover.advance(sink, done[0])
 
-        _, result, _ = await self._writer.write(run, then=then)
+        _, result, _ = await self.writer.write(run, then=then)
         return result
 
     async def rearrange(self, work: Work[T]) -> T:
         """Run *work*, which changes what the sinks are to read, or deletes pages."""
-        result, _ = await self._writer.write(
+        result, _ = await self.writer.write(
             lambda db: (work(db), all_readers(db)),
             then=lambda done: self._handover.restart(done[1]),
         )

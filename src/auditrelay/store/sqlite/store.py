@@ -61,7 +61,6 @@ from auditrelay.store.sqlite.known_contents import KnownContents
 from auditrelay.store.sqlite.look_ups import LookUps
 from auditrelay.store.sqlite.reader_thread import ReaderThread
 from auditrelay.store.sqlite.readers import all_readers
-from auditrelay.store.sqlite.seal import Sealing
 from auditrelay.store.sqlite.sources import source_id
 from auditrelay.store.sqlite.spooling import Spooling
 from auditrelay.store.sqlite.state_dir import connect, create
@@ -111,8 +110,9 @@ class SqliteStore:
         self._read = self._reader.read
         self._writer = Writer(write, self._when_full)
         self._spooling = Spooling(self._writer, self._spool, self._handover)
-        sealing = Sealing(state_dir, self._spooling, self._spool)
-        self._log = EvidenceLog(state_dir, self._writer, sealing, self._spool, self._now)
+        self._log = EvidenceLog(
+            state_dir, self._spooling, self._spool, reader=self._reader, now=self._now
+        )
         self._contents = KnownContents(self._reader, self._spooling, self._spool, self._uids, clock)
 
     @classmethod

@@ -6,8 +6,10 @@ from pathlib import Path
 from typing import Self, TypeVar
 
 from auditrelay.store import Coverage, SinkState, SourceState, StoredDeadLetter
+from auditrelay.store.sealing import EvidenceState
 from auditrelay.store.sqlite import dead_letters, meta
 from auditrelay.store.sqlite.checks import Checked, check
+from auditrelay.store.sqlite.evidence import state_of
 from auditrelay.store.sqlite.state_dir import connect
 from auditrelay.store.sqlite.states import coverage_of, sink_states, source_states
 from auditrelay.store.sqlite.writer import translate
@@ -44,6 +46,10 @@ class StateView:
     def spool_bytes(self) -> int:
         """Return the size of the spool, compressed."""
         return self._get(lambda db: meta.read(db, "spool_bytes"))
+
+    def evidence(self) -> EvidenceState:
+        """Return what there is of the evidence, and whether it has left."""
+        return self._get(state_of)
 
     def dead_letters(
         self,
