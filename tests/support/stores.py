@@ -118,6 +118,7 @@ def counted(store: SqliteStore) -> Iterator[Counter[str]]:
     with (
         mock.patch.object(store, "_read", counted_read),
         mock.patch.object(store.contents, "_read", counted_read),
+        mock.patch.object(store._pages, "_read", counted_read),
         mock.patch.object(store._writer, "write", counted_write),
     ):
         yield calls

@@ -173,6 +173,7 @@ class App:
                 max_bytes=config.spool.max_bytes,
                 retention=config.spool.retention,
                 remember=config.spool.remember,
+                keys=config.evidence.keys,
             )
             app = None
             try:

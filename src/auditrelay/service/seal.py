@@ -115,7 +115,8 @@ class Sealer:
             "python": ".".join(map(str, sys.version_info[:3])),
             "sqlite": sqlite3.sqlite_version,
         }
-        run = Run(self._run, versions, configured(self._config()))
+        config = self._config()
+        run = Run(self._run, versions, configured(config), config.evidence.keys_before)
         branch = await self._log.begin(run)
         self._begun = True
         if branch is not None:

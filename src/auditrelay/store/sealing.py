@@ -7,7 +7,7 @@ from typing import Any, Final
 
 from auditrelay.events import AuditEvent
 from auditrelay.evidence.facts import Body
-from auditrelay.evidence.heads import Head
+from auditrelay.evidence.heads import Head, Keys
 
 MUCH_PAGES: Final = 256
 MUCH_FACTS: Final = 2000
@@ -57,12 +57,14 @@ class Run:
     """
     A process that serves the state: *run* is random (32 hex digits), *versions* are by name.
 
-    *configured* says with what configuration (the fact).
+    *configured* says with what configuration (the fact). *key_before* is the key that the store's
+    key replaces, if it does.
     """
 
     run: str
     versions: Mapping[str, str]
     configured: Body
+    key_before: Keys | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -10,6 +10,7 @@ from auditrelay.events import pack, unpack
 from auditrelay.evidence import facts
 from auditrelay.store import DeadLetter, DeliveryStatus, StoredDeadLetter
 from auditrelay.store.progress import Range
+from auditrelay.store.sqlite import tags
 from auditrelay.store.sqlite.facts import insert as tell
 from auditrelay.store.sqlite.facts import of_sink, of_source
 from auditrelay.window import micros, moment
@@ -40,8 +41,9 @@ def insert(db: sqlite3.Connection, sink: str | None, letter: DeadLetter) -> Ente
                 number,
             ),
         )
+        tags.put(db, "dead_letter", "id = ?", number)
         return "again" if was_replayed else "known"
-    db.execute(
+    added = db.execute(
         "insert into dead_letter (sink, source, uid, native_id, reason, status, message, attempts, "
         "first_at, last_at, event) values ((select id from sink where name = ?), "
         "?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
@@ -59,6 +61,7 @@ def insert(db: sqlite3.Connection, sink: str | None, letter: DeadLetter) -> Ente
             pack([event]),
         ),
     )
+    tags.put(db, "dead_letter", "id = ?", added.lastrowid)
     return "new"
 
 
@@ -112,7 +115,13 @@ def find(
 def not_replaying(db: sqlite3.Connection, ids: Sequence[int]) -> list[StoredDeadLetter]:
     """Return those of the dead letters *ids* that are not being replayed."""
     # To *find*, an empty list of ids means all of them.
-    return [letter for letter in find(db, ids=ids) if not letter.replayed] if ids else []
+    if not ids:
+        return []
+    # One that was changed is not sent: it stays where the operator sees it.
+    strange = set(tags.wrong(db, "dead_letter"))
+    return [
+        letter for letter in find(db, ids=ids) if not letter.replayed and letter.id not in strange
+    ]
 
 
 def start_replay(db: sqlite3.Connection, number: int, position: int | None) -> None:
@@ -125,6 +134,7 @@ def start_replay(db: sqlite3.Connection, number: int, position: int | None) -> N
         db.execute("delete from dead_letter where id = ?", (number,))
     else:
         db.execute("update dead_letter set replayed = ? where id = ?", (position, number))
+        tags.put(db, "dead_letter", "id = ?", number)
 
 
 def drop(db: sqlite3.Connection, ids: Sequence[int], now: int) -> list[StoredDeadLetter]:
@@ -134,6 +144,7 @@ def drop(db: sqlite3.Connection, ids: Sequence[int], now: int) -> list[StoredDea
         db.execute(
             "update dead_letter set dropped = ?, event = zeroblob(0) where id = ?", (now, letter.id)
         )
+        tags.put(db, "dead_letter", "id = ?", letter.id)
     for (unit, reason), group in groupby(sorted(found, key=_group), _group):
         uids = [letter.letter.event.uid for letter in group]
         tell(db, unit, [facts.dropped(reason=reason, uids=uids, by=None)], now)

@@ -10,6 +10,7 @@ from collections.abc import Sequence
 from typing import Final
 
 from auditrelay.evidence.facts import Body, text
+from auditrelay.store.sqlite.tags import tag
 
 INSTANCE: Final = "instance"
 """The unit of what neither a source nor a sink did."""
@@ -47,6 +48,10 @@ def insert(db: sqlite3.Connection, unit: str, bodies: Sequence[Body], now: int) 
     for first in range(0, len(bodies), _MOST):
         part = bodies[first : first + _MOST]
         db.execute(
-            "insert into fact (unit, at, text) values " + ",".join(["(?,?,?)"] * len(part)),  # noqa: S608  # constants
-            [value for body in part for value in (unit, now, text(body))],
+            "insert into fact (unit, at, text, tag) values " + ",".join(["(?,?,?,?)"] * len(part)),  # noqa: S608  # constants
+            [
+                value
+                for line in map(text, part)
+                for value in (unit, now, line, tag(db, "fact", unit, now, line))
+            ],
         )

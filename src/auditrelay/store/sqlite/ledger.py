@@ -74,6 +74,32 @@ def write(db: sqlite3.Connection, owner: int, changes: Changes, via: str, now: i
         )
 
 
+def take_back(
+    db: sqlite3.Connection, owner: int, part: tuple[int, int], gap: str, now: int
+) -> list[tuple[int, int]]:
+    """Make what is covered of *part* a *gap*; return the parts that were."""
+    taken = []
+    start, end = part
+    for first, last, recorded in db.execute(
+        "select start, end, recorded from coverage where source = ? and gap is null "
+        "and start < ? and end > ? order by start",
+        (owner, end, start),
+    ).fetchall():
+        inside = max(first, start), min(last, end)
+        db.execute("delete from coverage where source = ? and start = ?", (owner, first))
+        for left, right, why, when in (
+            (first, inside[0], None, recorded),
+            (*inside, gap, now),
+            (inside[1], last, None, recorded),
+        ):
+            if left < right:
+                events = count(db, owner, left, right)
+                row = (owner, left, right, why, events, when)
+                db.execute("insert into coverage values (?, ?, ?, ?, ?, ?)", row)
+        taken.append(inside)
+    return taken
+
+
 def count(db: sqlite3.Connection, owner: int, start: int, end: int) -> int:
     """Return the number of known events in [*start*, *end*)."""
     (events,) = db.execute(

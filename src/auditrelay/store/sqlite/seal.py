@@ -27,7 +27,7 @@ from auditrelay.settings.reserved import ALERTS
 from auditrelay.store.keys import known_keys
 from auditrelay.store.progress import Progress
 from auditrelay.store.sealing import HeadEvent, MakeHead, Sealed
-from auditrelay.store.sqlite import disk_reserve, ledger, meta
+from auditrelay.store.sqlite import branches, disk_reserve, ledger, meta, tags
 from auditrelay.store.sqlite.facts import INSTANCE, insert, of_sink, of_source, sink_of, source_of
 from auditrelay.store.sqlite.intake import NOTICE, accepted
 from auditrelay.store.sqlite.known import FORGOTTEN
@@ -56,6 +56,8 @@ class _Draft:
     after: bytes
     last_fact: int
     """The newest fact that is in the entries."""
+    strange: int
+    """How many facts are left out, since they are not what we wrote."""
     first: int
     entries: Sequence[tuple[str, bytes]]
     sealed: Sealed
@@ -87,7 +89,7 @@ class Sealing:
             return made.sealed
 
     def _draft(self, make_head: MakeHead, now: int, hash_all: bool) -> _Draft:  # noqa: FBT001  # for a thread
-        with contextlib.closing(connect(self._dir, write=False)) as db:
+        with contextlib.closing(connect(self._dir, write=False, keys=self._spool.keys)) as db:
             try:
                 db.execute("begin")  # one snapshot for all that is read
                 if hash_all:
@@ -108,7 +110,7 @@ def draft(db: sqlite3.Connection, make_head: MakeHead, now: int) -> _Draft:
     """
     log, before, frontier = _log(db)
     written = frontier.dump()
-    last_fact, bodies = _open_facts(db)
+    last_fact, strange, bodies = _open_facts(db)
     own = bodies.setdefault(INSTANCE, [])
     at = now
     if before is not None:
@@ -157,7 +159,7 @@ def draft(db: sqlite3.Connection, make_head: MakeHead, now: int) -> _Draft:
         sources=_named(states, source_of),
         sinks=_named(states, sink_of),
     )
-    return _Draft(written, frontier.dump(), last_fact, first, entries, sealed)
+    return _Draft(written, frontier.dump(), last_fact, strange, first, entries, sealed)
 
 
 def _log(db: sqlite3.Connection) -> tuple[str, tuple[Head, int, int] | None, Frontier]:
@@ -200,13 +202,16 @@ def _hash_all(db: sqlite3.Connection) -> None:
         raise EvidenceBroken(f"the first {frontier.size} entries are not what was sealed")
 
 
-def _open_facts(db: sqlite3.Connection) -> tuple[int, dict[str, list[Body]]]:
-    """Return the number of the newest open fact, and by unit all of them in their order."""
+def _open_facts(db: sqlite3.Connection) -> tuple[int, int, dict[str, list[Body]]]:
+    """Return the number of the newest open fact, how many are not ours, and by unit the others."""
     last, bodies = 0, dict[str, list[Body]]()
+    strange = set(tags.wrong(db, "fact"))
     for number, unit, text in db.execute("select id, unit, text from fact order by id"):
         last = number
+        if number in strange:
+            continue
         bodies.setdefault(unit, []).append(json.loads(text))
-    return last, bodies
+    return last, len(strange), bodies
 
 
 def _last(db: sqlite3.Connection, unit: str) -> dict[str, Any] | None:
@@ -373,5 +378,8 @@ def _write(db: sqlite3.Connection, spool: Spool, made: _Draft, event: AuditEvent
     )
     db.execute("update meta set value = ? where name = 'frontier'", (made.after,))
     db.execute("delete from fact where id <= ?", (made.last_fact,))
+    if made.strange:
+        what = f"{made.strange} facts that were to be sealed were changed or put in: left out"
+        branches.set_broken(db, what, now)
     body = accepted(NOTICE, placed, page, known_keys(page))
     insert(db, of_source(ALERTS), [body], now)

@@ -19,7 +19,7 @@ from auditrelay.store import DeadLetter, RejectedEvent
 from auditrelay.store.keys import known_keys
 from auditrelay.store.places import position_of
 from auditrelay.store.progress import Range
-from auditrelay.store.sqlite import dead_letters, meta
+from auditrelay.store.sqlite import branches, dead_letters, meta, tags
 from auditrelay.store.sqlite.facts import insert, of_sink
 from auditrelay.store.sqlite.readers import Reader, reader_of, waiting_for, waits
 from auditrelay.store.sqlite.sources import source_id
@@ -43,6 +43,8 @@ def start(db: sqlite3.Connection, name: str, sources: Collection[str], now: int)
         "and meta.name = 'next_position' on conflict do nothing",
         (name,),
     )
+    tags.put(db, "sink", "name = ?", name)
+    tags.put(db, "feed", "sink = (select id from sink where name = ?)", name)
     feeds = _feeds(db, name)
     if row is not None and row[1] is not None:
         insert(db, of_sink(name), [facts.back(since=feeds)], now)
@@ -87,6 +89,7 @@ def retire(
         "and name not in (select value from json_each(?))",
         (place, json.dumps(list(configured))),
     )
+    tags.put(db, "sink")
     retired = db.execute("select name from sink where ends is not null order by name")
     return tuple(name for (name,) in retired.fetchall() if waiting_for(db, name)[0])
 
@@ -105,6 +108,7 @@ def settle(
 
     Returns the sink with its new progress, and the places of which the *log* has a reduced copy.
     """
+    trust(db, name, now)
     reader = reader_of(db, name)
     progress = reader.progress.plus(done)
     # A hole is looked at when it arises; the first one always, since the position waits for it and
@@ -117,6 +121,7 @@ def settle(
         "update sink set position = ?, ahead = ? where name = ?",
         (progress.position, json.dumps(progress.ahead), name),
     )
+    tags.put(db, "sink", "name = ?", name)
     copies, bodies = _insert(db, name, dead) if dead else ({}, [])
     for source, group in groupby(sorted(copies.items(), key=_source), _source):
         page = Page.of(copy for _, copy in group)
@@ -125,6 +130,25 @@ def settle(
     insert(db, of_sink(name), bodies, now)
     dead_letters.delete_delivered(db, name, done)
     return replace(reader, progress=progress), copies.keys()
+
+
+def trust(db: sqlite3.Connection, name: str, now: int) -> None:
+    """If the progress of the sink *name* is not what we wrote, go back to what was sealed."""
+    if not tags.wrong(db, "sink", "name = ?", name):
+        return
+    row = db.execute(
+        "select text from entry where unit = ? order by n desc limit 1", (of_sink(name),)
+    ).fetchone()
+    state = {} if row is None else json.loads(row[0])["state"] or {}
+    since = min(_feeds(db, name).values(), default=0)
+    position = state.get("position")
+    ahead = [[first, first + count] for first, count in state.get("ahead", [])]
+    db.execute(
+        "update sink set position = ?, ahead = ? where name = ?",
+        (since if position is None else position, json.dumps(ahead), name),
+    )
+    tags.put(db, "sink", "name = ?", name)
+    branches.set_broken(db, f"the position of the sink {name} was changed: it repeats events", now)
 
 
 def refilled(placed: Placed, page: Page) -> facts.Body:

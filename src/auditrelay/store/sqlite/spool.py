@@ -10,7 +10,7 @@ from collections.abc import Iterable
 from hashlib import sha256
 from typing import Final, NamedTuple
 
-from auditrelay.errors import StoreFull
+from auditrelay.errors import RelayError, StoreFull
 from auditrelay.events import AuditEvent
 from auditrelay.events.page import Page
 from auditrelay.evidence import facts
@@ -27,6 +27,7 @@ from auditrelay.store.sqlite.readers import (
     pages_of,
     reader_of,
 )
+from auditrelay.store.sqlite.tags import keys_of, tag, wrong
 
 LOG: Final = 0
 """The one log."""
@@ -41,6 +42,14 @@ FACTS_OF_A_PAGE: Final = 2
 """There is one fact about a page, and the last one of a walk brings another, what was covered."""
 
 
+class PageDamaged(RelayError):
+    """The page at the place *first* is not what was put there."""
+
+    def __init__(self, first: int) -> None:
+        super().__init__(f"the page at place {first} of the spool was changed or damaged")
+        self.first = first
+
+
 class Placed(NamedTuple):
     """Where a page has been put: the place of its *first* event, and the digest of its blob."""
 
@@ -52,6 +61,7 @@ class Spool:
     """The size of the spool, *used_bytes*, and its limit, *max_bytes* (both compressed)."""
 
     def __init__(self, db: sqlite3.Connection, max_bytes: int) -> None:
+        self.keys = keys_of(db)
         self.max_bytes = max_bytes
         self.used_bytes = meta.read(db, "spool_bytes")
         self.appended: list[Appended] = []
@@ -77,20 +87,30 @@ class Spool:
         """
         blob, size = pack(page)
         stored = sha256(blob).digest()
-        used, first, source = db.execute(
+        used, first, source, sink = db.execute(
             "select (select value from meta where name = 'spool_bytes'), "
             "(select value from meta where name = 'next_position'), "
-            "(select name from source where id = ?)",
-            (owner,),
+            "(select name from source where id = ?), (select id from sink where name = ?)",
+            (owner, only),
         ).fetchone()
         if not beyond:
             if used and used + len(blob) > self.max_bytes:
                 raise StoreFull(f"the spool has {used} bytes, {self.max_bytes} are allowed")
             disk_reserve.require_room(db, len(blob))
         db.execute(
-            "insert into spool (first, count, source, stored, bytes, events, sha, only) "
-            "values (?, ?, ?, ?, ?, ?, ?, (select id from sink where name = ?))",
-            (first, len(page), owner, now, len(blob), blob, stored, only),
+            "insert into spool (first, count, source, stored, bytes, events, sha, only, tag) "
+            "values (?, ?, ?, ?, ?, ?, ?, ?, ?)",
+            (
+                first,
+                len(page),
+                owner,
+                now,
+                len(blob),
+                blob,
+                stored,
+                sink,
+                tag(db, "spool", first, len(page), owner, sink, stored),
+            ),
         )
         meta.write(db, "next_position", first + len(page))
         meta.write(db, "spool_bytes", used + len(blob))
@@ -150,28 +170,35 @@ def read_pages(
     """
     Return the backlog of *sink* from *start* on, about *most* events, and how far that has read.
 
-    Nothing at *end* or beyond it is returned.
+    Nothing at *end* or beyond it is returned. Raises PageDamaged.
     """
     reader = reader_of(db, sink)
     pages: list[SpoolPage] = []
     position, taken, size = max(start, reader.progress.position), 0, 0
     while position < end and taken < most and size < MAX_READ_BYTES:
         row = db.execute(
-            "select first, count, (select name from source where id = spool.source), events "  # noqa: S608  # constants
+            "select first, count, (select name from source where id = spool.source), events, sha "  # noqa: S608  # constants
             f"from spool where {FOR_SINK} order by first limit 1",
             reader.parameters(position, end),
         ).fetchone()
         if row is None:
             break
-        first, count, source, blob = row
+        first, count, source, blob, sha = row
         inside = max(first, position), min(first + count, end)
         if parts := reader.progress.open_ranges(*inside):
+            examine(db, first, sha, blob)
             page, inflated = unpack(blob, first, count)
             pages += pages_of(first, source, page, inflated, parts)
             taken += sum(part[1] - part[0] for part in parts)
             size += inflated
         position = inside[1]
     return pages, position
+
+
+def examine(db: sqlite3.Connection, first: int, sha: bytes | None, blob: bytes) -> None:
+    """Raise PageDamaged unless the page at *first* is what was put there."""
+    if (sha is not None and sha256(blob).digest() != sha) or wrong(db, "spool", "first = ?", first):
+        raise PageDamaged(first)
 
 
 def events_at(db: sqlite3.Connection, positions: Iterable[int]) -> dict[int, AuditEvent]:

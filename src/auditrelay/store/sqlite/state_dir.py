@@ -12,6 +12,7 @@ from datetime import datetime
 from pathlib import Path
 
 from auditrelay.errors import Locked, StateError, StoreFull
+from auditrelay.evidence.heads import Keys
 from auditrelay.store.sqlite.schema import (
     DEAD_LETTER,
     SCHEMA,
@@ -22,6 +23,7 @@ from auditrelay.store.sqlite.schema import (
     upgrade,
     version_of,
 )
+from auditrelay.store.sqlite.tags import Connection
 from auditrelay.store.sqlite.taking_over import begin_log
 from auditrelay.store.sqlite.writer import is_busy, translate
 
@@ -173,9 +175,11 @@ def create(state_dir: Path) -> None:
         raise StateError(f"cannot create {path}: {error}") from error
 
 
-def connect(state_dir: Path, *, write: bool) -> sqlite3.Connection:
+def connect(state_dir: Path, *, write: bool, keys: Keys | None = None) -> sqlite3.Connection:
     """
     Open the database for one thread, and upgrade an older one if it is to *write*.
+
+    With *keys* what is written is tagged, and what is read can be told from what is not ours.
 
     Raises StateError if it is damaged, newer, or not ours, or if the disk has no room to upgrade.
     """
@@ -188,12 +192,14 @@ def connect(state_dir: Path, *, write: bool) -> sqlite3.Connection:
             uri=True,
             isolation_level=None,
             timeout=10,
+            factory=Connection,
             check_same_thread=False,
         )
     except FileNotFoundError:
         raise StateError(f"there is no state in {state_dir} yet") from None
     except (OSError, sqlite3.Error) as error:
         raise StateError(f"cannot open {path}: {error}") from error
+    db.keys = keys
     try:
         _recognise(db, path, write=write)
         db.execute(f"pragma query_only = {0 if write else 1}")

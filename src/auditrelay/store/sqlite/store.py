@@ -18,6 +18,7 @@ from auditrelay.clock import Clock
 from auditrelay.errors import StoreFull
 from auditrelay.events import AuditEvent
 from auditrelay.events.page import Page
+from auditrelay.evidence.heads import Keys
 from auditrelay.store import (
     Added,
     Backfill,
@@ -59,6 +60,7 @@ from auditrelay.store.sqlite.forgetting import forget_old
 from auditrelay.store.sqlite.handover import Handover
 from auditrelay.store.sqlite.known_contents import KnownContents
 from auditrelay.store.sqlite.look_ups import LookUps
+from auditrelay.store.sqlite.page_reader import PageReader
 from auditrelay.store.sqlite.reader_thread import ReaderThread
 from auditrelay.store.sqlite.readers import all_readers
 from auditrelay.store.sqlite.sources import source_id
@@ -90,6 +92,7 @@ class SqliteStore:
         max_bytes: int,
         retention: timedelta,
         remember: timedelta,
+        keys: Keys | None = None,
     ) -> None:
         self._dir = state_dir
         self._clock = clock
@@ -98,7 +101,7 @@ class SqliteStore:
         self.on_condition: Callable[[], None] = lambda: None
         """Called whenever the condition of a source or sink is written, or could not be written."""
         create(state_dir)
-        write = connect(state_dir, write=True)
+        write = connect(state_dir, write=True, keys=keys)
         if (mark := meta.find(write, _MARK)) is not None:
             clock.confirmed.resume(moment(mark))
         self._spool = spool.Spool(write, max_bytes)
@@ -106,10 +109,13 @@ class SqliteStore:
         self._uids = Uids()
         self._look_ups = LookUps()
         self._disk_full = not disk_reserve.reserve(state_dir)
-        self._reader = ReaderThread(connect(state_dir, write=False))
+        self._reader = ReaderThread(connect(state_dir, write=False, keys=keys))
         self._read = self._reader.read
         self._writer = Writer(write, self._when_full)
         self._spooling = Spooling(self._writer, self._spool, self._handover)
+        self._pages = PageReader(
+            self._reader, self._handover, self._spooling, self._spool, now=self._now
+        )
         self._log = EvidenceLog(
             state_dir, self._spooling, self._spool, reader=self._reader, now=self._now
         )
@@ -124,9 +130,10 @@ class SqliteStore:
         max_bytes: int,
         retention: timedelta,
         remember: timedelta,
+        keys: Keys | None = None,
     ) -> Self:
         """Open the state in *state_dir*, creating it if there is none. Raises StateError."""
-        make = partial(cls, max_bytes=max_bytes, retention=retention, remember=remember)
+        make = partial(cls, max_bytes=max_bytes, retention=retention, remember=remember, keys=keys)
         return await asyncio.to_thread(make, state_dir, clock=clock)
 
     def resize(self, *, max_bytes: int, retention: timedelta, remember: timedelta) -> None:
@@ -321,18 +328,12 @@ class SqliteStore:
     ) -> tuple[list[SpoolPage], Reached]:
         """Read the backlog of *sink* from what was *reached* on, from memory if it is there."""
         start = 0 if reached is None else position_of(reached.ends[0])
-        found = self._handover.read(sink, start, most, spool.MAX_READ_BYTES)
-        if found is None:
-            found = await self._read(lambda db: spool.read_pages(db, sink, start, most))
-        else:
-            await asyncio.sleep(0)  # a sink that keeps up must not keep the loop from the others
-        return found[0], Reached((place(spool.LOG, found[1]),))
+        pages, end = await self._pages.read(sink, start, most)
+        return pages, Reached((place(spool.LOG, end),))
 
     async def reread(self, sink: str, places: Range, most: int) -> list[SpoolPage]:
         """Read the backlog of *sink* at *places*."""
-        start, end = places
-        pages, _ = await self._read(lambda db: spool.read_pages(db, sink, start, most, end))
-        return pages
+        return await self._pages.reread(sink, places, most)
 
     async def settle(
         self, sink: str, done: Sequence[Range], dead: Sequence[RejectedEvent] = ()

@@ -1,0 +1,61 @@
+"""Read what waits for a sink: from memory where it can, and no page that was changed."""
+
+import asyncio
+from collections.abc import Callable
+
+import structlog
+
+from auditrelay.store import SpoolPage
+from auditrelay.store.progress import Range
+from auditrelay.store.sqlite import spool
+from auditrelay.store.sqlite.damage import void
+from auditrelay.store.sqlite.handover import Handover
+from auditrelay.store.sqlite.reader_thread import ReaderThread
+from auditrelay.store.sqlite.readers import FOREVER
+from auditrelay.store.sqlite.spool import PageDamaged, Spool, read_pages
+from auditrelay.store.sqlite.spooling import Spooling
+
+_log: structlog.stdlib.BoundLogger = structlog.get_logger(__name__)
+
+
+class PageReader:
+    """Reads the pages of the spool; *now* says what time it certainly is (microseconds)."""
+
+    def __init__(
+        self,
+        reader: ReaderThread,
+        handover: Handover,
+        spooling: Spooling,
+        pages: Spool,
+        *,
+        now: Callable[[], int],
+    ) -> None:
+        self._read = reader.read
+        self._handover = handover
+        self._spooling = spooling
+        self._spool = pages
+        self._now = now
+
+    async def read(self, sink: str, start: int, most: int) -> tuple[list[SpoolPage], int]:
+        """Return the backlog of *sink* from *start* on, and how far that has read."""
+        found = self._handover.read(sink, start, most, spool.MAX_READ_BYTES)
+        if found is None:
+            return await self._from_disk(sink, (start, FOREVER), most)
+        await asyncio.sleep(0)  # a sink that keeps up must not keep the loop from the others
+        return found
+
+    async def reread(self, sink: str, places: Range, most: int) -> list[SpoolPage]:
+        """Return the backlog of *sink* at *places*."""
+        return (await self._from_disk(sink, places, most))[0]
+
+    async def _from_disk(self, sink: str, places: Range, most: int) -> tuple[list[SpoolPage], int]:
+        while True:
+            try:
+                return await self._read(lambda db: read_pages(db, sink, places[0], most, places[1]))
+            except PageDamaged as damaged:
+                await self._take_out(damaged.first)
+
+    async def _take_out(self, first: int) -> None:
+        now = self._now()
+        await self._spooling.rearrange(lambda db: void(db, self._spool, first, now))
+        _log.error("page_damaged", place=first)

@@ -1,0 +1,96 @@
+"""
+Tags: with a key, each row that may change until it is sealed says that it is ours.
+
+A tag is an HMAC over what the row means. Who can write the state and has no key can neither change
+such a row nor put one in; without a key there are no tags. Works on a connection.
+"""
+
+import sqlite3
+from collections.abc import Iterator
+from typing import Final
+
+from auditrelay.evidence.heads import Keys
+
+Value = str | int | bytes | None
+
+
+class Connection(sqlite3.Connection):
+    """A connection to the state that has the *keys*, if there are any."""
+
+    keys: Keys | None = None
+
+
+def keys_of(db: sqlite3.Connection) -> Keys | None:
+    """Return the keys that *db* has."""
+    return db.keys if isinstance(db, Connection) else None
+
+
+def tag(db: sqlite3.Connection, kind: str, *values: Value) -> bytes | None:
+    """Return the tag of a row of this *kind* with these *values*; None without a key."""
+    keys = keys_of(db)
+    return None if keys is None else keys.tag(*_parts(kind, values))
+
+
+def _parts(kind: str, values: tuple[Value, ...]) -> Iterator[bytes]:
+    yield kind.encode()
+    for value in values:
+        if isinstance(value, bytes):
+            yield b"b" + value
+        else:
+            yield b"" if value is None else f"{type(value).__name__} {value}".encode()
+
+
+_ROWS: Final = {
+    "fact": "select id, tag, unit, at, text from fact",
+    "spool": "select first, tag, first, count, source, only, sha from spool",
+    "sink": "select id, tag, name, sources, position, ahead, ends from sink",
+    "feed": "select rowid_of, tag, sink, source, since from "
+    "(select sink || ' ' || source as rowid_of, * from feed)",
+    "dead_letter": "select id, tag, sink, source, uid, reason, replayed, dropped, event "
+    "from dead_letter",
+}
+"""By table a query for its rows: what names one, its tag, and what the tag is over."""
+
+_KEY: Final = {
+    "fact": "id",
+    "spool": "first",
+    "sink": "id",
+    "feed": "sink || ' ' || source",
+    "dead_letter": "id",
+}
+
+
+def wrong(db: sqlite3.Connection, table: str, where: str = "true", *values: Value) -> list[Value]:
+    """Return which rows of *table*, of those *where* that holds, have another tag than theirs."""
+    if keys_of(db) is None:
+        return []
+    query = f"select * from ({_ROWS[table]}) where {where}"  # noqa: S608  # constants
+    return [
+        name for name, found, *row in db.execute(query, values) if found != tag(db, table, *row)
+    ]
+
+
+def put(db: sqlite3.Connection, table: str, where: str = "true", *values: Value) -> None:
+    """Set the tags of the rows of *table* *where* that holds, as they are now."""
+    if keys_of(db) is None:
+        return
+    query = f"select * from ({_ROWS[table]}) where {where}"  # noqa: S608  # constants
+    for name, _, *row in db.execute(query, values).fetchall():
+        db.execute(
+            f"update {table} set tag = ? where {_KEY[table]} = ?",  # noqa: S608  # constants
+            (tag(db, table, *row), name),
+        )
+
+
+def all_wrong(db: sqlite3.Connection) -> list[tuple[str, Value]]:
+    """Return table and name of every row with another tag than its own."""
+    return [(table, name) for table in _ROWS for name in wrong(db, table)]
+
+
+def put_all(db: sqlite3.Connection) -> None:
+    """Set all tags; without a key, remove them."""
+    for table in _ROWS:
+        if keys_of(db) is None:
+            db.execute(f"update {table} set tag = null where tag is not null")  # noqa: S608  # constants
+        else:
+            put(db, table)
