@@ -163,10 +163,10 @@ def test_an_entry_of_several_lines(tmp_path: Path) -> None:
 def test_the_paths_of_the_writer_lead_to_the_roots_of_the_checker() -> None:
     texts = [str(number) for number in range(33)]
     leaves = [leaf(each.encode()) for each in texts]
-    for n, each in enumerate(texts):
+    for n in range(len(texts)):
         steps = path(leaves, n)
-        found = checker.root_by_path(each, n, len(texts), [step.hex() for step in steps])
-        assert found == root_by_path(leaves[n], n, len(texts), steps).hex()
+        found = checker.root_by_path(leaves[n], n, len(texts), [step.hex() for step in steps])
+        assert found == root_by_path(leaves[n], n, len(texts), steps)
 
 
 def checked(relay: Relay, folder: Path, pins: list[bytes]) -> dict[str, Any]:
