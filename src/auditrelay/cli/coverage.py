@@ -3,6 +3,7 @@
 import json
 from collections.abc import Sequence
 from datetime import UTC, datetime, timedelta
+from pathlib import Path
 from typing import Annotated, Any
 
 import typer
@@ -14,9 +15,13 @@ from auditrelay.clock import Clock
 from auditrelay.config.model import Config
 from auditrelay.errors import ConfigError
 from auditrelay.evidence.facts import chain
+from auditrelay.evidence.heads import WORD, Head
 from auditrelay.service.desk import Reopen, Reopened
+from auditrelay.settings.values import parse_duration
 from auditrelay.store import Coverage, Fact, Span
+from auditrelay.store.sqlite import tip
 from auditrelay.store.sqlite.checks import nothing
+from auditrelay.store.sqlite.given_heads import with_age
 from auditrelay.store.sqlite.state_dir import is_there
 from auditrelay.store.sqlite.view import StateView
 from auditrelay.window import Interval, holes, iso, micros, moment
@@ -39,6 +44,16 @@ def coverage(
     check: Annotated[
         bool, typer.Option("--check", help="Compare the evidence with itself and with the state.")
     ] = False,
+    head: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--head", metavar="WORD|FILE", help="With --check: a head from outside, or a file of."
+        ),
+    ] = None,
+    max_age: Annotated[
+        str | None,
+        typer.Option(metavar="D", help="With --check: how old the newest head may be, such as 3h."),
+    ] = None,
     reopen: Annotated[
         bool, typer.Option("--reopen", help="Take the gaps back that are declared in the range.")
     ] = False,
@@ -55,23 +70,31 @@ def coverage(
     if yes:
         raise ConfigError("--yes confirms --reopen: add that, or leave it out")
     if check:
-        _check(config, as_json=as_json)
+        if any((source, since, until)):
+            raise ConfigError("--check is of the whole state: leave SOURCE, --from and --to out")
+        _check(config, options.clock, _heads(head or ()), _age(max_age), as_json=as_json)
         return
+    if head or max_age:
+        raise ConfigError("--head and --max-age go with --check")
     wanted = _wanted(since, until, options.clock.now())
-    found = {
-        name: known for name, known in _read(config).items() if source is None or name == source
-    }
-    if source is not None and source not in found:
-        if source not in config.sources:
-            known = ", ".join(config.sources) or "none"
-            raise ConfigError(f"there is no source {source!r}; there are: {known}")
-        found = {source: None}
+    found = _of(config, source)
     if as_json:
         shown = [_json(name, each, wanted, _axis(config, name)) for name, each in found.items()]
         typer.echo(json.dumps(shown if source is None else shown[0], indent=2))
         return
     for name, each in found.items():
         _print(name, each, wanted, _axis(config, name))
+
+
+def _of(config: Config, source: str | None) -> dict[str, Coverage | None]:
+    """Return the coverage of *source*, which must be configured or known, or of all."""
+    every = _read(config)
+    if source is None:
+        return every
+    if source not in every:
+        known = ", ".join(config.sources) or "none"
+        raise ConfigError(f"there is no source {source!r}; there are: {known}")
+    return {source: every[source]}
 
 
 def _reopen(
@@ -198,13 +221,56 @@ def _digest(span: Span, facts: Sequence[Fact]) -> str:
     return chain(bytes.fromhex(uids) for _, uids in read).hex()
 
 
-def _check(config: Config, *, as_json: bool) -> None:
-    """Compare the evidence with itself and with the state; exit 1 unless all of it fits."""
+def _age(text: str | None) -> timedelta | None:
+    try:
+        return None if text is None else parse_duration(text)
+    except ValueError as error:
+        raise ConfigError(f"--max-age: {error}") from error
+
+
+def _heads(given: Sequence[str]) -> list[tuple[str, Head]]:
+    """Return the heads *given*, words or files of them, each with where it was found."""
+    found: list[tuple[str, Head]] = []
+    for each in given:
+        if each.startswith("arh1."):
+            words, where = [each], "--head"
+        else:
+            try:
+                words = WORD.findall(Path(each).read_text("utf-8", "replace"))
+            except (OSError, ValueError) as error:
+                reason = getattr(error, "strerror", None) or error
+                raise ConfigError(f"--head {each}: cannot be read: {reason}") from error
+            where = each
+            if not words:
+                raise ConfigError(f"--head {each}: there is no head (arh1.…) in the file")
+        try:
+            found += [(where, Head.parse(word)) for word in dict.fromkeys(words)]
+        except ValueError as error:
+            raise ConfigError(f"--head: {error}") from error
+    return found
+
+
+def _check(
+    config: Config,
+    clock: Clock,
+    given: list[tuple[str, Head]],
+    most: timedelta | None,
+    *,
+    as_json: bool,
+) -> None:
+    """Compare the evidence with itself, the state, its tip and heads; exit 1 unless all fits."""
+    # Before the state is: a seal in between writes the tip last.
+    head = tip.read(config.state_dir)
+    if head is not None:
+        given = [(tip.TIP, head), *given]
     if is_there(config.state_dir):
         with StateView(config.state_dir) as view:
-            checked = view.check()
+            checked = view.check(given)
     else:
-        checked = nothing(f"there is no state in {config.state_dir}")
+        recorded = "" if head is None else f", and its tip tells of {head.size} entries"
+        checked = nothing(f"there is no state in {config.state_dir}{recorded}")
+    if most is not None:
+        checked = with_age(checked, clock.now(), most)
     if as_json:
         typer.echo(json.dumps(checked.as_json(), indent=2))
     else:

@@ -15,6 +15,7 @@ COMMANDS: Final = {
     "status": "Show checkpoints, lag, backlogs, dead letters and gaps.",
     "coverage": "Show which spans of event time were read, with how many events, and every gap.",
     "verify": "Read a range again at the source, and compare it with the forwarded events.",
+    "evidence": "What an auditor checks without believing this instance.",
     "sample": "Fetch the newest few events and print them; stores and sends nothing.",
     "forget": "Delete the state of a source or sink that was renamed or is no longer configured.",
     "demo": "Run everything against the built-in sandbox: no credentials, nothing left behind.",

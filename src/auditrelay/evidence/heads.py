@@ -26,6 +26,9 @@ _WORD: Final = re.compile(
     r"\.(?:-|(?P<key>[0-9a-f]{8})\.(?P<signature>[0-9a-f]{128}))"
 )
 
+WORD: Final = re.compile(r"arh1\.[0-9a-f.]+-?")
+"""What looks like a head in any text: :meth:`Head.parse` says whether it is one."""
+
 _ED25519: Final = b"\x01"
 """The kind of signature in the key id of a note."""
 

@@ -1,4 +1,4 @@
-"""Does what a command asks of the instance: backfill, verify, replay, drop, forget, reopen."""
+"""Does what a command asks of the instance: backfill, verify, replay, drop, ..."""
 
 import contextlib
 from collections import Counter
@@ -22,12 +22,14 @@ from auditrelay.service.desk import (
     Forgotten,
     Note,
     OnProgress,
+    Recorded,
     Reopen,
     Reopened,
     ReopenedGap,
     Replay,
     Replayed,
     Request,
+    Restored,
     Result,
     Verified,
     Verify,
@@ -51,7 +53,7 @@ class Commands:
         self._busy: Counter[str] = Counter()
         """How many requests are in progress for each source."""
 
-    async def do(self, request: Request, on_progress: OnProgress) -> Result:
+    async def do(self, request: Request, on_progress: OnProgress) -> Result:  # noqa: PLR0911  # one for each request
         """
         Do *request*; return its result.
 
@@ -74,6 +76,9 @@ class Commands:
             case Reopen():
                 with self._reading(request.source):
                     return await self._reopen(request)
+            case Restored():
+                await self._store.log.restored(request.reason, request.by)
+                return Recorded()
 
     @contextlib.contextmanager
     def _reading(self, source: str) -> Iterator[None]:

@@ -85,7 +85,14 @@ class Reopen(Struct, frozen=True, kw_only=True, tag_field="do", tag="reopen"):
     yes: bool
 
 
-Request = Backfill | Verify | Replay | Drop | Forget | Reopen
+class Restored(Struct, frozen=True, tag_field="do", tag="restored"):
+    """Tell, in the evidence, that the operator *by* (a user id) restored the state, and why."""
+
+    reason: Annotated[str, Meta(min_length=1, max_length=1000)]
+    by: int | None
+
+
+Request = Backfill | Verify | Replay | Drop | Forget | Reopen | Restored
 
 # -- answers ---------------------------------------------------------------------------------------
 
@@ -147,7 +154,11 @@ class Reopened(Struct, frozen=True, tag=True):
     """The vendor keeps nothing from before: that will be declared as a gap again."""
 
 
-Result = Backfilled | Verified | Replayed | Dropped | Forgotten | Reopened
+class Recorded(Struct, frozen=True, tag=True):
+    """The fact is durable; the next seal takes it."""
+
+
+Result = Backfilled | Verified | Replayed | Dropped | Forgotten | Reopened | Recorded
 
 
 class Failure(Struct, frozen=True, tag=True):

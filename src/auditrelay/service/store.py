@@ -89,6 +89,10 @@ class DeadLetters(Protocol):
 class OperatorStore(States, DeadLetters, Protocol):
     """What the commands of an operator need of the store, besides backfill and verify."""
 
+    @property
+    def log(self) -> "EvidenceLog":
+        """The log of the evidence."""
+
     async def forget(self, name: str) -> None:
         """
         Delete the whole state of the source or sink *name*, which must not be in use.

@@ -48,6 +48,9 @@ _DO: Final = {
     "position": f"{_KEEP}; compare with what the SIEM holds",
     "letters": f"{_KEEP}; auditrelay verify SOURCE shows what the sink lacks",
     "state": _KEEP,
+    "branch": "say who has restored, copied or moved the state: auditrelay evidence restored",
+    "head_foreign": "compare with the configuration: is it the head of this instance?",
+    "downtime": "see that the service runs, and whether its log has ledger_not_sealed",
 }
 
 _MOST: Final = 20
@@ -82,6 +85,8 @@ class Checked:
     head: str | None
     heads: int
     findings: tuple[Finding, ...]
+    contradict: int = 0
+    """How many heads from outside do not fit."""
 
     @property
     def whole(self) -> bool:
@@ -95,7 +100,12 @@ class Checked:
             "log": self.log,
             "entries": self.entries,
             "until": self.until,
-            "heads": {"given": self.heads, "fit": self.heads, "absent": 0, "contradict": 0},
+            "heads": {
+                "given": self.heads,
+                "fit": self.heads - self.contradict,
+                "absent": 0,
+                "contradict": self.contradict,
+            },
             "branches": [],
             "findings": [asdict(each) for each in self.findings],
         }
@@ -103,7 +113,7 @@ class Checked:
 
 def nothing(what: str) -> Checked:
     """Return the outcome if there is nothing to check: that is a finding, not a success."""
-    return Checked(None, 0, None, None, 0, (_bad("nothing", what),))
+    return Checked(None, 0, None, None, 0, (bad("nothing", what),))
 
 
 def check(db: sqlite3.Connection) -> Checked:
@@ -115,7 +125,7 @@ def check(db: sqlite3.Connection) -> Checked:
         db.execute("rollback")
 
 
-def _bad(
+def bad(
     code: str,
     what: str,
     *,
@@ -123,6 +133,7 @@ def _bad(
     entry: int | None = None,
     at: int | None = None,
 ) -> Finding:
+    """Return a finding that is bad: what has the *code* does not fit."""
     return Finding("bad", code, entry, at, where, what, _DO[code])
 
 
@@ -171,7 +182,7 @@ class _Check:
     def _say(self, code: str, what: str, **more: Any) -> None:
         found = sum(each.code == code for each in self._findings)
         if found < _MOST:
-            self._findings.append(_bad(code, what, **more))
+            self._findings.append(bad(code, what, **more))
 
     def _take(self, unit: str, fact: Fact) -> None:
         removed = fact.body["fact"] == "operator" and fact.body["did"] == "forget"

@@ -5,11 +5,14 @@ from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import Self, TypeVar
 
+from auditrelay.errors import StateError
+from auditrelay.evidence.heads import Head
 from auditrelay.store import Coverage, SinkState, SourceState, StoredDeadLetter
 from auditrelay.store.sealing import EvidenceState
 from auditrelay.store.sqlite import dead_letters, meta
 from auditrelay.store.sqlite.checks import Checked, check
 from auditrelay.store.sqlite.evidence import state_of
+from auditrelay.store.sqlite.given_heads import with_heads
 from auditrelay.store.sqlite.state_dir import connect
 from auditrelay.store.sqlite.states import coverage_of, sink_states, source_states
 from auditrelay.store.sqlite.writer import translate
@@ -72,9 +75,37 @@ class StateView:
         """Return all *rows* of the evidence, as ``store.sqlite.evidence`` reads them."""
         return self._get(lambda db: list(rows(db)))
 
-    def check(self) -> Checked:
-        """Compare the evidence with itself and with the state: a second for a million uids."""
-        return self._get(check)
+    def in_snapshot(self, work: Callable[[sqlite3.Connection], T]) -> T:
+        """
+        Return what *work* makes of one snapshot of the evidence, whatever is written meanwhile.
+
+        Raises StateError also if the evidence is not as it was written.
+        """
+
+        def within(db: sqlite3.Connection) -> T:
+            db.execute("begin")
+            try:
+                return work(db)
+            except (ValueError, LookupError, TypeError) as error:
+                raise StateError(
+                    f"the evidence is not as it was written ({error}); run: auditrelay coverage "
+                    "--check"
+                ) from error
+            finally:
+                db.execute("rollback")
+
+        return self._get(within)
+
+    def check(self, given: Sequence[tuple[str, Head]] = ()) -> Checked:
+        """
+        Compare the evidence with itself, the state and the heads *given*, each with its origin.
+
+        It takes a second for a million uids.
+        """
+        checked = self._get(check)
+        if not given:
+            return checked
+        return self.in_snapshot(lambda db: with_heads(db, checked, given))
 
     def _get(self, work: Callable[[sqlite3.Connection], T]) -> T:
         try:

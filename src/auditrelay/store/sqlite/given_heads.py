@@ -1,0 +1,80 @@
+"""Compare heads from outside, and the tip, with the entries."""
+
+import dataclasses
+import json
+import sqlite3
+from collections.abc import Mapping, Sequence
+from datetime import datetime, timedelta
+from typing import Any
+
+from auditrelay.evidence.heads import Head
+from auditrelay.evidence.tree import Frontier, leaf
+from auditrelay.store.sqlite.checks import Checked, Finding, bad
+from auditrelay.store.sqlite.evidence import entries
+from auditrelay.window import iso, micros, moment
+
+
+def with_heads(
+    db: sqlite3.Connection, checked: Checked, given: Sequence[tuple[str, Head]]
+) -> Checked:
+    """Return *checked* with what contradicts the heads *given*: each with where it was found."""
+    wanted = {head.size for _, head in given}
+    frontier = Frontier()
+    roots = {0: frontier.root()}
+    ends: dict[str, int] = {}
+    for n, text in entries(db):
+        if '"fact":"continued"' in text:
+            ends |= _left(json.loads(text), n)
+        frontier.append(leaf(text.encode()))
+        if frontier.size in wanted:
+            roots[frontier.size] = frontier.root()
+    (log,) = db.execute("select value from meta where name = 'log'").fetchone()
+    ends[log] = frontier.size
+    findings = [
+        finding
+        for where, head in given
+        if (finding := _contradiction(where, head, roots, ends, log)) is not None
+    ]
+    return dataclasses.replace(
+        checked,
+        heads=checked.heads + len(given),
+        contradict=checked.contradict + len(findings),
+        findings=(*checked.findings, *findings),
+    )
+
+
+def _left(entry: dict[str, Any], n: int) -> dict[str, int]:
+    """Return the logs that were left for another one with the *entry*: up to which entry each."""
+    return {
+        fact["log"]: min(n, fact["size"]) for fact in entry["facts"] if fact["fact"] == "continued"
+    }
+
+
+def _contradiction(
+    where: str, head: Head, roots: Mapping[int, bytes], ends: Mapping[str, int], log: str
+) -> Finding | None:
+    """Return what is wrong with a *head*, if anything; *log* is the one that goes on."""
+    end = ends.get(head.log)
+    if end is None:
+        what = f"head {head.size} is of log {head.log}, which is not known here"
+        return bad("head_foreign", what, where=where)
+    if head.size > end:
+        if head.log == log:
+            return bad(
+                "cut", f"the head is over {head.size} entries, and there are {end}", where=where
+            )
+        what = f"log {head.log} was left at entry {end}, and the head is over {head.size} of it"
+        return bad("branch", what, where=where, entry=end)
+    if roots[head.size] != head.root:
+        what = f"the entries give another root than the head over the first {head.size} tells"
+        return bad("rewritten", what, where=where)
+    return None
+
+
+def with_age(checked: Checked, now: datetime, most: timedelta) -> Checked:
+    """Return *checked* with a finding if its newest head is older than *most* at *now*."""
+    if checked.until is None or micros(now) - checked.until <= most / timedelta(microseconds=1):
+        return checked
+    what = f"the newest head is of {iso(moment(checked.until))}: nothing was sealed since"
+    finding = bad("downtime", what, at=checked.until)
+    return dataclasses.replace(checked, findings=(*checked.findings, finding))

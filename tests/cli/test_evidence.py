@@ -1,0 +1,226 @@
+"""``auditrelay evidence`` over a state that a daemon has made, and ``coverage --check``."""
+
+import base64
+import json
+import sqlite3
+from collections.abc import AsyncIterator
+from contextlib import closing
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import Any
+
+import pytest
+from tests.support.daemon import Daemon, command, configure, eventually, missing, sinks, sources
+from typer.testing import CliRunner
+
+from auditrelay.cli import cli
+from auditrelay.evidence.heads import Head, Keys
+from auditrelay.sandbox import Sandbox
+
+pytestmark = pytest.mark.process
+
+SECRET = bytes(range(32))
+
+
+@pytest.fixture
+async def sandbox() -> AsyncIterator[Sandbox]:
+    async with Sandbox() as sandbox:
+        now = datetime.now(UTC)
+        sandbox.bland.fill(30, now - timedelta(minutes=50), now - timedelta(minutes=5))
+        yield sandbox
+
+
+@pytest.fixture
+async def sealed(sandbox: Sandbox, tmp_path: Path) -> Path:
+    """The configuration of a state with 30 events that every sink has, and a seal."""
+    config = configure(
+        tmp_path,
+        sources(sandbox, of=["bland"]),
+        sinks(sandbox),
+        evidence={"key": SECRET.hex()},
+    )
+    assert (await command(config, "run", "--once")).status == 0
+    # What the first run has delivered is recorded by the seal of the second.
+    assert (await command(config, "run", "--once")).status == 0
+    return config
+
+
+def lines(path: Path) -> list[Any]:
+    return [json.loads(line) for line in path.read_text("ascii").splitlines()]
+
+
+def as_searched(document: Any) -> Any:
+    """Return what the documented search takes of a *document* that was indexed a minute ahead."""
+    return {
+        "auditrelay.uid": document["auditrelay"]["uid"],
+        "event.hash": document["event"]["hash"],
+        "event.ingested": (datetime.now(UTC) + timedelta(minutes=1)).isoformat(),
+    }
+
+
+async def test_the_newest_head_is_one_word_and_the_public_key_one_line(sealed: Path) -> None:
+    ended = await command(sealed, "evidence", "head")
+    assert (ended.status, ended.stdout.count("\n")) == (0, 1)
+    head = Head.parse(ended.stdout.strip())
+    public = await command(sealed, "evidence", "head", "--public")
+    assert base64.b64decode(public.stdout) == Keys(SECRET).public
+    assert head.is_signed_by(Keys(SECRET).public)
+
+
+async def test_an_export_is_checked_against_a_head_that_left_before(
+    sandbox: Sandbox, sealed: Path, tmp_path: Path
+) -> None:
+    out, key = tmp_path / "export", tmp_path / "key.pub"
+    ended = await command(sealed, "evidence", "export", "--out", str(out), "--uids")
+    assert ended.status == 0, ended.stderr
+    manifest = json.loads((out / "manifest.json").read_text())
+    entries, heads, uids = (manifest[name] for name in ("entries", "heads", "uids"))
+    assert ended.stdout == f"{entries} entries, {heads} heads, {uids} uids: {out}\n"
+    assert manifest["entries"] == len(lines(out / "journal.ndjson"))
+    key.write_text((await command(sealed, "evidence", "head", "--public")).stdout)
+    witness, siem = tmp_path / "witness.ndjson", tmp_path / "siem.ndjson"
+    documents = sandbox.elastic.stored.documents
+    witness.write_text("".join(json.dumps(each) + "\n" for each in documents))
+    siem.write_text("".join(json.dumps(as_searched(each)) + "\n" for each in documents))
+    arguments = ["--witness", str(witness), "--siem", f"elastic={siem}", "--key", str(key)]
+    result = CliRunner().invoke(cli, ["evidence", "check", str(out), *arguments, "--json"])
+    report = json.loads(result.stdout)
+    # The newest head is in the SIEM, and becomes an accepted event with the next seal.
+    assert [(each["level"], each["code"]) for each in report["findings"]] == [
+        ("note", "only_in_siem")
+    ]
+    assert (result.exit_code, report["whole"]) == (0, True)
+    assert report["heads"]["fit"] == report["heads"]["given"] > 0
+
+
+async def test_an_export_beside_a_running_service_is_one_snapshot(
+    sandbox: Sandbox, sealed: Path, tmp_path: Path
+) -> None:
+    async with Daemon(sealed) as daemon:
+        await eventually(lambda: not missing(sandbox))
+        ended = await command(sealed, "evidence", "export", "--out", str(tmp_path / "export"))
+        assert ended.status == 0, ended.stderr
+        checked = await command(sealed, "coverage", "--check")
+        assert checked.status == 0, checked.stdout
+        assert await daemon.end() == 0
+    result = CliRunner().invoke(cli, ["evidence", "check", str(tmp_path / "export")])
+    assert result.exit_code == 0, result.stdout
+    assert "no_witness" in result.stdout
+
+
+async def test_what_is_there_is_not_overwritten(sealed: Path, tmp_path: Path) -> None:
+    out = str(tmp_path / "export")
+    assert (await command(sealed, "evidence", "export", "--out", out)).status == 0
+    again = await command(sealed, "evidence", "export", "--out", out)
+    assert (again.status, again.stdout) == (2, "")
+    assert "journal.ndjson exists already; not overwritten" in again.stderr
+    blocked = await command(sealed, "evidence", "export", "--out", str(sealed / "no"))
+    assert blocked.status == 1
+    assert "cannot be written" in blocked.stderr
+
+
+async def test_one_event_is_proved_and_checked(sealed: Path, tmp_path: Path) -> None:
+    with closing(sqlite3.connect(tmp_path / "state" / "state.db")) as db:
+        uid = db.execute("select substr(key, 9) from known").fetchone()[0].hex()
+    proof, witness = tmp_path / "proof.json", tmp_path / "heads.txt"
+    made = await command(sealed, "evidence", "prove", uid, "--out", str(proof))
+    assert made.status == 0, made.stderr
+    assert made.stdout.startswith(f"event {uid} of bland, ")
+    for sink in ("splunk", "elastic", "datadog"):
+        assert f"{sink} took it by " in made.stdout
+    witness.write_text((await command(sealed, "evidence", "head")).stdout)
+    arguments = ["evidence", "check", str(proof), "--witness", str(witness)]
+    checked = CliRunner().invoke(cli, arguments)
+    assert checked.exit_code == 0, checked.stdout
+    assert f"{uid} of bland: accepted" in checked.stdout
+    forged = json.loads(proof.read_text()) | {"uid": "0" * 40}
+    proof.write_text(json.dumps(forged))
+    assert CliRunner().invoke(cli, arguments).exit_code == 1
+
+
+async def test_what_cannot_be_proved_says_why(sealed: Path, tmp_path: Path) -> None:
+    out = ("--out", str(tmp_path / "proof.json"))
+    bad = await command(sealed, "evidence", "prove", "aaf6", *out)
+    assert (bad.status, "is not 40 hexadecimal digits" in bad.stderr) == (2, True)
+    unknown = await command(sealed, "evidence", "prove", "0" * 40, *out)
+    assert (unknown.status, "is known: it was never accepted" in unknown.stderr) == (1, True)
+    assert not (tmp_path / "proof.json").exists()
+
+
+@pytest.mark.parametrize("service", [True, False], ids=["service", "alone"])
+async def test_a_restore_is_told_in_the_next_entry(
+    sandbox: Sandbox, sealed: Path, tmp_path: Path, service: bool
+) -> None:
+    words = ("evidence", "restored", "--reason", "disk died")
+    if service:
+        async with Daemon(sealed) as daemon:
+            await eventually(lambda: not missing(sandbox))
+            ended = await command(sealed, *words)
+            assert await daemon.end() == 0
+    else:
+        ended = await command(sealed, *words)
+    assert (ended.status, ended.stderr) == (0, "")
+    out = tmp_path / "export"
+    assert (await command(sealed, "evidence", "export", "--out", str(out))).status == 0
+    facts = [fact for entry in lines(out / "journal.ndjson") for fact in entry["facts"]]
+    (recorded,) = [fact for fact in facts if fact["fact"] == "restored"]
+    assert recorded["reason"] == "disk died"
+
+
+async def test_the_live_state_is_compared_with_heads_from_outside(
+    sealed: Path, tmp_path: Path
+) -> None:
+    word = (await command(sealed, "evidence", "head")).stdout.strip()
+    assert (await command(sealed, "coverage", "--check", "--head", word)).status == 0
+    head = Head.parse(word)
+    forged = Head(head.log, head.size, bytes(32)).word
+    later = Head(head.log, head.size + 1, head.root).word
+    foreign = Head("0" * 32, head.size, head.root).word
+    file = tmp_path / "heads.csv"
+    for wrong, code in ((forged, "rewritten"), (later, "cut"), (foreign, "head_foreign")):
+        file.write_text(f"_time,description\n1,Ledger sealed: {word}\n2,{wrong}\n")
+        ended = await command(sealed, "coverage", "--check", "--head", str(file))
+        assert (ended.status, f"BAD  {code}: {file}" in ended.stdout) == (1, True), ended.stdout
+    none = await command(sealed, "coverage", "--check", "--head", str(sealed))
+    assert (none.status, "there is no head" in none.stderr) == (2, True)
+    cut = await command(sealed, "coverage", "--check", "--head", word[:40])
+    assert (cut.status, "not a head" in cut.stderr) == (2, True)
+
+
+async def test_a_head_that_is_too_old_is_a_finding(sealed: Path) -> None:
+    young = await command(sealed, "coverage", "--check", "--max-age", "3h")
+    assert young.status == 0, young.stdout
+    old = await command(sealed, "coverage", "--check", "--max-age", "0s")
+    assert (old.status, "BAD  downtime: the newest head is of" in old.stdout) == (1, True)
+    wrong = await command(sealed, "coverage", "--check", "--max-age", "soon")
+    assert (wrong.status, "--max-age: " in wrong.stderr) == (2, True)
+
+
+async def test_without_evidence_there_is_nothing_to_give_or_to_check(tmp_path: Path) -> None:
+    config = configure(tmp_path, {}, {})
+    assert (await command(config, "evidence", "head")).status == 1
+    public = await command(config, "evidence", "head", "--public")
+    assert (public.status, "evidence.key: is not set" in public.stderr) == (2, True)
+    export = await command(config, "evidence", "export", "--out", str(tmp_path / "export"))
+    assert (export.status, "there is no state in" in export.stderr) == (1, True)
+    assert (await command(config, "coverage", "--check")).status == 1
+    assert CliRunner().invoke(cli, ["evidence", "check", str(tmp_path)]).exit_code == 1
+    (tmp_path / "state").mkdir(mode=0o700)
+    (tmp_path / "state" / "state.db").write_bytes(b"no database" * 1000)
+    assert (await command(config, "evidence", "head")).status == 3
+
+
+@pytest.mark.parametrize(
+    ("words", "says"),
+    [
+        (["export", "--out", "x", "--from", "1h"], "add --uids"),
+        (["export", "--out", "x", "--uids", "--from", "1h", "--to", "2h"], "later than --from"),
+        (["export", "--out", "x", "--uids", "--from", "noon"], "is not a time"),
+        (["restored", "--reason", " "], "--reason: must be"),
+        (["restored", "--reason", "a\nb"], "--reason: must be"),
+    ],
+)
+async def test_wrong_usage_is_one_line(tmp_path: Path, words: list[str], says: str) -> None:
+    ended = await command(configure(tmp_path, {}, {}), "evidence", *words)
+    assert (ended.status, ended.stderr.count("\n")) == (2, 1)
+    assert says in ended.stderr
