@@ -9,8 +9,7 @@ start of the service, or by the next seal. An empty set says that it goes unseen
 import contextlib
 import json
 import sqlite3
-from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
-from copy import copy as copied
+from collections.abc import Awaitable, Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from datetime import timedelta
 from hashlib import sha256
@@ -28,7 +27,7 @@ from auditrelay.errors import EvidenceBroken, StateError
 from auditrelay.events.page import Page
 from auditrelay.evidence import checker, facts
 from auditrelay.evidence.heads import Head, Keys
-from auditrelay.evidence.tree import Frontier, leaf, path
+from auditrelay.evidence.tree import Frontier, leaf
 from auditrelay.store import DeadLetter, KnownFile, Proof
 from auditrelay.store.packing import pack, unpack
 from auditrelay.store.sqlite import ledger
@@ -110,7 +109,9 @@ async def _some_more(history: History) -> None:
         await history.poll(source)
 
 
-@pytest.fixture(scope="module", params=[None, bytes(range(32))], ids=["without a key", "with a key"])
+@pytest.fixture(
+    scope="module", params=[None, bytes(range(32))], ids=["without a key", "with a key"]
+)
 def honest(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> History:
     """The state as a kill leaves it, with what is outside of it."""
     folder = tmp_path_factory.mktemp("honest")
@@ -174,13 +175,20 @@ class Case:
     async def go_on(self, *, hours: int = 2) -> None:
         """Let the service run on the state, forged or not, and seal."""
         history = self.history
-        branch = await history.begin()
-        if branch is not None:
-            self.found["start"] = {"alert" if branch.is_alert else "warning"}
+        await self.start()
         try:
             await work(history, hours)
         finally:
             await history.end()
+
+    async def start(self) -> None:
+        """Start the service, and keep what it says of it."""
+        branch = await self.history.begin()
+        said = self.found["start"] = set()
+        if branch is not None:
+            said.add("alert" if branch.is_alert else "warning")
+        if (await self.history.store.log.state()).broken is not None:
+            said.add("broken")
 
     # -- those who look
 
@@ -299,7 +307,9 @@ def delete_an_event_everywhere(case: Case) -> None:
         (owner,) = db.execute(f"select {VOICE}").fetchone()
         db.execute("delete from known where position < 0")
         db.execute("delete from dead_letter where sink is null")
-        for start, end in db.execute("select start, end from coverage where gap is null").fetchall():
+        for start, end in db.execute(
+            "select start, end from coverage where gap is null"
+        ).fetchall():
             events = ledger.count(db, owner, start, end)
             db.execute(
                 "update coverage set events = ? where source = ? and start = ?",
@@ -593,9 +603,7 @@ async def seal_anyway(case: Case, *statements: str) -> None:
     case.sql(*statements)
     history = case.history
     told = len(history.told)
-    branch = await history.begin()
-    if branch is not None:
-        case.found["start"] = {"alert" if branch.is_alert else "warning"}
+    await case.start()
     try:
         await history.seal()
     except EvidenceBroken:
@@ -671,7 +679,7 @@ FORGERIES: Final = {
     ),
     "uid deleted": Forgery(
         "5",
-        sql(f"delete from known where position = (select max(position) from known)"),
+        sql("delete from known where position = (select max(position) from known)"),
         {"state": {"known"}},
     ),
     "uid inserted": Forgery(
@@ -732,10 +740,13 @@ FORGERIES: Final = {
         "15", lambda case: roll_back(case, "then"), {"auditor": {"fork"}}
     ),
     "position moved past waiting events": Forgery(
-        "16", settle_what_waits, {"state": set()}, keyed={"state": {"position"}}
+        "16", settle_what_waits, {"state": set()}
     ),
     "position moved, and sealed": Forgery(
-        "16", settle_and_go_on, {"auditor": {"not_in_siem"}}
+        "16",
+        settle_and_go_on,
+        {"auditor": {"not_in_siem"}},
+        keyed={"start": {"broken"}, "auditor": set()},  # it repeats, and nothing is lost
     ),
     "waiting pages deleted": Forgery(
         "17", sql(f"delete from spool where first >= {WAITING}"), {"state": {"spool"}}
@@ -747,10 +758,12 @@ FORGERIES: Final = {
         "18",
         lambda case: edit_a_waiting_page(case, sealed=False),
         {"state": set()},
-        keyed={"state": {"spool"}},
     ),
     "waiting events edited, and sealed": Forgery(
-        "18", lambda case: edit_and_go_on(case), {"auditor": {"vendor"}}
+        "18",
+        lambda case: edit_and_go_on(case),
+        {"auditor": {"vendor"}},
+        keyed={"start": {"broken"}, "auditor": {"spool"}},  # the page is taken out
     ),
     "uid put into known before its event": Forgery(
         "19",
@@ -758,7 +771,10 @@ FORGERIES: Final = {
         {"state": {"known"}},
     ),
     "page invented in the spool": Forgery(
-        "20", invent_a_page, {"state": {"spool"}, "auditor": {"only_in_siem"}}
+        "20",
+        invent_a_page,
+        {"state": {"spool"}, "auditor": {"only_in_siem"}},
+        keyed={"start": {"broken"}, "auditor": {"spool"}},  # it is not delivered
     ),
     "entry put in behind the newest head": Forgery(
         "21",
@@ -816,7 +832,12 @@ FORGERIES: Final = {
     "source disabled, then started set past it": Forgery(
         "32", leave_an_hour_out, {"auditor": {"hole"}}
     ),
-    "filled written without reading": Forgery("33", fill_unread, {"auditor": {"hole"}}),
+    "filled written without reading": Forgery(
+        "33",
+        fill_unread,
+        {"auditor": {"hole"}},
+        keyed={"start": {"broken"}, "state": {"ledger"}, "auditor": set()},  # it is not sealed
+    ),
     "second looks marked as done": Forgery(
         "34", sql("update resweep set until = until + 1000"), {"state": {"state"}}
     ),
@@ -829,7 +850,11 @@ FORGERIES: Final = {
         {"state": {"letters"}},
     ),
     "sink retired and back behind the waiting events": Forgery(
-        "36", retire_and_return, {"auditor": {"not_in_siem"}}, notes={"configuration"}
+        "36",
+        retire_and_return,
+        {"auditor": {"not_in_siem"}},
+        keyed={"start": {"broken"}, "auditor": set()},  # it repeats
+        notes={"configuration"},
     ),
     "feed narrowed, redact widened, catch_up_limit set": Forgery(
         "37", narrow, {"auditor": set()}, notes={"configuration"}, says="redact default -> all"
@@ -926,4 +951,4 @@ def test_the_untouched_state_is_whole_and_goes_on_whole(case: Case) -> None:
         run(case.go_on())
         case.exported.rename(case.folder / f"export {life}")
         case.look()
-        assert case.found == {"state": set(), "auditor": set()}, case.text
+        assert case.found == {"start": set(), "state": set(), "auditor": set()}, case.text

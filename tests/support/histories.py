@@ -13,8 +13,8 @@ import json
 import secrets
 import shutil
 import sqlite3
-from copy import copy as copied
 from collections.abc import Awaitable, Callable, Iterator, Sequence
+from copy import copy as copied
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from pathlib import Path
@@ -42,7 +42,7 @@ from auditrelay.store.sqlite.store import SqliteStore
 from auditrelay.store.sqlite.tip import TIP
 from auditrelay.store.sqlite.view import StateView
 from auditrelay.store.sqlite.writer import Writer
-from auditrelay.window import Interval, covered_until, iso, micros, moment
+from auditrelay.window import Interval, covered_until, micros, moment
 
 HOUR: Final = timedelta(hours=1)
 SOURCES: Final = ("okta", "voice")
@@ -144,7 +144,9 @@ class History:
         """Start on the state as it is."""
         self.clock.restart()
         self.folder.mkdir(mode=0o700, exist_ok=True)
-        self.store = await SqliteStore.open(self.folder, clock=self.clock, **self._limits)
+        self.store = await SqliteStore.open(
+            self.folder, clock=self.clock, keys=self.keys, **self._limits
+        )
         self.lives += 1
         branch = await self.store.log.begin(
             Run(secrets.token_hex(16), {"auditrelay": "test"}, self.configured())
@@ -240,9 +242,7 @@ class History:
         spans = await self.store.ledger(source)
         return covered_until(NOON, [span.interval for span in spans])
 
-    def shown(
-        self, source: str, span: Interval, now: datetime | None = None
-    ) -> list[AuditEvent]:
+    def shown(self, source: str, span: Interval, now: datetime | None = None) -> list[AuditEvent]:
         """Return what the vendor of *source* shows of *span* now, or at that time."""
         now = now or self.clock.now()
         return [
@@ -357,7 +357,7 @@ class History:
     def list_vendor(self, source: str, span: Interval, path: Path) -> Path:
         """Write what ``verify --list`` writes: what the vendor of *source* shows of *span*."""
         with path.open("w", encoding="ascii") as file:
-            begin = {"source": source, "from": iso(span.start), "to": iso(span.end)}
+            begin = {"source": source, "from": micros(span.start), "to": micros(span.end)}
             file.write(json.dumps(begin) + "\n")
             for event in self.shown(source, span, span.end):
                 row = {"time": event.at, "uid": event.uid, "raw_sha256": event.raw_sha256}
