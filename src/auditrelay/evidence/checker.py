@@ -9,9 +9,10 @@ other. In a line of a SIEM's file the first word of 40 hexadecimal digits is the
 64 the digest of the record, the latest time that of its index. Times are in microseconds.
 """
 
-# ruff: noqa: C901, D107, FBT001, FBT002, PLR0912, PLR0913, PLR0914, PLR0915, PLR0917, RUF100
+# ruff: noqa: C901, D107, FBT001, FBT002, PLR0912, PLR0913, PLR0914, PLR0915, PLR0917, RUF100, TRY301
 import argparse
 import base64
+import gc
 import json
 import re
 import sys
@@ -175,7 +176,7 @@ def entry_of(line: bytes) -> Any:
     same &= "".join(entry) == "atfactslognseqsincestateunitv" and b"\\u0000" not in body
     for fact in entry["facts"]:
         same &= all(type(fact.get(key, 0)) is int for key in NUMBERS)
-        same &= all(0 < count for key in ("pages", "done") for _, count in fact.get(key, ()))
+        same &= all(count > 0 for key in ("pages", "done") for _, count in fact.get(key, ()))
     if not same or not re.fullmatch("[0-9a-f]{32}", entry["log"]):
         raise Stop("form", "is not an entry as auditrelay spells it")
     return entry
@@ -589,6 +590,12 @@ def check_exports(
     if not given:
         report.say("no_witness", "no head from outside: the export fits itself, no more", note=True)
     new.named |= {head.size for head in own}
+    report.lines.append(f"log        {new.log}, until {iso(new.at)}, {len(new.leaves)} entries")
+    for name, unit in sorted(new.units.items()) if new.whole else ():
+        state = {key: value for key, value in unit.state.items() if type(value) is int}
+        times = {key: iso(state[key]) for key in ("started", "covered_until") if key in state}
+        gaps = sum(fact.fact == "gap" for fact in unit.facts)
+        report.lines.append(f"{name}: {state | times}, {gaps} gaps, {unit.sums['late']} late")
     return new
 
 
@@ -617,7 +624,8 @@ def check(
         heads |= {"fit": states["fit"], "absent": absent, "contradict": against}
         branches = [vars(branch) for branch in new.facts["continued"]]
         result = {"log": new.log, "entries": len(new.leaves), "until": new.at, "branches": branches}
-        if new.whole and report.attempt(None, exported, new):
+        listed = siems or vendors or (new.path.parent / "uids.ndjson").exists()
+        if new.whole and listed and report.attempt(None, exported, new):
             for name, file in siems.items():
                 report.attempt(None, in_siem, name, file, new)
             for file in vendors:
@@ -636,6 +644,7 @@ def main(argv: list[str] | None = None) -> int:
     parser.add_argument("--vendor", action="append", default=[], type=Path, help="by verify --list")
     parser.add_argument("--json", action="store_true", help="print the report as JSON")
     asked = parser.parse_args(argv)
+    gc.disable()  # almost all is kept to the end
     try:
         pins = [base64.b64decode(file.read_bytes().strip(), validate=True) for file in asked.key]
         siems = {name: Path(file) for name, _, file in (each.partition("=") for each in asked.siem)}
@@ -648,11 +657,9 @@ def main(argv: list[str] | None = None) -> int:
     lines = result.pop("lines")
     for each in result["findings"]:
         where = each["where"] or f"entry {each['entry']}" * (each["entry"] is not None)
-        lines.append(
-            f"{each['level'].replace('bad', 'BAD '):4} {each['code']}: {each['what']} {where}".replace(
-                "\n", "\n     "
-            )
-        )
+        level = "BAD " if each["level"] == "bad" else "note"
+        what = f"{each['what']} ({where})".replace("\n", "\n     ")
+        lines.append(f"{level} {each['code']}: {what}")
         lines += [f"     do: {each['do']}"] * bool(each["do"])
     end = (
         f"whole: nothing before entry {result['entries']} was changed or removed. After it nothing "
