@@ -9,9 +9,10 @@ other. In a line of a SIEM's file the first word of 40 hexadecimal digits is the
 64 the digest of the record, the latest time that of its index. Times are in microseconds.
 """
 
-# ruff: noqa: C901, D107, FBT001, FBT002, PLR0912, PLR0913, PLR0914, PLR0915, PLR0917, RUF100
+# ruff: noqa: C901, D107, FBT001, FBT002, PLR0912, PLR0913, PLR0914, PLR0915, PLR0917, RUF100, TRY301
 import argparse
 import base64
+import gc
 import json
 import re
 import sys
@@ -31,9 +32,10 @@ CLAIM = r'"([^"{}]+)": ?{[^{}]*"accepted": ?(\d{1,15})[^{}]*"covered_until": ?(\
 SPANS = {"covered": 1, "gap": 1, "filled": -1, "retracted": -1}  # how often they count
 SUMS = ("accepted", "put_aside", "vanished", "dead", "replayed", "dropped")
 NOTES = {"dropped": "letters", "void": "spool", "clock": "clock"}
-NOTES |= dict.fromkeys(("retired", "back", "configured"), "configuration")
-OTHERS = """reopened looked_again parcel backfill forgot taken_over delivered refilled began started
-    stopped key head pruned operator continued restored"""
+NOTES |= {"retired": "configuration", "back": "configuration"}
+FACTS = {*SPANS, *SUMS, *NOTES, "configured", "reopened", "looked_again", "parcel", "backfill"}
+FACTS |= {"forgot", "taken_over", "delivered", "refilled", "began", "started", "stopped", "key"}
+FACTS |= {"head", "pruned", "operator", "continued", "restored"}
 NUMBERS = ("events", "late", "start", "end", "until", "size")
 DO = {
     "rewritten cut fork order form": "keep all files, compare: auditrelay evidence check OLD NEW",
@@ -167,14 +169,14 @@ def entry_of(line: bytes) -> Any:
     """Return the entry in a line, which must be spelled exactly as it would be written again."""
     body = line.removesuffix(b"\n")
     entry = STRICT.decode(body.decode("ascii"))  # a float becomes null, which is spelled otherwise
-    newer = {fact["fact"] for fact in entry["facts"]} - {*SPANS, *SUMS, *NOTES, *OTHERS.split()}
+    newer = {fact["fact"] for fact in entry["facts"]} - FACTS
     if newer or not body.endswith(b',"v":1}'):
         raise Stop("form", f"is by a newer auditrelay: version {entry['v']}, {newer}")
     same = CANONICAL.encode(entry).encode() == body != line and len(body) <= 60_000
     same &= "".join(entry) == "atfactslognseqsincestateunitv" and b"\\u0000" not in body
     for fact in entry["facts"]:
         same &= all(type(fact.get(key, 0)) is int for key in NUMBERS)
-        same &= all(0 < count for key in ("pages", "done") for _, count in fact.get(key, ()))
+        same &= all(count > 0 for key in ("pages", "done") for _, count in fact.get(key, ()))
     if not same or not re.fullmatch("[0-9a-f]{32}", entry["log"]):
         raise Stop("form", "is not an entry as auditrelay spells it")
     return entry
@@ -291,11 +293,14 @@ class Journal:
             self.say("order", "the entry does not name the head before it", n)
         for fact in (fact for kind in NOTES for fact in self.facts[kind]):
             self.say(NOTES[fact.fact], CANONICAL.encode(vars(fact)), fact.n, note=True)
-        for old, new in pairwise(each.settings | {"": each.n} for each in self.facts["configured"]):
-            keys = sorted(key for key in old.keys() | new.keys() if old.get(key) != new.get(key))
-            what = ", ".join(f"{key} {old.get(key)} -> {new.get(key)}" for key in keys[1:])
+        versions = defaultdict[Any, dict[str, Any]](dict)
+        for fact in self.facts["configured"]:
+            versions[fact.at, fact.digest] |= fact.settings  # several facts have one digest
+        for old, new in pairwise(versions):
+            both = [(key, versions[old].get(key), versions[new].get(key)) for key in versions[new]]
+            what = ", ".join(f"{key} {one} -> {other}" for key, one, other in both if one != other)
             if what:
-                self.say("configuration", what, new[""], note=True)
+                self.say("configuration", f"{iso(new[0])}: {what}", note=True)
         paged = self.facts["accepted"] + self.facts["refilled"] + self.facts["replayed"]
         self.pages = [(first, first + count, 1) for fact in paged for first, count in fact.pages]
         for at, level in [*levels(self.pages)][:-1]:
@@ -321,7 +326,8 @@ class Journal:
             stated = [(unit.done[0][0], state["position"], -1)]
             stated += [(first, first + count, -1) for first, count in state["ahead"]]
             wrong = [at for at, level in levels(unit.done + stated) if level]
-            wrong += [end for _, end, _ in unit.done if end > max(self.pages, default=(0, end))[1]]
+            last = max(self.pages, default=(0, EVER, 0))[1]
+            wrong += [end for _, end, _ in unit.done if end > last]
             for at in wrong[:1]:
                 self.say("position", f"{name}: its entries settle other places, as from {at} on")
         again = [(fact.start, fact.end) for fact in facts if fact.fact == "reopened"]
@@ -329,8 +335,8 @@ class Journal:
         spans = [(f.start, f.end, SPANS[f.fact]) for f in facts if f.fact in SPANS]
         spans += [(f.start, f.end, -1) for f in facts if f.fact == "gap" and f.reason == "damaged"]
         for at, level in levels([*spans, (start, max(start, end), 0)]):
-            spare = any(first <= at < last for first, last in again)
-            if start <= at < end and level != 1 and not (level > 1 and spare):
+            spare = level > 1 and any(first <= at < last for first, last in again)
+            if start <= at < end and level != 1 and not spare:
                 self.say("hole", f"{name}: from {iso(at)} on it is covered or a gap {level} times")
 
     def verdict(self, head: Any) -> str:
@@ -455,6 +461,12 @@ def changed(facts: list[Any], theirs: dict[bytes, Any]) -> Iterator[Any]:
             yield fact
 
 
+def is_done(sink: Any, place: int) -> bool:
+    """Return whether a sink has settled a place."""
+    near = sink.done[max(0, bisect(sink.done, (place, EVER)) - 1) :][:1]
+    return any(first <= place < end for first, end, _ in near)
+
+
 def in_siem(name: str, path: Path, new: Journal) -> None:
     """Compare the uids that a SIEM has with those that its sink has settled."""
     facts, sink, theirs = new.exported, new.units.get(f"sink {name}"), records_in(path)
@@ -472,8 +484,7 @@ def in_siem(name: str, path: Path, new: Journal) -> None:
             ours.update(page)
             for place, uid in enumerate(page, first):
                 places = place, again.get(uid.hex(), place)
-                ranges = [sink.done[bisect(sink.done, (each, EVER)) - 1] for each in places]
-                if place >= since and all(a <= b < c for b, (a, c, _) in zip(places, ranges)):
+                if place >= since and all(is_done(sink, each) for each in places):
                     due.add(uid)
     lacks, more = sorted(due - theirs.keys()), sorted(theirs.keys() - ours)
     if lacks:
@@ -580,6 +591,12 @@ def check_exports(
     if not given:
         report.say("no_witness", "no head from outside: the export fits itself, no more", note=True)
     new.named |= {head.size for head in own}
+    report.lines.append(f"log        {new.log}, until {iso(new.at)}, {len(new.leaves)} entries")
+    for name, unit in sorted(new.units.items()) if new.whole else ():
+        state = {key: value for key, value in unit.state.items() if type(value) is int}
+        times = {key: iso(state[key]) for key in ("started", "covered_until") if key in state}
+        gaps = sum(fact.fact == "gap" for fact in unit.facts)
+        report.lines.append(f"{name}: {state | times}, {gaps} gaps, {unit.sums['late']} late")
     return new
 
 
@@ -608,7 +625,8 @@ def check(
         heads |= {"fit": states["fit"], "absent": absent, "contradict": against}
         branches = [vars(branch) for branch in new.facts["continued"]]
         result = {"log": new.log, "entries": len(new.leaves), "until": new.at, "branches": branches}
-        if new.whole and report.attempt(None, exported, new):
+        listed = siems or vendors or (new.path.parent / "uids.ndjson").exists()
+        if new.whole and listed and report.attempt(None, exported, new):
             # The event of a head is in a later entry, if in any: heads are judged by themselves.
             told = {(head.log, head.size, head.root) for head in given}
             told.add((new.log, len(new.leaves), new.roots[len(new.leaves)]))
@@ -634,6 +652,7 @@ def main(argv: list[str] | None = None) -> int:
     parser.add_argument("--vendor", action="append", default=[], type=Path, help="by verify --list")
     parser.add_argument("--json", action="store_true", help="print the report as JSON")
     asked = parser.parse_args(argv)
+    gc.disable()  # almost all is kept to the end
     try:
         pins = [base64.b64decode(file.read_bytes().strip(), validate=True) for file in asked.key]
         siems = {name: Path(file) for name, _, file in (each.partition("=") for each in asked.siem)}
@@ -646,11 +665,9 @@ def main(argv: list[str] | None = None) -> int:
     lines = result.pop("lines")
     for each in result["findings"]:
         where = each["where"] or f"entry {each['entry']}" * (each["entry"] is not None)
-        lines.append(
-            f"{each['level'].replace('bad', 'BAD '):4} {each['code']}: {each['what']} {where}".replace(
-                "\n", "\n     "
-            )
-        )
+        level = "BAD " if each["level"] == "bad" else "note"
+        what = f"{each['what']} ({where})".replace("\n", "\n     ")
+        lines.append(f"{level} {each['code']}: {what}")
         lines += [f"     do: {each['do']}"] * bool(each["do"])
     end = (
         f"whole: nothing before entry {result['entries']} was changed or removed. After it nothing "
