@@ -6,7 +6,7 @@
 #   make test AREA=deliver             those of one area: tests/deliver, tests/contract/deliver, ...
 #   make test-unit                     those that start no process and no browser, in a minute; without
 #                                      the contract suites (make test AREA=contract)
-#   make test-all                      the tests with every shape of a described source (some ten minutes more)
+#   make test-all                      the same tests with all that multiplies a case (tests/README.md)
 #   make fuzz [FUZZ=200000]            so many odd replies of every vendor and SIEM (make test: 21,000)
 #   make check                         format, lint, types
 #   make format                        fix what can be fixed automatically
@@ -59,7 +59,7 @@ demo: $(VENV)/.user
 test: $(VENV)/.developer
 	@$(BIN)/python -m pytest $(PARALLEL) $(TEST) $(FOLDERS)
 
-test-all: export ALL_SHAPES := 1
+test-all: export TEST_ALL := 1
 test-all: test
 
 test-unit: $(VENV)/.developer

@@ -85,7 +85,7 @@ def fill(folder: Path, count_known: int) -> float:
                     db, uids, 1, keys, digests=[DIGEST] * count, first=day * a_day + number
                 )
             proof = Proof(covers=(span,))
-            intake.enter(db, 1, proof, now=micros(span.end), via="poll")
+            intake.enter(db, "voice", proof, now=micros(span.end), via="poll")
             db.execute("commit")
         db.execute("update meta set value = ? where name = 'next_position'", (count_known,))
         db.execute("pragma wal_checkpoint(truncate)").fetchall()

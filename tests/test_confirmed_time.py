@@ -6,7 +6,7 @@ import pytest
 from tests.support.clock import FakeClock
 
 from auditrelay.clock import Clock
-from auditrelay.confirmed_time import LEAP, PACE, TOLERANCE
+from auditrelay.confirmed_time import EARLIEST, LEAP, PACE, REPEATED, TOLERANCE
 
 NOON = datetime(2026, 1, 1, 12, tzinfo=UTC)
 SECOND = timedelta(seconds=1)
@@ -127,3 +127,44 @@ def test_a_clock_that_is_ahead_of_all_that_a_cached_reply_can_mean_is_ahead(
 ) -> None:
     clock.confirmed.hear("calls", NOON - HOUR, HOUR / 2)
     assert clock.confirmed.ahead_of("calls") == HOUR / 2
+
+
+# --- one wrong date, and none after it
+
+
+def test_a_peer_that_says_no_time_any_more_is_not_held_to_what_it_said_once(
+    clock: FakeClock,
+) -> None:
+    clock.confirmed.hear("calls", NOON - YEARS, FRESH)
+    clock.advance(REPEATED)
+    clock.confirmed.hear("calls", None, FRESH)
+    assert clock.confirmed.certain("calls") < NOON, "it may say it again"
+    clock.advance(1)
+    clock.confirmed.hear("calls", None, FRESH)
+    assert clock.confirmed.certain("calls") == clock.confirmed.now("calls") == clock.now()
+    assert clock.confirmed.differences() == {}
+
+
+def test_what_is_no_time_takes_nothing_back_at_once(clock: FakeClock) -> None:
+    clock.confirmed.hear("calls", NOON - YEARS, FRESH)
+    clock.advance(2 * REPEATED)
+    clock.confirmed.hear("calls", NOON - YEARS, FRESH)
+    clock.confirmed.hear("calls", EARLIEST - SECOND, FRESH)
+    assert clock.confirmed.has_heard("calls")
+
+
+def test_a_jump_of_our_clock_is_not_believed_for_want_of_another_date(clock: FakeClock) -> None:
+    clock.confirmed.hear("calls", NOON, FRESH)
+    clock.set(NOON + YEARS)
+    clock.advance(10 * REPEATED)
+    clock.confirmed.hear("calls", None, FRESH)
+    assert clock.confirmed.certain("calls") == NOON + 10 * REPEATED * SECOND
+
+
+def test_without_its_word_the_bounds_of_the_last_run_hold(clock: FakeClock) -> None:
+    clock.confirmed.resume(NOON)
+    clock.set(NOON + YEARS)
+    clock.confirmed.hear("calls", NOON, FRESH)
+    clock.advance(REPEATED + 1)
+    clock.confirmed.hear("calls", None, FRESH)
+    assert clock.confirmed.certain("calls") == NOON + LEAP + PACE * (REPEATED + 1) * SECOND

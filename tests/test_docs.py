@@ -1,6 +1,7 @@
 """The documentation matches the code: commands, log events, metrics, promises, links."""
 
 import ast
+import inspect
 import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
@@ -17,6 +18,7 @@ from auditrelay.cli import lazy
 from auditrelay.descriptions import load, shipped
 from auditrelay.events.classify import CHANGES, KINDS, MEANINGS, VERBS
 from auditrelay.events.forms import FORMS
+from auditrelay.status import findings
 from auditrelay.telemetry.metrics import TABLE, Metrics
 
 ROOT = Path(__file__).parents[1]
@@ -222,6 +224,25 @@ def test_every_error_in_the_log_has_an_action() -> None:
             assert row[4] != "nothing", row[0]
 
 
+def test_every_code_of_a_finding_is_among_the_symptoms() -> None:
+    judged = ast.parse(inspect.getsource(findings.judge))
+    codes = [
+        pair.elts[0].value
+        for pair in ast.walk(judged)
+        if isinstance(pair, ast.Tuple) and isinstance(pair.elts[0], ast.Constant)
+    ]
+    shown = [row[0].strip("`") for row in rows("if-you-see-this.md") if len(row) == 3]
+    assert len(set(codes)) > 10
+    assert [code for code in dict.fromkeys(codes) if code not in shown] == []
+
+
+def test_every_error_in_the_log_is_among_the_symptoms() -> None:
+    symptoms = (ROOT / "docs" / "if-you-see-this.md").read_text("utf-8")
+    errors = [name for name, event in logged().items() if event.levels == {"error"}]
+    assert errors
+    assert [name for name in errors if name not in symptoms] == []
+
+
 def test_operations_links_all_pages_for_operators() -> None:
     first = (ROOT / "docs" / "operations.md").read_text("utf-8")
     for page in (
@@ -349,7 +370,10 @@ def test_the_risks_are_those_of_the_documented_kinds_and_verbs() -> None:
         for verb in re.findall(r"`(\w+)`", verbs) or every[verbs]
     }
     assert documented == {
-        (kind, verb, risk) for (kind, verb), its in MEANINGS.items() for risk in its.risks
+        (kind, verb, risk)
+        for kind in KINDS
+        for verb in VERBS
+        for risk in MEANINGS[kind, verb].risks
     }
     siem = (ROOT / "siem" / "README.md").read_text("utf-8")
     assert {risk for *_, risk in documented} <= set(re.findall(r"`(\w+)`", siem))

@@ -21,6 +21,9 @@ LEAP: Final = timedelta(hours=1)
 PACE: Final = 60
 """And how many seconds further with each second that passes: a day's rest is 24 minutes."""
 
+REPEATED: Final = 600.0
+"""Seconds after which a peer whose replies say no time any more is not held to what one said."""
+
 EARLIEST: Final = datetime(2000, 1, 1, tzinfo=UTC)
 """No peer, and no event of one, is older: such a time is a mistake."""
 
@@ -30,11 +33,16 @@ LATEST: Final = datetime(9000, 1, 1, tzinfo=UTC)
 
 @dataclass(frozen=True, slots=True)
 class _Claim:
-    """What a reply said: it was made *at* that time, and was *age* old when it came, *since*."""
+    """
+    What a reply said: it was made *at* that time, and was *age* old when it came, *since*.
+
+    *agreed* is whether our clock showed the same then: if they differ later, ours has jumped.
+    """
 
     at: datetime
     age: timedelta
     since: float
+    agreed: bool
 
 
 class ConfirmedTime:
@@ -53,14 +61,22 @@ class ConfirmedTime:
         self._mark: tuple[datetime, float] | None = None
         """A moment that an earlier run knew to be past, and since when this one knows it."""
 
-    def hear(self, peer: str, date: datetime, age: timedelta) -> None:
-        """Record that a reply of *peer* says *date*, and that a cache has kept it for *age*."""
+    def hear(self, peer: str, date: datetime | None, age: timedelta) -> None:
+        """
+        Record that a reply of *peer* says *date*, and that a cache has kept it for *age*.
+
+        One that says none (or what is no time) takes nothing back at once. But a gateway may have
+        said something wrong once, for a peer that never says what time it is.
+        """
         known = self._claims.get(peer)
-        if not EARLIEST <= date <= LATEST:
+        if date is None or not EARLIEST <= date <= LATEST:
+            if known is not None and not known.agreed and self._since(known) > REPEATED:
+                del self._claims[peer]
             return
         if age and known is not None and date < self._continued(known):
             return  # an old reply takes nothing back
-        self._claims[peer] = _Claim(date.astimezone(UTC), age, self._monotonic())
+        at = date.astimezone(UTC)
+        self._claims[peer] = _Claim(at, age, self._monotonic(), _agree(self._now(), at))
         self.heard_once.set()
 
     def resume(self, mark: datetime) -> None:
@@ -130,7 +146,10 @@ class ConfirmedTime:
         return {name: by for name, by in ahead.items() if by}
 
     def _continued(self, claim: _Claim) -> datetime:
-        return claim.at + timedelta(seconds=self._monotonic() - claim.since)
+        return claim.at + timedelta(seconds=self._since(claim))
+
+    def _since(self, claim: _Claim) -> float:
+        return self._monotonic() - claim.since
 
 
 def _agree(one: datetime, other: datetime) -> bool:

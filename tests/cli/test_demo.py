@@ -133,11 +133,6 @@ def test_an_interval_that_is_none_is_an_error(every: str) -> None:
         demo_module.demo(kill_every=every)
 
 
-def test_the_shell_completes_names_of_vendors() -> None:
-    assert demo_module._names("o") == ["okta", "onelogin", "onepassword", "openai"]
-    assert demo_module._names("cek") == ["cekura"]
-
-
 def test_a_vendor_that_does_not_exist_is_an_error() -> None:
     with pytest.raises(ConfigError, match=r"^--vendor octa: there is no such vendor; did you mean"):
         demo_module.demo(vendor=["bland", "octa"])

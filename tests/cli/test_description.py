@@ -8,7 +8,7 @@ from types import MappingProxyType
 from typing import Any
 
 import pytest
-from tests.descriptions.described import text, write
+from tests.descriptions.acme import text, write
 from typer.testing import CliRunner, Result
 
 from auditrelay.cli import cli

@@ -9,7 +9,7 @@ from typing import Any, Literal
 from urllib.parse import parse_qsl, urlsplit
 
 import pytest
-from tests.descriptions.described import write
+from tests.descriptions.acme import write
 from tests.support.clock import FakeClock
 
 from auditrelay.cli.check import Row, check_all
@@ -398,14 +398,14 @@ async def test_a_mistake_is_a_failure_that_names_the_key(
         pytest.param(
             Truth(unit="epoch_ms"),
             [("[time]", '[time]\nformat = "epoch_s"')],
-            "could not be proved: no event in 30 days. If there are some, look at time.format: is "
-            'it "epoch_s"?',
+            "could not be proved: no event in 30 days. If there are some, a bound may have to be "
+            'written otherwise than as "epoch_s" (time.format)',
             id="seconds for milliseconds",
         ),
         pytest.param(
             Truth(unit="epoch_s"),
             [("[time]", '[time]\nformat = "epoch_ms"')],
-            'look at time.format: is it "epoch_ms"?',
+            'otherwise than as "epoch_ms" (time.format), or records.at is another list',
             id="milliseconds for seconds",
         ),
         pytest.param(
@@ -433,6 +433,12 @@ async def test_a_mistake_is_a_failure_that_names_the_key(
             id="a path that finds nothing",
         ),
         pytest.param(
+            Truth(counted_from=1),
+            [*COUNTED, ("body:total", "body:count")],
+            "an empty page was the end, and not pages.total = body:count: is that in the replies?",
+            id="a total that is not there",
+        ),
+        pytest.param(
             Truth(records=records(1)),
             [],
             "could not be proved: fewer than 2 events in 30 days",
@@ -448,6 +454,12 @@ async def test_what_may_be_right_is_a_note(
     assert any(words in note for note in row.notes), row.notes
 
 
+async def test_a_total_that_is_there_is_the_end(tmp_path: Path) -> None:
+    row = await checked(tmp_path, Truth(counted_from=1), COUNTED)
+    assert row.result == "ok", row.message
+    assert not any("empty page" in note for note in row.notes)
+
+
 async def test_an_end_that_must_lie_before_now_is_asked_for_elsewhere(tmp_path: Path) -> None:
     truth = Truth(refuses_future=True, records=records(1))
     row = await checked(tmp_path, truth)
@@ -455,16 +467,44 @@ async def test_an_end_that_must_lie_before_now_is_asked_for_elsewhere(tmp_path: 
     assert "an empty window is empty" in row.message
 
 
-async def test_without_thorough_only_three_things_are_proved(tmp_path: Path) -> None:
+async def test_without_thorough_what_takes_few_requests_is_proved(tmp_path: Path) -> None:
     row = await checked(tmp_path, Truth(), thorough=False)
     assert row.message == (
         "answers; 17 events in a window of 1d; proved: an empty window is empty, page 2 is another "
-        "page"
+        "page, ids, times"
     )
     assert not row.notes
     # A mistake that only the rest of the probes finds.
-    row = await checked(tmp_path, Truth(), [('id = "id"', 'id = "group"')], thorough=False)
+    row = await checked(tmp_path, Truth(always_next=True), thorough=False)
     assert row.result == "ok"
+
+
+@pytest.mark.parametrize(
+    ("right", "wrong", "words"),
+    [
+        ('time = "at"', 'time = "at"\ntime_format = "epoch_s"', "17 of 17 cannot be read"),
+        ('time = "at"', 'time = "made"', '"made": 17 of 17 records have nothing there'),
+        ('id = "id"', 'id = "uuid"', '"uuid": 21 of 21 records have nothing there'),
+        ('id = "id"', 'id = "group"', "stand twice with different content"),
+    ],
+)
+async def test_what_the_same_replies_show_is_a_failure_without_thorough_too(
+    tmp_path: Path, right: str, wrong: str, words: str
+) -> None:
+    row = await checked(tmp_path, Truth(), [(right, wrong)], thorough=False)
+    assert row.result == "failed", row
+    assert words in row.message
+
+
+@pytest.mark.parametrize("thorough", [True, False])
+async def test_old_events_behind_a_bound_that_is_ignored_are_no_other_axis(
+    tmp_path: Path, *, thorough: bool
+) -> None:
+    replaced = [("query:since", "query:sincee")]
+    truth = Truth(records=[*moved(timedelta(days=5)), *records(2)])
+    row = await checked(tmp_path, truth, replaced, thorough=thorough)
+    assert row.result == "failed", row
+    assert "query:sincee is ignored" in row.message
 
 
 async def test_feeds_that_no_source_reads_are_named(tmp_path: Path) -> None:

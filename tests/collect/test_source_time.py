@@ -5,6 +5,7 @@ Nothing is declared, covered or moved for good on the word of one of them, and o
 again everything is read, and nothing twice.
 """
 
+import contextlib
 from collections.abc import AsyncIterator, Callable
 from datetime import datetime, timedelta
 from pathlib import Path
@@ -14,6 +15,7 @@ import pytest
 from tests.support.collecting import DAY, HOUR, NOON, SECOND, World, covered_from, open_world
 
 from auditrelay.collect.collector import Collector
+from auditrelay.confirmed_time import REPEATED
 from auditrelay.errors import Refused, Retryable
 
 MINUTE = timedelta(minutes=1)
@@ -197,3 +199,23 @@ async def test_where_no_reply_says_the_time_a_jump_covers_no_more_than_some_hour
         world.clock.advance(SECOND)
     assert [gap for _, gap in await world.covered() if gap] == []
     assert covered_from(await world.covered()).end <= NOON + HOUR + 4 * MINUTE
+
+
+@pytest.mark.parametrize("off", [-YEARS, -HOUR, HOUR, YEARS])
+async def test_one_wrong_date_and_none_after_it_stops_a_source_for_minutes_only(
+    world: World, off: timedelta
+) -> None:
+    names = [world.vendor.add(NOON - HOUR)]
+    collector = restarted(world)
+    await collector.poll()
+    true, world.vendor.date = world.vendor.date, None
+    world.clock.confirmed.hear("calls", now_by(true) + off, timedelta(0))
+    for _ in range(5):
+        world.clock.advance(REPEATED / 4)
+        names.append(world.vendor.add(world.clock.now() - MINUTE))
+        with contextlib.suppress(Refused):
+            await collector.poll()
+    world.clock.advance(HOUR.total_seconds())
+    await collector.poll()
+    await expect(world, names)
+    assert covered_from(await world.covered()).end == now_by(true) - MINUTE

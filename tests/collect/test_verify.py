@@ -9,7 +9,7 @@ from tests.support.collecting import DAY, HOUR, NOON, SECOND, World
 from tests.support.stores import backlog, explained
 
 from auditrelay.collect.collector import Collector
-from auditrelay.collect.verify import Deleted, Verifier, VerifyProgress, VerifyReport
+from auditrelay.collect.verify import Deleted, Verifier, VerifyReport
 from auditrelay.errors import Refused
 from auditrelay.events import AuditEvent
 from auditrelay.sources import Page
@@ -50,7 +50,7 @@ async def verify(
     repair: bool = False,
     **searchable: Index,
 ) -> VerifyReport:
-    async def silent(_: VerifyProgress) -> None: ...
+    async def silent(_: object) -> None: ...
 
     return await Verifier(
         collector or world.collector(),

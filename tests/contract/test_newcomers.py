@@ -140,13 +140,16 @@ def _tests(folder: str, names: str) -> Iterator[str]:
 FAR = (
     *("collect", "contract", "deliver", "fuzz", "http", "packaging", "promises", "sandbox"),
     *("settings", "simulation", "sinks", "sources/described", "status/page", "store", "system"),
-    *("telemetry", "events/forms/test_forms.py", "events/forms/test_ocsf.py"),
-    *_tests("cli", "check coverage dead_letters json_text remote times"),
-    *_tests("descriptions", "auth_rules broken examples holes mapping seeds times"),
-    *_tests("events", "addresses changes gate page redaction_time reduced secrets timestamps uid"),
+    *("telemetry"),
+    *_tests("events/forms", "derived forms nesting ocsf"),
+    *_tests("cli", "check coverage dead_letters description json_text probes remote times"),
+    *_tests("descriptions", "add_your_vendor auth_rules broken docs examples holes mapping schema"),
+    *_tests("descriptions", "seeds settings times"),
+    *_tests("events", "addresses careful changes decode gate normalize page pseudonyms redact"),
+    *_tests("events", "redaction_time reduced secrets timestamps uid"),
     *_tests("service", "alerts app commands control_socket desk heap reopen store systemd"),
-    *_tests("status", "access golden idle_server lateness port"),
-    *_tests("supervisor", "loops"),
+    *_tests("status", "access findings golden idle_server lateness port report"),
+    "supervisor",
     *_tests(".", "clock confirmed_time sizes window words"),
     *(f"sources/{name}" for name in available()),
     *_tests("sources", " ".join(available())),
@@ -155,20 +158,20 @@ FAR = (
 """
 Tests that no list of sources or sinks can fail, or that run elsewhere.
 
-They are of one source or sink, or of what knows none of them.
+They are of one source or sink, or of what knows none of them, or run for the newcomers by name.
 """
 
 
 def test_the_unit_tests_pass_with_them(tree: Path) -> None:
     """Of the documents, the configuration, the templates, the forms...: none of them has a list."""
     ignored = [f"--ignore=tests/{path}" for path in FAR]
-    assert passed_in(tree, "-m", "not process and not slow", *ignored) > 1500
+    assert passed_in(tree, "-m", "not process and not slow", *ignored) > 1000
 
 
 def test_the_contracts_are_tested_against_them(tree: Path) -> None:
     bugs = "tests/contract/test_bugs.py"
-    source = ("tests/contract/sources", bugs, "tests/events/forms/test_ocsf.py")
-    assert passed_in(tree, *source, "-k", "initech") > 200
+    source = ("tests/contract/sources", bugs, "tests/events")
+    assert passed_in(tree, *source, "-k", "initech or any_json") > 120
     assert passed_in(tree, "tests/contract/sinks", bugs, "tests/simulation", "-k", "globex") > 50
 
 

@@ -6,6 +6,7 @@ import pytest
 from tests.deliver.test_circuit_breaker import each_refused, first_refused
 from tests.support.daemon import eventually
 from tests.support.delivering import Intake, World, name_of, running
+from tests.support.extent import extent
 
 from auditrelay.deliver.circuit_breaker import THRESHOLD
 from auditrelay.deliver.delivery import SAMPLES
@@ -13,7 +14,7 @@ from auditrelay.errors import Rejected
 from auditrelay.sinks import Item, Limits, Rejection, Verdict
 
 Refuse = Callable[[Sequence[Item], set[str]], Verdict]
-BAD = 5000
+BAD = extent(2000, 5000)
 
 
 @pytest.fixture

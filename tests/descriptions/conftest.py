@@ -4,7 +4,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from tests.descriptions.described import PARTS, text, write
+from tests.descriptions.acme import PARTS, text, write
 
 from auditrelay import config, descriptions
 from auditrelay.descriptions import load

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from tests.descriptions.described import write
+from tests.descriptions.acme import write
 
 from auditrelay import config
 from auditrelay.cli.description.conversations import conversations

@@ -3,7 +3,7 @@
 from pathlib import Path
 
 import pytest
-from tests.descriptions.described import PARTS, described, text, write
+from tests.descriptions.acme import PARTS, described, text, write
 
 from auditrelay.descriptions.load import read
 from auditrelay.errors import ConfigError
@@ -311,6 +311,10 @@ BROKEN: list[tuple[dict[str, str], str]] = [
     (
         changed("pages", 'size = "query:limit"', ""),
         "pages.largest: has no use without size, the slot of the page size",
+    ),
+    (
+        changed("pages", "largest = 100", "largest = true"),
+        "pages.largest: must be a whole number, not true",
     ),
     (
         more("pages", 'more = "link:next"'),

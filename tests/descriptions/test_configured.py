@@ -6,7 +6,7 @@ import sys
 from pathlib import Path
 
 import pytest
-from tests.descriptions.described import PARTS, text, write
+from tests.descriptions.acme import PARTS, text, write
 
 from auditrelay import sources
 from auditrelay.cli import init
@@ -88,6 +88,10 @@ def test_a_variable_can_set_every_key(tmp_path: Path) -> None:
         (
             REST.replace('description = "acme.toml"\n', ""),
             "sources.crm.description: is missing: write the path of the file that describes",
+        ),
+        (
+            REST.replace("acme.toml", ""),
+            "sources.crm.description: is empty: write the path of the file that describes the API",
         ),
         (
             REST.replace('"acme.toml"', "5"),
@@ -314,18 +318,25 @@ import sys
 from pathlib import Path
 from auditrelay.clock import Clock
 from auditrelay.config import load
+from auditrelay.supervisor.sinks import make_sink
 from auditrelay.supervisor.sources import make_source
 from auditrelay.service import app
 from auditrelay.telemetry.metrics import Metrics
 config = load(Path(sys.argv[1]), {"HOME": "/h", "TOKEN": "a-pretend-token"})
 for name, settings in config.sources.items():
     make_source(name, settings, Metrics(), Clock(), Path("/nowhere"))
-print(*sorted(name for name in sys.modules if name.startswith("auditrelay.descriptions")))
+for name, settings in config.sinks.items():
+    make_sink(name, settings, Metrics(), Clock())
+costly = ("auditrelay.descriptions", "auditrelay.sources.described", "auditrelay.sandbox")
+costly += ("ahocorasick_rs", "cryptography")
+print(*sorted(name for name in sys.modules if name.startswith(costly)))
 """
 
 
 @pytest.mark.process
-def test_without_a_described_source_nothing_of_the_language_is_imported(tmp_path: Path) -> None:
+def test_without_a_described_source_a_start_imports_nothing_of_the_language_and_no_search(
+    tmp_path: Path,
+) -> None:
     bland = '[sources.calls]\ntype = "bland"\napi_key = "${env:TOKEN}"\n'
     file = write(tmp_path, bland + SINK, "a.toml")
     ran = subprocess.run(  # our own code

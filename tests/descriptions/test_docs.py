@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from tests.descriptions.described import write
+from tests.descriptions.acme import write
 
 import auditrelay
 from auditrelay.descriptions import model

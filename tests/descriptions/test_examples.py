@@ -24,6 +24,7 @@ from auditrelay.clock import Clock
 from auditrelay.descriptions import FOLDER, shipped
 from auditrelay.descriptions.load import named
 from auditrelay.events import AuditEvent
+from auditrelay.events.classify import MEMBERSHIPS
 from auditrelay.events.forms import FORMS
 from auditrelay.sinks import elasticsearch
 from auditrelay.telemetry.metrics import Metrics
@@ -89,6 +90,11 @@ def test_every_event_of_an_example_is_understood(name: str, conversation: str) -
         assert event.warnings == (), event.native_action
         assert event.time_quality == "source"
         assert event.native_id or named(name).feed(feed_of(name, conversation)).records.no_id
+        if event.verb in MEMBERSHIPS:
+            # Else the forms would show a person as a group.
+            is_person = (event.target.type or "").lower() in ("user", "member")
+            assert is_person == (event.kind != "group"), event.target
+            assert not is_person or event.privilege, "which group?"
 
 
 def feed_of(name: str, conversation: str) -> str | None:

@@ -6,7 +6,7 @@ from typing import Any
 
 import jsonschema
 import pytest
-from tests.descriptions.described import PARTS, text
+from tests.descriptions.acme import PARTS, text
 
 from auditrelay.descriptions.schema import json_schema, key_meanings
 

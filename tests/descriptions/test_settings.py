@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 from pydantic import ValidationError
-from tests.descriptions.described import PARTS, described
+from tests.descriptions.acme import PARTS, described
 
 from auditrelay.descriptions.settings import DescribedSettings, settings_class
 from auditrelay.settings.secrets import Secret, SecretDocument

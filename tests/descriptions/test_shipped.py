@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from tests.descriptions.described import PARTS, described, write
+from tests.descriptions.acme import PARTS, described, write
 
 from auditrelay import config, sources
 from auditrelay.descriptions import REST, shipped

@@ -3,7 +3,7 @@
 import json
 import random
 import zlib
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import replace
 from typing import Any, Final
 
@@ -189,9 +189,7 @@ class OddReplies:
             document = json.loads(response.body)
         except (ValueError, RecursionError):
             return response
-        holders = list(
-            _holders({"": document} if not isinstance(document, dict | list) else document)
-        )
+        holders = _holders(document if isinstance(document, dict | list) else {"": document})
         change([each for each in holders if isinstance(each, list)], holders)
         text = json.dumps(document, ensure_ascii=self.random.random() < 0.5)
         return replace(response, body=text.encode("utf-8", "surrogatepass"))
@@ -215,8 +213,10 @@ class OddReplies:
                 holder[key] = self.random.choice(VALUES)
 
 
-def _holders(value: Any) -> Iterator[Any]:
-    if isinstance(value, dict | list):
-        yield value
-        for each in value.values() if isinstance(value, dict) else value:
-            yield from _holders(each)
+def _holders(document: dict[str, Any] | list[Any]) -> list[Any]:
+    """Return all objects and lists of *document*."""
+    found: list[Any] = [document]
+    for holder in found:  # which grows
+        inside = holder.values() if isinstance(holder, dict) else holder
+        found.extend(each for each in inside if isinstance(each, dict | list))
+    return found

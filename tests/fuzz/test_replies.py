@@ -43,6 +43,9 @@ PEERS = len(vendors.available()) + len(DESCRIBED) + len(RIGS)
 REPLIES = int(os.environ.get("FUZZ_REPLIES", "21000")) // PEERS
 """Replies of each peer."""
 
+RECORDS = 40
+"""On so many pages that a walk goes on for a while, and few enough that a reply costs little."""
+
 DAY = timedelta(days=1)
 
 
@@ -62,9 +65,9 @@ async def test_a_vendor_may_answer_anything(kind: str, odd: OddReplies) -> None:
         clock = FakeClock()
         window = Interval(clock.now() - 2 * DAY, clock.now() - DAY)
         async with vendors.available()[kind](clock=clock.seconds) as double:
-            double.fill(60, window.start, window.end)
+            double.fill(RECORDS, window.start, window.end)
             module = import_module(f"auditrelay.sources.{kind}")
-            table = {**double.settings(), "page_size": max(10, double.MIN_PAGE_SIZE)}
+            table = {**double.settings(), "page_size": max(5, double.MIN_PAGE_SIZE)}
             settings = module.Settings.model_validate({**table, "timeout": "100ms"})
             source: Source = module.build("it", settings, Metrics(), clock)
             normalizer = Normalizer.of(
@@ -88,7 +91,7 @@ async def test_a_described_vendor_may_answer_anything(name: str, odd: OddReplies
     while asked < REPLIES:
         clock, file = FakeClock(), FOLDER / f"{name}.toml"
         async with reading(clock, file, feed, page) as rig:
-            rig.fill(60)
+            rig.fill(RECORDS)
             source = rig.build(timeout="100ms")
             odd.play_at(rig.double)
             if rig.double.identity.server is not None:
@@ -131,7 +134,7 @@ async def test_a_sink_may_answer_anything(
             odd.play_at(double)
             for number in range(150):
                 clock.waits.clear()
-                await _send(sink, batch(sink, [event(5 * number + each) for each in range(5)]))
+                await _send(sink, batch(sink, [event(3 * number + each) for each in range(3)]))
                 if number % 10 == 0:
                     await _expecting_errors(sink.check())
             asked += double.requests

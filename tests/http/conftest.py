@@ -11,6 +11,7 @@ from tests.support.proxy import proxy
 
 from auditrelay.http.credentials import KeyCredentials
 from auditrelay.http.peer import Peer
+from auditrelay.http.rate import RateLimiter
 from auditrelay.settings import PeerSettings
 from auditrelay.settings.secrets import Secret
 from auditrelay.telemetry.metrics import Metrics
@@ -65,7 +66,7 @@ async def peers(
             credentials=KeyCredentials(identity, secrets),
             metrics=metrics,
             clock=clock,
-            requests_per_minute=per_minute,
+            limiter=RateLimiter.of(per_minute, clock),
         )
         made.append(peer)
         return peer

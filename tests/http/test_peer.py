@@ -27,6 +27,7 @@ from tests.support.peers import (
 )
 
 from auditrelay import __version__
+from auditrelay.confirmed_time import REPEATED
 from auditrelay.errors import ConfigError, Refused, RelayError
 from auditrelay.http import body
 from auditrelay.http.credentials import KeyCredentials
@@ -278,15 +279,15 @@ def answer(status: int, body: bytes, head: bytes = b"") -> bytes:
 
 
 BOMBS = {
-    "too large": answer(200, gzip.compress(bytes(2**19))),
+    "too large": answer(200, gzip.compress(bytes(2**20))),
     "endless": b"HTTP/1.1 200 OK\r\n\r\n" + bytes(2**20),
-    "blanks": answer(200, gzip.compress(b" " * 100_000)),
-    "odd": answer(200, gzip.compress(b'{"rows":["\\ud800' + b"x" * 100_000)),
-    "a refusal": answer(401, b"x" * 100_000),
-    "an error": answer(500, b"x" * 100_000),
-    "damaged": answer(200, gzip.compress(b" " * 100_000)[:-9]),
+    "blanks": answer(200, gzip.compress(b" " * 400_000)),
+    "odd": answer(200, gzip.compress(b'{"rows":["\\ud800' + b"x" * 400_000)),
+    "a refusal": answer(401, b"x" * 400_000),
+    "an error": answer(500, b"x" * 400_000),
+    "damaged": answer(200, gzip.compress(b" " * 400_000)[:-9]),
 }
-"""What is refused: 200 of them are 20 MB."""
+"""What is refused: 50 of them are 20 MB."""
 
 
 @pytest.mark.parametrize("name", BOMBS)
@@ -294,7 +295,7 @@ async def test_what_is_refused_leaves_nothing_in_memory(
     connect: Connect, monkeypatch: pytest.MonkeyPatch, name: str
 ) -> None:
     """Not even until the next collection of cycles: with that switched off, it does not grow."""
-    monkeypatch.setattr(body, "MAX_BODY_BYTES", 2**17)
+    monkeypatch.setattr(body, "MAX_BODY_BYTES", 2**19)
     asked = 0
 
     async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
@@ -320,7 +321,7 @@ async def test_what_is_refused_leaves_nothing_in_memory(
         gc.disable()
         tracemalloc.start()
         try:
-            await refuse(205)
+            await refuse(55)
             kept, _peak = tracemalloc.get_traced_memory()
         finally:
             tracemalloc.stop()
@@ -472,6 +473,28 @@ async def test_every_reply_says_what_time_it_is(
     await peer.aclose()
     assert clock.confirmed.now("voice") == clock.now() + timedelta(hours=3)
     assert [line["ahead_seconds"] for line in logs if line["event"] == "clock_differs"] == [-10800]
+
+
+async def test_a_reply_that_says_no_time_is_heard_too(
+    server: Server, metrics: Metrics, clock: FakeClock
+) -> None:
+    date = format_datetime(clock.now() - timedelta(days=700), usegmt=True)
+    server.faults.add(faults.answer(502, b"", {"Date": date}))
+    settings = SourceSettings.model_validate({"type": "x", "base_url": server.url})
+    peer = Peer(
+        "voice",
+        settings,
+        base_url=server.url,
+        credentials=KeyCredentials(dict),
+        metrics=metrics,
+        clock=clock,
+    )
+    await peer.request("GET", "/")
+    assert clock.confirmed.certain("voice") < clock.now()
+    clock.advance(REPEATED + 1)
+    await peer.request("GET", "/")
+    await peer.aclose()
+    assert clock.confirmed.certain("voice") == clock.now()
 
 
 @pytest.mark.parametrize(

@@ -134,9 +134,12 @@ def test_a_described_vendor_serves_a_load_of_records_like_those_of_a_sample(
     assert {record["eventType"] for record in shown} == {"one", "two"}
     assert [record["published"] for record in shown] == sorted(each["published"] for each in shown)
     assert min(len(json.dumps(record, separators=(",", ":"))) for record in shown) >= 690
+    following = httpx.get(found.links["next"]["url"], headers=found.request.headers).json()
+    assert not {record["uuid"] for record in following} & {record["uuid"] for record in shown}
+    assert following[0]["published"] >= shown[-1]["published"]
     process.send_signal(signal.SIGTERM)
     out, problems = process.communicate(timeout=20)
     assert (process.returncode, problems) == (0, "")
     totals = json.loads(out)
-    assert totals["made"]["okta"] == {"events": 5000, "requests": 1, "served": 1000}
+    assert totals["made"]["okta"] == {"events": 5000, "requests": 2, "served": 2000}
     assert "okta" not in totals["stored"]["splunk"]["lost"], "nothing is compared"

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from auditrelay import __version__
 from auditrelay.collect.backfill import BackfillProgress
-from auditrelay.collect.verify import Missing, VerifyProgress, VerifyReport
+from auditrelay.collect.verify import Missing, Shown, VerifyProgress, VerifyReport
 from auditrelay.errors import ConfigError, Locked, RelayError, Retryable, StateError
 from auditrelay.service.desk import (
     Answer,
@@ -23,9 +23,11 @@ from auditrelay.service.desk import (
     Forget,
     Forgotten,
     Note,
+    Recorded,
     Replay,
     Replayed,
     Request,
+    Restored,
     Verified,
     Verify,
     decode_answer,
@@ -71,6 +73,7 @@ REPORT = VerifyReport(
         Replay((1, 2)),
         Drop(()),
         Forget("a\nb ü", yes=False),
+        Restored("disk died", 0),
     ],
     ids=lambda request: type(request).__name__,
 )
@@ -87,11 +90,13 @@ def test_a_request_comes_as_it_went_in_one_line(request_: Request) -> None:
         Note("uids are\nforgotten"),
         BackfillProgress(1.5, 3600, 7, 6, 1, resumed=True),
         VerifyProgress(5, 1),
+        Shown(0, 2, ((-(2**63), "ab", "cd"), (1, "ef", "ab"))),
         Backfilled(BackfillProgress(3600, 3600)),
         Verified(REPORT),
         Replayed((1,)),
         Dropped(()),
         Forgotten("it"),
+        Recorded(),
         Failure("no", 2),
     ],
     ids=lambda answer: type(answer).__name__,

@@ -11,6 +11,7 @@ import pytest
 from apscheduler.schedulers.asyncio import AsyncIOScheduler
 from structlog.testing import capture_logs
 from tests.conftest import make_event
+from tests.descriptions.acme import PARTS, text, write
 from tests.support.clock import NOON, FakeClock
 from tests.support.daemon import eventually
 from tests.support.stores import opened
@@ -186,6 +187,21 @@ async def test_what_cannot_change_at_runtime_is_refused_and_nothing_has_changed(
             f"{key} cannot change while the service runs: restart it" for key in problems
         ]
         assert (topology.config, topology.loops) == (before, loops)
+
+
+async def test_other_ids_of_known_records_are_refused_and_other_actions_are_not(
+    configure: Configure, tmp_path: Path
+) -> None:
+    crm = {"crm": {"type": "rest", "description": "acme.toml", "domain": "acme.example"}}
+    crm["crm"]["token"] = "t-0123456789"
+    write(tmp_path, text())
+    async with running(configure(crm)) as topology:
+        write(tmp_path, text(records=PARTS["records"].replace('"id"', '"uuid"')))
+        with pytest.raises(ConfigError, match=r"^sources\.crm: by its description as it is now, "):
+            await topology.change(configure(crm))
+        write(tmp_path, text(actions=""))
+        changes = await topology.change(configure(crm))
+        assert changes == TopologyDiff(changed=["crm"])
 
 
 async def test_a_part_that_cannot_be_built_changes_nothing(

@@ -19,11 +19,11 @@ _KQL = re.compile(
     r"(?: and (?=\S)|\Z)"
 )
 _SPL = re.compile(
-    rf'(?P<no>NOT )?(?P<field>\w+)(?:=(?P<values>"[^"]*"|{_WORD})'
+    rf'(?P<no>NOT )?(?P<field>[\w.]+)(?:=(?P<values>"[^"]*"|{_WORD})'
     rf"| IN (?P<list>\({_WORD}(?:, {_WORD})*\)))(?: (?=\S)|\Z)"
 )
 _DATADOG = re.compile(
-    r"(?P<no>-)?(?P<field>@?[\w.]+):(?P<values>\w+|\(\w+(?: OR \w+)*\))(?: (?=\S)|\Z)"
+    r"(?P<no>-)?(?P<field>@?[\w.]+):(?P<values>[\w.]+|\(\w+(?: OR \w+)*\))(?: (?=\S)|\Z)"
 )
 
 

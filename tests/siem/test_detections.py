@@ -30,6 +30,13 @@ NAMES = {
     "sso_changed": "SaaS audit: single sign-on was changed",
     "impersonated": "SaaS audit: a user was impersonated",
 }
+EVIDENCE = {
+    "head_absent": "auditrelay: no head of the evidence for three hours",
+    "two_roots": "auditrelay: two roots of one size",
+    "new_log": "auditrelay: a log of the evidence that was never seen",
+    "alert": "auditrelay: the evidence cannot be sealed, or does not fit",
+}
+"""What watches the evidence of auditrelay itself, see test_evidence_rules."""
 
 
 def expected(question: str, event: AuditEvent) -> bool:
@@ -132,7 +139,8 @@ def test_a_detection_names_no_field_that_is_never_sent(
 
 def test_there_is_one_detection_for_each_question() -> None:
     assert set(elastic_rules()) == set(NAMES.values())
-    assert set(read_conf("default/savedsearches.conf")) == set(NAMES.values())
+    every = {*NAMES.values(), *EVIDENCE.values()}
+    assert set(read_conf("default/savedsearches.conf")) == every
     files = {path.stem for path in (SIEM / "datadog" / "rules").iterdir()}
     assert files == set(NAMES)
     assert {datadog_rule(question)["name"] for question in NAMES} == set(NAMES.values())

@@ -22,6 +22,7 @@ from hypothesis import HealthCheck, Phase, given, settings
 from hypothesis import strategies as st
 from structlog.testing import capture_logs
 from tests.support.clock import FakeClock
+from tests.support.extent import extent
 from tests.support.stores import explained
 
 from auditrelay.config.model import Alerts, Config, Log, Spool, Status
@@ -46,8 +47,8 @@ LOOKBACK = 3600
 HISTORY = 3 * 3600
 """Seconds after START in which things happen."""
 
-EXAMPLES = 60
-"""Histories of each vendor. The whole of this file takes about half a minute on two cores."""
+EXAMPLES = extent(30, 90)
+"""Histories of each vendor."""
 
 
 # --- what is drawn

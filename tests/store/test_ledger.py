@@ -2,6 +2,7 @@
 
 from dataclasses import dataclass, field
 from itertools import pairwise
+from typing import Any
 
 from hypothesis import given
 from hypothesis import strategies as st
@@ -142,7 +143,7 @@ GAPS = (None, REOPENED, "retention", "unreadable")
 
 def body_of(change: Change) -> facts.Body:
     """Return the fact that tells of *change*."""
-    part = {"start": change.start, "end": change.end}
+    part: Any = {"start": change.start, "end": change.end}
     if change.what == "covered":
         return facts.covered(via="poll", before=0, **part)
     if change.what in ("gap", "filled"):

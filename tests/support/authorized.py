@@ -5,9 +5,10 @@ from contextlib import AsyncExitStack, asynccontextmanager
 from typing import Any
 
 from tests.support.clock import FakeClock
+from tests.support.described import class_of
 
 from auditrelay.descriptions.model import Feed
-from auditrelay.descriptions.settings import DescribedSettings, settings_class
+from auditrelay.descriptions.settings import DescribedSettings
 from auditrelay.http.peer import Peer
 from auditrelay.http.replies import Reply, check
 from auditrelay.sandbox.authorization import AuthorizationServer, Client
@@ -89,7 +90,7 @@ def settings_of(
         key: Resolved(value) if isinstance(value, str) and "${" in value else value
         for key, value in table.items()
     }
-    made = settings_class(described, "acme").model_validate({"type": "acme", **resolved})
+    made = class_of(described).model_validate({"type": "acme", **resolved})
     if learn:
         values = (getattr(made, name) for name in type(made).model_fields)
         scrubber.learn(*(value for value in values if isinstance(value, Secret)))

@@ -22,6 +22,8 @@ from auditrelay.events.page import Page
 GOLDEN = Path(__file__).parent.parent / "events" / "golden"
 START = datetime(2026, 5, 11, 8, 15, 1, 990052, tzinfo=UTC)
 RECORDS = 400
+COPIES = 8
+"""How often an event is on a page: each shape needs so many for a template."""
 
 
 def _double(vendor: str) -> Any:
@@ -80,7 +82,7 @@ def events_of_every_meaning() -> list[AuditEvent]:
     return events
 
 
-def pages_of_alike(events: list[AuditEvent], times: int = 8) -> list[Page]:
+def pages_of_alike(events: list[AuditEvent], times: int = COPIES) -> list[Page]:
     """Return pages of *events* with enough of each shape for a template; each value differs."""
     return [
         Page.of([_other(event, number) for event in part for number in range(times)])
@@ -181,7 +183,7 @@ _OPTIONAL = sorted(
 
 @st.composite
 def odd_pages(draw: st.DrawFn) -> Page:
-    """Make pages of events that have the same values, or not, of a few sorts."""
+    """Make pages of events of a few sorts, with the same values or not, in ``COPIES``."""
     sorts = draw(
         st.lists(
             st.fixed_dictionaries(
@@ -210,8 +212,7 @@ def odd_pages(draw: st.DrawFn) -> Page:
         make_event(number, **draw(values), **draw(st.sampled_from(sorts)))
         for number in range(draw(st.integers(8, 12)))
     ]
-    # Each shape often enough for a template, which is made from the first of them.
-    return Page.of(events * 8)
+    return Page.of(events * COPIES)
 
 
 VENDORS = sorted(vendor for vendor in available() if hasattr(_double(vendor), "make_record"))

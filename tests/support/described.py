@@ -1,10 +1,12 @@
 """Vendors that are described: made of the text of a description, without its file's rules."""
 
 import tomllib
+from functools import cache
 from pathlib import Path
 from typing import Any
 
 from auditrelay.descriptions.model import DescriptionFile, Feed, feed_of
+from auditrelay.descriptions.settings import DescribedSettings, settings_class
 from auditrelay.descriptions.vendor import vendor_of
 from auditrelay.events.normalize import Normalizer
 from auditrelay.events.vendors import Vendor
@@ -35,8 +37,20 @@ def feed(text: str, name: str | None = None) -> Feed:
     return feed_of(DescriptionFile(**tomllib.loads(text)), name)
 
 
+def class_of(feed: Feed) -> type[DescribedSettings]:
+    """Return the class of the settings of *feed*, which takes long to make: once for equal ones."""
+    key = repr(feed)
+    if key not in _classes:
+        _classes[key] = settings_class(feed, feed.vendor)
+    return _classes[key]
+
+
+_classes: dict[str, type[DescribedSettings]] = {}
+
+
+@cache
 def seed(vendor: str) -> Vendor:
-    """Return what the description of *vendor* makes of it."""
+    """Return what the description of *vendor* makes of it: the same for all tests."""
     return vendor_of(feed((SEEDS / f"{vendor}.toml").read_text()))
 
 

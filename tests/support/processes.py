@@ -13,7 +13,9 @@ import multiprocessing
 import os
 import signal
 import sys
+import threading
 from collections.abc import Callable, Mapping
+from multiprocessing.connection import wait
 from pathlib import Path
 
 import auditrelay
@@ -121,6 +123,20 @@ def _run(
         await asyncio.sleep(seconds / speed)
 
     setattr(Clock, "sleep", sleep)  # noqa: B010  # main builds its clock by itself
+    threading.Thread(target=_end_with_the_tests, daemon=True).start()
     if fault is not None:
         fault()
     importlib.import_module("auditrelay.cli").main()
+
+
+def _end_with_the_tests() -> None:
+    """
+    End this process as soon as the tests have ended, however they did.
+
+    Tests that are killed cannot end it, and it would go on asking ports of loopback, which other
+    tests get one day.
+    """
+    parent = multiprocessing.parent_process()
+    assert parent is not None
+    wait([parent.sentinel])
+    os.kill(os.getpid(), signal.SIGKILL)

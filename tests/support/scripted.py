@@ -7,9 +7,11 @@ from datetime import UTC, datetime, timedelta
 from typing import Any
 from urllib.parse import parse_qsl, urlsplit
 
+from tests.support.described import class_of
+
 from auditrelay.clock import Clock
 from auditrelay.descriptions.model import DescriptionFile, Feed, feed_of
-from auditrelay.descriptions.settings import DescribedSettings, settings_class
+from auditrelay.descriptions.settings import DescribedSettings
 from auditrelay.sandbox.messages import Request, Response, json_response
 from auditrelay.sandbox.server import Double
 from auditrelay.sources import described
@@ -85,7 +87,7 @@ def feed(**tables: Mapping[str, Any] | None) -> Feed:
 def settings(feed: Feed, **keys: Any) -> DescribedSettings:
     """Return settings of *feed* with these *keys*."""
     given = {"type": "acme", "token": "t0ken", "account": "a1", "timeout": "5s", **keys}
-    return settings_class(feed, "acme").model_validate(given)
+    return class_of(feed).model_validate(given)
 
 
 def source(feed: Feed, url: str, clock: Clock, name: str = "acme", **keys: Any) -> Source:

@@ -16,6 +16,7 @@ from auditrelay.clock import Clock
 from auditrelay.deliver.spool import Spool
 from auditrelay.events import AuditEvent
 from auditrelay.evidence import checker
+from auditrelay.evidence.heads import Keys
 from auditrelay.service.seal import head_event
 from auditrelay.settings.reserved import ALERTS
 from auditrelay.store import SpoolPage, StoredDeadLetter
@@ -40,6 +41,7 @@ async def opened(
     folder: Path,
     max_bytes: int = 1 << 30,
     clock: Clock = FakeClock(NOON),  # noqa: B008  # never moved
+    keys: Keys | None = None,
 ) -> SqliteStore:
     return await SqliteStore.open(
         folder,
@@ -47,6 +49,7 @@ async def opened(
         max_bytes=max_bytes,
         retention=timedelta(days=7),
         remember=timedelta(days=400),
+        keys=keys,
     )
 
 

@@ -81,3 +81,25 @@ def test_as_process_1_it_can_be_ended_while_it_is_being_imported() -> None:
             time.sleep(0.01)
         os.kill(int(inside[0]), signal.SIGTERM)
         assert outside.wait(5) == 128 + signal.SIGTERM
+
+
+ORPHAN = """
+import functools, os, time
+from tests.support.processes import Child
+sleep = functools.partial(time.sleep, 60)
+print(Child("run", stdout=os.devnull, stderr=os.devnull, environ={}, fault=sleep).pid, flush=True)
+time.sleep(60)
+"""
+
+
+def test_a_daemon_of_tests_that_are_killed_ends_with_them() -> None:
+    """It would ask ports of loopback that other tests get."""
+    with subprocess.Popen([sys.executable, "-c", ORPHAN], stdout=subprocess.PIPE) as tests:
+        assert tests.stdout is not None
+        daemon = Path(f"/proc/{int(tests.stdout.readline())}")
+        assert daemon.exists()
+        tests.kill()
+    until = time.monotonic() + 20
+    while daemon.exists():
+        assert time.monotonic() < until, "the daemon is still there"
+        time.sleep(0.05)

@@ -14,6 +14,7 @@ from typing import Annotated
 import typer
 
 from auditrelay import __version__
+from auditrelay.cli import completion
 from auditrelay.cli.lazy import HELP_OPTIONS, LazyGroup
 from auditrelay.errors import ConfigError, RelayError, exit_status
 
@@ -57,6 +58,7 @@ def main() -> None:
     # Imported objects stay: with Python's default of 700 the collector traverses them again and
     # again, a twelfth of the start-up. The service sets its own threshold, see app.
     gc.set_threshold(50_000)
+    completion.begin()
     try:
         cli()
     except RelayError as error:

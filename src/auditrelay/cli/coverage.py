@@ -133,7 +133,7 @@ def _wanted(since: str | None, until: str | None, now: datetime) -> Interval | N
 def _read(config: Config) -> dict[str, Coverage | None]:
     if not is_there(config.state_dir):
         return dict.fromkeys(config.sources)
-    with StateView(config.state_dir) as view:
+    with StateView(config.state_dir, config.evidence.keys) as view:
         names = dict.fromkeys((*config.sources, *(state.name for state in view.sources())))
         return {name: view.coverage(name) for name in names}
 
@@ -264,7 +264,7 @@ def _check(
     if head is not None:
         given = [(tip.TIP, head), *given]
     if is_there(config.state_dir):
-        with StateView(config.state_dir) as view:
+        with StateView(config.state_dir, config.evidence.keys) as view:
             checked = view.check(given)
     else:
         recorded = "" if head is None else f", and its tip tells of {head.size} entries"

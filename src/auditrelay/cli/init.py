@@ -11,6 +11,7 @@ from typing import Annotated
 import typer
 
 from auditrelay import sinks, sources
+from auditrelay.cli.completion import names
 from auditrelay.config.example import tables
 from auditrelay.descriptions import REST, shipped
 from auditrelay.errors import ConfigError
@@ -131,11 +132,19 @@ def init(
     path: Annotated[Path, typer.Argument(help="The file to write.")] = Path("auditrelay.toml"),
     source: Annotated[
         list[str] | None,
-        typer.Option(metavar="TYPE", help="With a table of this type of source alone; repeatable."),
+        typer.Option(
+            metavar="TYPE",
+            help="With a table of this type of source alone; repeatable.",
+            autocompletion=names(lambda: [*sources.available(), *shipped(), REST]),
+        ),
     ] = None,
     sink: Annotated[
         list[str] | None,
-        typer.Option(metavar="TYPE", help="With a table of this type of sink alone; repeatable."),
+        typer.Option(
+            metavar="TYPE",
+            help="With a table of this type of sink alone; repeatable.",
+            autocompletion=names(sinks.available),
+        ),
     ] = None,
 ) -> None:
     """Write a commented configuration to start from. Never overwrites a file."""

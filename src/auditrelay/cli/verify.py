@@ -1,6 +1,7 @@
 """``auditrelay verify``: compare a past range with its source, event by event."""
 
 import json
+from pathlib import Path
 from typing import Annotated
 
 import msgspec
@@ -9,8 +10,11 @@ import typer
 from auditrelay.cli.options import Options
 from auditrelay.cli.remote import run_command
 from auditrelay.cli.times import parse_time
-from auditrelay.collect.verify import MISSING_AT_SINK, VerifyReport
-from auditrelay.service.desk import Verified, Verify
+from auditrelay.clock import Clock
+from auditrelay.collect.verify import MISSING_AT_SINK, Shown, VerifyReport
+from auditrelay.config.model import Config
+from auditrelay.errors import ConfigError, RelayError
+from auditrelay.service.desk import Progress, Verified, Verify
 from auditrelay.sources import UNREADABLE
 
 _SHOWN = 20
@@ -32,6 +36,12 @@ def verify(
         bool,
         typer.Option("--at-sink", help="Search Elasticsearch itself for each event."),
     ] = False,
+    listed: Annotated[
+        Path | None,
+        typer.Option(
+            "--list", metavar="FILE", help="Write what the source shows, for evidence check."
+        ),
+    ] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print the report as JSON.")] = False,
 ) -> None:
     """Read a range again at the source, and compare it with the forwarded events."""
@@ -44,7 +54,13 @@ def verify(
         end=None if until is None else parse_time("--to", until, now),
         repair=repair,
         at_sink=at_sink,
+        listed=listed is not None,
     )
+    if listed is not None:
+        if repair or at_sink or as_json:
+            raise ConfigError("--list goes alone: leave --repair, --at-sink and --json out")
+        _list(config, options.clock, request, listed)
+        return
     verified, undelivered = run_command(config, options.clock, request, Verified)
     report = verified.report
     if as_json:
@@ -61,6 +77,38 @@ def verify(
     unreadable = any(part.reason == UNREADABLE for part in report.not_shown)
     missing = unrepaired > 0 if repair else bool(report.missing)
     if missing or unreported or unreadable or undelivered:
+        raise typer.Exit(1)
+
+
+def _list(config: Config, clock: Clock, request: Verify, path: Path) -> None:
+    """Write time, uid and digest of what the source shows, a line each, behind one of the range."""
+    count = 0
+
+    async def write(progress: Progress) -> None:
+        nonlocal count
+        if isinstance(progress, Shown):
+            if not file.tell():
+                head = {"source": request.source, "from": progress.start, "to": progress.end}
+                file.write(json.dumps(head) + "\n")
+            for time, uid, raw in progress.events:
+                file.write(json.dumps({"time": time, "uid": uid, "raw_sha256": raw}) + "\n")
+            count += len(progress.events)
+
+    try:
+        with path.open("x", encoding="ascii") as file:
+            verified, _ = run_command(config, clock, request, Verified, write)
+    except FileExistsError:
+        raise ConfigError(f"--list {path}: exists already; not overwritten") from None
+    except OSError as error:
+        raise RelayError(f"--list {path}: cannot be written: {error.strerror or error}") from error
+    except RelayError:
+        path.unlink()
+        raise
+    report = verified.report
+    typer.echo(f"{report.source} from {report.start} to {report.end}: {count} events: {path}")
+    for part in report.not_shown:
+        typer.echo(f"  not shown by the source: {part.start} .. {part.end}, {part.reason}")
+    if report.not_shown:
         raise typer.Exit(1)
 
 

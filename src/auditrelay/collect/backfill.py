@@ -17,9 +17,10 @@ import msgspec
 import structlog
 
 from auditrelay.clock import Clock
+from auditrelay.collect import long
 from auditrelay.collect.collector import Collector
 from auditrelay.collect.evidence import Backfills
-from auditrelay.collect.parts import WALK, Budget, PartLength, can_be_cut, in_parts
+from auditrelay.collect.parts import WALK, Budget, can_be_cut, in_parts
 from auditrelay.collect.reader import ReadMode, WindowReader, backfilled, rows_in
 from auditrelay.collect.unreadable import Failure, passed_over, report
 from auditrelay.collect.walk import walk
@@ -148,7 +149,8 @@ class Backfiller:
         """Call *work_on* for each of *slices*, the last first, *concurrency* of them at a time."""
 
         async def work() -> None:
-            reader = self._collector.new_reader()
+            # What is sent again to some sinks is held in memory until its part is whole.
+            reader = self._collector.new_reader(IN_MEMORY if self._sinks else WALK)
             while slices:
                 piece = slices.pop()
                 await work_on(reader, piece)
@@ -219,7 +221,7 @@ class Backfiller:
         await in_parts(
             self._collector.name,
             piece,
-            PartLength.of(self._collector.settings, IN_MEMORY),
+            reader.part_length,
             resend,
             answers=self._collector.probe.answers,
             give_up=pass_over,
@@ -261,7 +263,7 @@ class Backfiller:
             first = {shown.uid[row]: row for row in reversed(rows_in(shown, reader.bounds(part)))}
             rows = sorted(row for uid, row in first.items() if uid not in uids)
             uids.update(first)
-            found.append(shown.page(rows))
+            found.append(await long.read(shown.texts, shown.page, rows))
             await changed.look_up(shown)
         await changed.report()
         return found, whole
@@ -300,7 +302,7 @@ class Backfiller:
         await in_parts(
             self._collector.name,
             piece,
-            PartLength.of(self._collector.settings, WALK),
+            reader.part_length,
             count,
             answers=self._collector.probe.answers,
             give_up=pass_over,

@@ -16,6 +16,7 @@ from typing import Final, Self
 import structlog
 
 from auditrelay.clock import Clock
+from auditrelay.collect import long
 from auditrelay.collect.health import SourceHealth
 from auditrelay.collect.ledger import Intake
 from auditrelay.events import AuditEvent, Change
@@ -148,7 +149,8 @@ class ChangedRecords:
         self._held.clear()
         self._bytes = 0
         fetched = micros(self._clock.confirmed.now(self._name))
-        await self.enter(await self.judge(self._normalizer(texts, fetched)))
+        events = await long.read(texts, self._normalizer, texts, fetched)
+        await self.enter(await self.judge(events))
 
     async def judge(self, events: Iterable[AuditEvent]) -> list[Judged]:
         """Return those of *events* that are known and have another content than was forwarded."""

@@ -15,7 +15,7 @@ from auditrelay.collect.checkpoint import Checkpoint
 from auditrelay.collect.health import SourceHealth
 from auditrelay.collect.ledger import SourceStore
 from auditrelay.collect.page_writer import PageWriter
-from auditrelay.collect.parts import WALK, PartLength
+from auditrelay.collect.parts import WALK, Budget, PartLength
 from auditrelay.collect.polls import Polls
 from auditrelay.collect.reader import POLL, WindowReader
 from auditrelay.collect.resweep import Resweeper
@@ -108,11 +108,11 @@ class Collector:
             clock=clock,
         )
 
-    def new_reader(self) -> WindowReader:
-        """Return another reader of the same source, for example for a backfill."""
+    def new_reader(self, budget: Budget = WALK) -> WindowReader:
+        """Return another reader of the same source, for example for a backfill, with a *budget*."""
         return WindowReader(
             self.source,
-            part_length=PartLength.of(self.settings, WALK),
+            part_length=PartLength.of(self.settings, budget),
             probe=self.probe,
             writer=self._new_writer(),
             store=self._store,

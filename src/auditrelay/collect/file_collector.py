@@ -13,6 +13,7 @@ from typing import Any, NoReturn
 import structlog
 
 from auditrelay.clock import Clock
+from auditrelay.collect import long
 from auditrelay.collect.checkpoint import Checkpoint
 from auditrelay.collect.health import SourceHealth
 from auditrelay.collect.ledger import FileStore
@@ -170,7 +171,7 @@ class FileCollector:
                     known = KnownFile(file.key, file.name)
                     proof = Proof(covers=page.covers, gaps=page.gaps, file=known)
                 added = await self._writer.add_new(
-                    self._writer.identify(page.records),
+                    await long.read(page.records, self._writer.identify, page.records),
                     f"export {file.name} of user {file.owner}",
                     proof,
                     self._bad_rows(file, page),

@@ -14,6 +14,7 @@ from typing import Final, TypeVar
 import structlog
 
 from auditrelay.clock import Clock
+from auditrelay.collect import long
 from auditrelay.collect.changed import ChangedRecords
 from auditrelay.collect.checkpoint import Checkpoint
 from auditrelay.collect.health import SourceHealth
@@ -127,7 +128,8 @@ class PageWriter:
 
         async def add(proof: Proof | None) -> Added:
             if rows or proof is not None or bad:
-                return await self.add(mark(shown.page(rows)), via, proof, bad, known=known)
+                events = await long.read(shown.texts if rows else (), shown.page, rows)
+                return await self.add(mark(events), via, proof, bad, known=known)
             self._metrics.events_duplicate.labels(self.name).inc(known)
             return Added((), known)
 

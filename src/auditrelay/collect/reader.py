@@ -91,7 +91,8 @@ class WindowReader:
         self._store = store
         self._metrics = metrics
         self._axis = axis
-        self._part_length = part_length
+        self.part_length = part_length
+        """How long the next part is to be; kept from one window to the next."""
         self._probe = probe
 
     async def read(self, window: Interval, mode: ReadMode, give_up: GiveUp) -> WindowStats:
@@ -110,7 +111,7 @@ class WindowReader:
         await in_parts(
             self._name,
             window,
-            self._part_length,
+            self.part_length,
             walk_part,
             answers=self._probe.answers,
             give_up=give_up,

@@ -18,6 +18,7 @@ from msgspec import Struct, field
 
 from auditrelay import __version__
 from auditrelay.clock import Clock
+from auditrelay.collect import long
 from auditrelay.collect.backfill import IN_MEMORY
 from auditrelay.collect.collector import Collector
 from auditrelay.collect.evidence import Evidence
@@ -31,11 +32,14 @@ from auditrelay.events.page import Page
 from auditrelay.sources import UNREADABLE
 from auditrelay.sources import Page as SourcePage
 from auditrelay.store import DeliveryStatus, Proof, Span
-from auditrelay.store.keys import known_key, uid_bytes
-from auditrelay.window import Interval, iso, moment, slices
+from auditrelay.store.keys import known_key, time_in_key, uid_bytes
+from auditrelay.window import Interval, iso, micros, moment, slices
 
 MISSING_AT_SINK: Final = "missing_at_sink"
 """The status of an event that was delivered, and that the sink itself does not find."""
+
+_LISTED: Final = 1000
+"""How many events are passed on at once."""
 
 REFRESH_SECONDS: Final = 2.0
 """How long to wait for an index to refresh; Elasticsearch refreshes every second."""
@@ -46,6 +50,18 @@ class VerifyProgress(Struct, frozen=True, tag=True):
 
     checked: int
     missing: int
+
+
+class Shown(Struct, frozen=True, tag=True):
+    """
+    Events that the source shows in the range from *start* to *end* (microseconds).
+
+    Each is its time as it is in its key (``store.keys``), its uid, and the digest of its record.
+    """
+
+    start: int
+    end: int
+    events: tuple[tuple[int, str, str], ...]
 
 
 class Missing(Struct, frozen=True):
@@ -160,7 +176,7 @@ class Verifier:
 
     *searchable* are the sinks to ask themselves, by name. With *repair* missing events are
     forwarded: to every sink if they were never forwarded, else to the sink that lacks them.
-    *on_progress* is called after each part.
+    *on_progress* is called after each part; if it *lists*, first with what the source shows there.
     """
 
     def __init__(
@@ -172,8 +188,9 @@ class Verifier:
         sinks: Sequence[str],
         searchable: Mapping[str, Searchable],
         repair: bool,
+        lists: bool = False,
         clock: Clock,
-        on_progress: Callable[[VerifyProgress], Awaitable[None]],
+        on_progress: Callable[[VerifyProgress | Shown], Awaitable[None]],
     ) -> None:
         self._collector = collector
         self._source = collector.source
@@ -184,6 +201,7 @@ class Verifier:
         self._sinks = sinks
         self._searchable = searchable
         self._repairs = repair
+        self._lists = lists
         self._clock = clock
         self._on_progress = on_progress
         self._checked = 0
@@ -202,6 +220,7 @@ class Verifier:
         began = self._clock.now()
         await self._collector.checkpoint.refresh()
         name, span = self._collector.name, self._span
+        await self._list(())
         self._gaps = [each for each in await self._store.ledger(name) if each.gap is not None]
         length = PartLength.of(self._collector.settings, IN_MEMORY)
         for part in slices(span, self._collector.settings.max_window):
@@ -254,6 +273,7 @@ class Verifier:
             ]
         found = list(shown.events.values())
         self._digest.add(part, map(known_key, found))
+        await self._list(found)
         statuses = await self._store.delivery_status(self._collector.name, found)
         not_stored = await self._find_missing_at_sinks(found, statuses)
         to_resend: dict[str, list[AuditEvent]] = {}
@@ -281,6 +301,16 @@ class Verifier:
         await self._on_progress(VerifyProgress(self._checked, len(self._missing)))
         return len(found)
 
+    async def _list(self, found: Sequence[AuditEvent]) -> None:
+        """Pass on what was *found*, in pieces that fit into a line of the control socket."""
+        start, end = micros(self._span.start), micros(self._span.end)
+        for first in range(0, max(1, len(found)), _LISTED) if self._lists else ():
+            events = tuple(
+                (time_in_key(each), each.uid, each.raw_sha256)
+                for each in found[first : first + _LISTED]
+            )
+            await self._on_progress(Shown(start, end, events))
+
     def _record_missing(self, event: AuditEvent, sinks: Sequence[str]) -> None:
         at = moment(event.at)
         gaps = (span.gap for span in self._gaps if span.interval.start <= at < span.interval.end)
@@ -288,8 +318,8 @@ class Verifier:
             Missing(event.uid, event.native_id, iso(at), tuple(sinks), next(gaps, None))
         )
 
-    async def _read(self, part: Interval, budget: Budget | None, *, finely: bool) -> "_Shown":
-        shown = _Shown()
+    async def _read(self, part: Interval, budget: Budget | None, *, finely: bool) -> "_PartShown":
+        shown = _PartShown()
         async with contextlib.aclosing(
             walk(
                 self._source,
@@ -304,7 +334,8 @@ class Verifier:
                 shown.last = last
                 shown.seen.update(uid_bytes(page.uid))
                 rows, content = rows_in(page, self._reader.bounds(part)), page.content
-                for row, event in zip(rows, page.page(rows), strict=True):
+                events = await long.read(page.texts, page.page, rows)
+                for row, event in zip(rows, events, strict=True):
                     shown.events[event.uid] = event
                     if content[row]:
                         shown.contents[event.uid, event.raw_sha256] = event
@@ -385,7 +416,7 @@ class Verifier:
 
 
 @dataclass(slots=True)
-class _Shown:
+class _PartShown:
     """What the source shows of one part."""
 
     events: dict[str, AuditEvent] = dataclasses.field(default_factory=dict)

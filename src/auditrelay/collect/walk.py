@@ -17,6 +17,7 @@ from typing import Final, Literal, Protocol, TypeVar
 
 import structlog
 
+from auditrelay.collect import long
 from auditrelay.collect.parts import WALK, Budget, Shown
 from auditrelay.errors import WalkBroken
 from auditrelay.events import TimeQuality
@@ -103,7 +104,7 @@ async def walk(
             ) as pages,
         ):
             async for page, twins in _in_slices(pages):
-                identified = identify(page.records, *twins)
+                identified = await long.read(page.records, identify, page.records, *twins)
                 if on_page is not None:
                     on_page(page, identified)
                 guard.admit(page, identified)
@@ -183,20 +184,20 @@ async def _in_slices(
     pages: AsyncGenerator[Page, None],
 ) -> AsyncGenerator[tuple[Page, tuple[Twins, ...]], None]:
     """
-    Yield each of *pages*, one of more than MAX_RECORDS in several, with the twins of all of it.
+    Yield each of *pages*, a large one in several, with the twins of all of it.
 
     A vendor decides how much is on a page, but not for how long nothing else happens here.
     """
     async for page in pages:
-        if len(page.records) <= MAX_RECORDS:
+        slices = long.in_slices(page.records, MAX_RECORDS)
+        if len(slices) == 1:
             yield page, ()
             continue
         twins = Twins()
-        for start in range(0, len(page.records), MAX_RECORDS):
+        for number, records in enumerate(slices, 1):
             await asyncio.sleep(0)
-            end = start + MAX_RECORDS
-            last = page.last and end >= len(page.records)
-            yield replace(page, records=page.records[start:end], last=last), (twins,)
+            last = page.last and number == len(slices)
+            yield replace(page, records=records, last=last), (twins,)
 
 
 async def _next(pages: AsyncGenerator[Page, None]) -> Page | None:

@@ -234,6 +234,8 @@ def settings_for(type_name: str, table: Mapping[str, Any], folder: Path) -> type
             raise ValueError("is missing: write the path of the file that describes the API")
         if not isinstance(written, str):
             raise ValueError("must be a text: the path of a file")
+        if not written:
+            raise ValueError("is empty: write the path of the file that describes the API")
         try:
             description = read(folder / Path(written).expanduser())
         except RuntimeError as error:

@@ -11,13 +11,22 @@ from collections.abc import Mapping
 from datetime import date, timedelta
 from typing import Annotated, Any, Final, Literal
 
-from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, WithJsonSchema
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    Strict,
+    WithJsonSchema,
+)
 
 from auditrelay.descriptions.places import AnyPath, AnySlot, AnySpot, Paths
 from auditrelay.settings.values import Duration
 
 Text = Annotated[str, Field(min_length=1)]
-Status = Annotated[int, Field(ge=100, le=599)]
+Whole = Annotated[int, Strict()]  # or true would be 1
+Status = Annotated[Whole, Field(ge=100, le=599)]
 
 
 VENDOR: Final = re.compile(r"[a-z][a-z0-9_]{1,31}")
@@ -212,13 +221,13 @@ class Pages(Table):
     """The spot of the next cursor or address."""
     to: AnySlot | None = None
     """The slot of the cursor, number or offset."""
-    first: int | None = Field(default=None, ge=0)
+    first: Whole | None = Field(default=None, ge=0)
     """The first number: 1, of an offset 0."""
     skip_first: bool = False
     """The first page is asked for without its number."""
     size: AnySlot | None = None
     """The slot of the page size."""
-    largest: int | None = Field(default=None, ge=1)
+    largest: Whole | None = Field(default=None, ge=1)
     """The vendor's largest page; the default of ``page_size``."""
     more: AnySpot | None = None
     """End sign: the spot of what is true until the last page."""
@@ -234,7 +243,7 @@ class Pages(Table):
     """Later pages carry the cursor and nothing else."""
     path: str | None = None
     """Later pages go to this path."""
-    most: int | None = Field(default=None, ge=1)
+    most: Whole | None = Field(default=None, ge=1)
     """The vendor shows no more records than this of one query."""
     expired: tuple[Status, ...] = (400, 404, 410, 422)
     """Statuses of a later page that mean that the cursor is not accepted."""
@@ -326,9 +335,9 @@ class Defaults(Table):
     """How often it is polled."""
     initial_lookback: Duration | None = None
     """How far back the first poll begins."""
-    requests_per_minute: int | None = Field(default=None, ge=1)
+    requests_per_minute: Whole | None = Field(default=None, ge=1)
     """The most requests."""
-    page_size: int | None = Field(default=None, ge=1)
+    page_size: Whole | None = Field(default=None, ge=1)
     """The size of a page, if not ``pages.largest``."""
 
     def given(self) -> Mapping[str, timedelta | int | list[timedelta]]:
@@ -414,6 +423,8 @@ class EventPaths(Table):
     """Why."""
     privilege: Paths | None = None
     """A role or permission that was given."""
+    group: Paths | None = None
+    """The group that the target, a person, was added to or removed from: its name."""
     metadata: Paths | None = None
     """Details of free form."""
     project_id: Paths | None = None

@@ -31,6 +31,7 @@ from auditrelay.descriptions.model import Table as Tables
 from auditrelay.descriptions.places import Named, Path, find
 from auditrelay.events import Actor, Change
 from auditrelay.events.addresses import ip_and_text
+from auditrelay.events.classify import MEMBERSHIPS
 from auditrelay.events.decode import encode
 from auditrelay.events.identity import Find, Identity, Place
 from auditrelay.events.split import Split
@@ -214,7 +215,7 @@ class _Reader:
             org_name=table.texts(event.org_name),
             project_id=table.texts(event.project_id),
             project_name=table.texts(event.project_name),
-            privilege=table.texts(event.privilege),
+            privilege=_privileges(event, table, action),
             changes=() if event.changes is None else _changes(event.changes, table),
             reason=table.texts(event.reason),
             own=self._own(table),
@@ -307,6 +308,17 @@ def _known_places(feed: Feed) -> Iterator[tuple[str | None, ...]]:
         steps = [step if isinstance(step, str) else None for step in path.steps]
         if not any(isinstance(step, Named) for step in path.steps):
             yield from (tuple(steps[: end + 1]) for end in range(len(steps)))
+
+
+def _privileges(event: EventPaths, table: Table, action: Sequence[Action]) -> Column:
+    """Return what was given; to a person who joins or leaves a group that is the group."""
+    given, groups = table.texts(event.privilege), table.texts(event.group)
+    if not groups:
+        return given
+    return [
+        (group or own) if each.verb in MEMBERSHIPS and each.kind != "group" else own
+        for each, group, own in zip(action, groups, given or repeat(None), strict=False)
+    ]
 
 
 def _action_texts(event: EventPaths, table: Table) -> Column:

@@ -14,6 +14,7 @@ import msgspec
 from auditrelay.events import TimeQuality
 from auditrelay.events.decode import Decoded, Undecodable, decode, encode, values_of
 from auditrelay.events.identity import Identity, full_text
+from auditrelay.events.large import MAX_DECODED, LargeReader, kept
 from auditrelay.events.marks import NO_TIME, NOT_NORMALIZED, places
 from auditrelay.events.redact import Redactor
 from auditrelay.events.uid import Uids, canonical
@@ -109,6 +110,7 @@ class CarefulReader:
         self._uids = uids
         self._redactor = redactor
         self._scope = scope
+        self._large = LargeReader(vendor.fields | identity.fields)
 
     def __call__(self, record: bytes, twins: Twins, element: int | None = None) -> CarefulRecord:
         """
@@ -117,7 +119,7 @@ class CarefulReader:
         *element* is its number if it is one of several that a record was split into.
         """
         try:
-            decoded = decode(record)
+            decoded = decode(record) if len(record) <= MAX_DECODED else self._large(record)
         except Undecodable:
             uid = self.content_uid(self._scope, record, twins)
             return CarefulRecord(uid, lambda: self._read_text(record))
@@ -214,7 +216,7 @@ class CarefulReader:
 
     def _as_text(self, record: bytes) -> tuple[str, tuple[str, ...]]:
         """Return a record that is not valid JSON as a JSON string, and where it was redacted."""
-        text = record.decode("utf-8", "replace")
+        text = kept(record).decode("utf-8", "replace")
         safe = self._redactor.text(text)
         return encode(safe).decode(), ("record",) if safe != text else ()
 
@@ -244,7 +246,7 @@ class CarefulReader:
 
 def _content(record: bytes, decoded: Decoded, without: frozenset[str]) -> bytes:
     """Return the bytes that identify a record without an id: its text, if decoding altered it."""
-    if without or decoded.verbatim:
+    if decoded.verbatim or (without and decoded.complete):
         return _verbatim_content(decoded.value, without)
     return record
 

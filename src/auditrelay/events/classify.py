@@ -286,15 +286,18 @@ def _meaning(kind_name: str, verb_name: str) -> Meaning:
 
 
 class _Meanings(dict[tuple[str, str], Meaning]):
-    """The meaning of every pair; an unknown kind or verb counts as ``other``."""
+    """The meaning of every pair, once it was asked for: an unknown kind or verb is ``other``."""
 
     def __missing__(self, pair: tuple[str, str]) -> Meaning:
         kind, verb = pair
         known = (kind if kind in KINDS else "other", verb if verb in VERBS else "other")
-        return self[known]
+        if known != pair:
+            return self[known]
+        meaning = self[pair] = _meaning(kind, verb)
+        return meaning
 
 
-MEANINGS = _Meanings({(kind, verb): _meaning(kind, verb) for kind in KINDS for verb in VERBS})
+MEANINGS = _Meanings()
 
 # The lexicon: words by which to guess the meaning of an action that is in no table.
 

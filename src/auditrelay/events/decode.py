@@ -239,15 +239,19 @@ class _LenientReader:
 
         The last value keeps the name, as in most parsers; Elasticsearch refuses duplicate keys.
         """
-        found: dict[str, Any] = {}
+        found = dict(pairs)
+        if len(found) == len(pairs):
+            return found
+        self.warn("duplicate_keys")
+        found = {}
         numbers: dict[str, int] = {}  # by key the last one: to count from 1 each time is quadratic
-        for key, value in pairs:
+        for place, (key, value) in enumerate(pairs):
             if key in found:
-                self.warn("duplicate_keys")
                 self._repeats += 1
-            if key in found and self._repeats > MAX_REPEATS:
-                self.warn("too_many_repeats")
-            elif key in found:
+                if self._repeats > MAX_REPEATS:
+                    self.warn("too_many_repeats")
+                    found.update(pairs[place:])  # at once: there may be millions
+                    break
                 number = numbers.get(key, 0) + 1
                 while f"{key}#{number}" in found:
                     number += 1

@@ -16,6 +16,7 @@ from msgspec import UNSET
 
 from auditrelay.events.decode import MAX_DIGITS, NOT_DECODED, encode, values_of
 from auditrelay.events.identity import Identity
+from auditrelay.events.large import MAX_DECODED
 from auditrelay.events.marks import places
 from auditrelay.events.redact import Redactor
 from auditrelay.events.secret_texts import Search
@@ -69,6 +70,8 @@ class Gate:
         """
         if not self._open:
             return [None] * len(texts)
+        if max(map(len, texts)) > MAX_DECODED:
+            return [None if len(each) > MAX_DECODED else self._decode_one(each) for each in texts]
         page = b"\n".join(texts)
         # Between two such texts no record can go on, so that as many records as texts are one each:
         # else an odd text might begin what another one ends, and a third one hold two.

@@ -14,7 +14,6 @@ The one who is audited may choose names and texts. So only the secret itself is 
 alone hides no plain word beside it, and where something was replaced is noted on the event.
 """
 
-import re
 from collections.abc import Iterable, Sequence
 from functools import partial
 from itertools import chain
@@ -22,6 +21,7 @@ from typing import Any, Literal
 
 from auditrelay.events.decode import MAX_DEPTH, Undecodable, decode, encode
 from auditrelay.events.marks import MAX_PLACE_LENGTH
+from auditrelay.events.patterns import lazily
 from auditrelay.events.secret_keys import SecretKeys, may_be_secret
 from auditrelay.events.secret_texts import MARK, Search, SecretTexts
 
@@ -55,14 +55,14 @@ _HEADERS = frozenset(
 )
 """Names in lists such as ``["Authorization", "Bearer ..."]``, in lower case."""
 
-_JSON_IN_TEXT = re.compile(r'"(?:\s|\\[bfnrt]|\\u00[0-9a-f]{2})*[{\[]')
+_JSON_IN_TEXT = lazily(r'"(?:\s|\\[bfnrt]|\\u00[0-9a-f]{2})*[{\[]')
 """In the JSON text of a record, where characters may be escaped."""
-_MAY_BE_JSON_IN_TEXT = re.compile(_JSON_IN_TEXT.pattern.replace(r"\s", r"[\s\x80-\xff]").encode())
-_QUOTED_NAME = re.compile(r"\\\"\]? {0,8}[:=]")
-_QUOTED_NAME_IN_BYTES = re.compile(_QUOTED_NAME.pattern.encode())
-_BRACKET = re.compile(r"[\[\]{}]")
-_CONTROL = re.compile(r"\\(?:[bfnrt]|u00[0-9a-f]{2})")
-_ESCAPE = re.compile(r"\\u00([2-7][0-9a-fA-F])")
+_MAY_BE_JSON_IN_TEXT = lazily(_JSON_IN_TEXT.pattern.replace(r"\s", r"[\s\x80-\xff]").encode())
+_QUOTED_NAME = lazily(r"\\\"\]? {0,8}[:=]")
+_QUOTED_NAME_IN_BYTES = lazily(_QUOTED_NAME.pattern.encode())
+_BRACKET = lazily(r"[\[\]{}]")
+_CONTROL = lazily(r"\\(?:[bfnrt]|u00[0-9a-f]{2})")
+_ESCAPE = lazily(r"\\u00([2-7][0-9a-fA-F])")
 
 _NO_KEYS: frozenset[str] = frozenset()
 

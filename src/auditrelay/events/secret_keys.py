@@ -19,7 +19,6 @@ Some words name a secret as often as something else (``code``, ``key``, ``sessio
 under them is hidden only if it looks like one.
 """
 
-import re
 import unicodedata
 from collections.abc import Iterable
 from fnmatch import fnmatchcase
@@ -27,6 +26,7 @@ from itertools import pairwise
 from typing import Any, Final
 
 from auditrelay.events.addresses import is_email, is_ip
+from auditrelay.events.patterns import lazily
 
 
 def _words(text: str) -> frozenset[str]:
@@ -74,13 +74,13 @@ _COUNTING: Final = _words(
     "ages attempts count counts days failures hours length limit max min minutes months number "
     "quantity retries seconds size total tries uses weeks years"
 )
-_PARTICIPLES: Final = re.compile(r"(?:[a-z]{2,}ed|reset|set|sent|shown|hidden|given|taken)\Z")
+_PARTICIPLES: Final = lazily(r"(?:[a-z]{2,}ed|reset|set|sent|shown|hidden|given|taken)\Z")
 """What was done with the thing that the words before it name."""
 _FLAG_WORDS: Final = _words("true false yes no on off enabled disabled y n 0 1 none null")
 _MAX_COUNT: Final = 1_000_000
 """A number below it, under a key that counts, is no secret."""
 
-_ANY_WORD: Final = re.compile(
+_ANY_WORD: Final = lazily(
     "|".join(
         sorted(
             {*_SECRET_WORDS, *_SECRET_ENDINGS, *_AMBIGUOUS, "key", "session"}
@@ -90,8 +90,8 @@ _ANY_WORD: Final = re.compile(
 )
 """Where none of these is in a key, it names no secret: its words are not looked at."""
 
-_WORD = re.compile(r"[A-Z]+(?![a-z])|[A-Z]?[a-z]+")
-_LOWER_WORD = re.compile(r"[a-z]+")
+_WORD = lazily(r"[A-Z]+(?![a-z])|[A-Z]?[a-z]+")
+_LOWER_WORD = lazily(r"[a-z]+")
 
 _LOOKALIKES: Final = str.maketrans(
     "аеорсухіјѕһԁɡӏкмтвнАВЕКМНОРСТУХІЈЅαεικνορτυχΑΒΕΖΗΙΚΜΝΟΡΤΥΧı",
@@ -169,12 +169,12 @@ def is_secret_under(key: str, value: Any) -> bool:
 
 # -- what looks like a secret
 
-_RANDOM = re.compile(
+_RANDOM = lazily(
     r"(?=[^a-z]*[a-z])(?=[^A-Z]*[A-Z])(?=\D*\d)[A-Za-z0-9+/_=.~-]{16,8192}\Z|[0-9A-Fa-f]{32,512}\Z"
 )
-_PIN = re.compile(r"\d{3,12}\Z")
-_CODED = re.compile(r"[^\s]{6,8192}\Z")
-_PLAIN = re.compile(
+_PIN = lazily(r"\d{3,12}\Z")
+_CODED = lazily(r"[^\s]{6,8192}\Z")
+_PLAIN = lazily(
     r"[^\W\d_]+(?:[ _.\-/:,][^\W\d_]+)*\Z"  # words
     r"|\d{4}-\d\d-\d\d(?:[T ][\d:.]+(?:Z|[+-][\d:]+)?)?\Z"  # a time
 )

@@ -17,6 +17,7 @@ from itertools import chain
 from typing import Final, NamedTuple
 from urllib.parse import unquote_plus
 
+from auditrelay.events.patterns import lazily
 from auditrelay.events.secret_keys import SecretKeys, may_be_secret
 from auditrelay.events.secret_marks import Marks
 
@@ -30,7 +31,7 @@ _PEM = (
     r"(?:\s*[A-Za-z0-9+/=]{16,80})*+(?:\s*[A-Za-z0-9+/=]{1,80})?+"
     r"(?:\s*-----END[A-Z ]{1,40}-----)?"
 )
-_TOKEN = re.compile(
+_TOKEN = lazily(
     r"(?<![A-Za-z0-9])(?:"
     r"[sr]k_(?:live|test)_[A-Za-z0-9]{6,}|sk-(?:proj|ant|svcacct)-[\w-]{6,}"  # Stripe, OpenAI...
     r"|gh[opsur]_[A-Za-z0-9]{6,}|github_pat_\w{6,}|glpat-[\w-]{6,}"  # GitHub, GitLab
@@ -47,37 +48,37 @@ _BEGINNINGS: Final = Marks(
     *(b"SG.", b"shpat_", b"eyJ", b"-----BEGIN", b"hooks.slack.com/"),
 )
 """How all of these begin, and a webhook of Slack."""
-_ENCODED = re.compile(r"(?<![\w+/-])eyJ[\w+/-]{13,}={0,2}(?![\w+/=.-])")
+_ENCODED = lazily(r"(?<![\w+/-])eyJ[\w+/-]{13,}={0,2}(?![\w+/=.-])")
 """An object of JSON in base64."""
-_WEBHOOK = re.compile(r"(hooks\.slack\.com/(?:services|workflows|triggers)/)[\w/-]+")
-_BEARER = re.compile(r"\b((?:[Bb]earer|BEARER|[Bb]asic|BASIC) )([\w.~+/=-]{6,})")
-_COMMAND = re.compile(r"( (?:-u|--user) ?[\"']?[\w.@%+-]{1,128}:)([^\s\"'\\]+)")
-_MYSQL = re.compile(r"(\bmysql(?:dump|admin)?\b[^|;&\n\"]{0,200}? -p)([^\s\"'\\]{1,200})")
+_WEBHOOK = lazily(r"(hooks\.slack\.com/(?:services|workflows|triggers)/)[\w/-]+")
+_BEARER = lazily(r"\b((?:[Bb]earer|BEARER|[Bb]asic|BASIC) )([\w.~+/=-]{6,})")
+_COMMAND = lazily(r"( (?:-u|--user) ?[\"']?[\w.@%+-]{1,128}:)([^\s\"'\\]+)")
+_MYSQL = lazily(r"(\bmysql(?:dump|admin)?\b[^|;&\n\"]{0,200}? -p)([^\s\"'\\]{1,200})")
 
 # -- names with a value beside them
 
 _NAME = r"(?<![\w.-])(?P<name>[\w.-]{1,64}+)(?P<end>(?:\\*[\"'])?\]?) {0,8}+"
-_NAMED = re.compile(_NAME + r"(?:(?P<equal>=)>?|:(?= |\\*\")) {0,8}+(?P<quote>\\*[\"'])?")
+_NAMED = lazily(_NAME + r"(?:(?P<equal>=)>?|:(?= |\\*\")) {0,8}+(?P<quote>\\*[\"'])?")
 """A name, and where its value begins."""
-_NAMED_IN_JSON = re.compile(_NAME + r"(?:(?P<equal>=)>?|:) {0,8}+(?P<quote>\\*[\"'])?")
+_NAMED_IN_JSON = lazily(_NAME + r"(?:(?P<equal>=)>?|:) {0,8}+(?P<quote>\\*[\"'])?")
 """The same in a text that was to be JSON: there a colon needs no blank."""
-_TAG = re.compile(r"<([A-Za-z][\w.:-]{0,63}+)(?: [^<>]{0,200}+)?>([^<>]{1,8192}+)(?=</)")
-_BARE = re.compile(r"(?:(?i:bearer|basic|token|digest|apikey) )?[^\s,;&}\])\"'<>${(|`\\]+")
-_WORD = re.compile(r"\S+")
-_COOKIES = re.compile(r"[^\s;\"'=]+=[^\s;\"']*(?:; [^\s;\"'=]+=[^\s;\"']*)*")
+_TAG = lazily(r"<([A-Za-z][\w.:-]{0,63}+)(?: [^<>]{0,200}+)?>([^<>]{1,8192}+)(?=</)")
+_BARE = lazily(r"(?:(?i:bearer|basic|token|digest|apikey) )?[^\s,;&}\])\"'<>${(|`\\]+")
+_WORD = lazily(r"\S+")
+_COOKIES = lazily(r"[^\s;\"'=]+=[^\s;\"']*(?:; [^\s;\"'=]+=[^\s;\"']*)*")
 _IN_DOUBLE, _IN_SINGLE = r'(?:[^"\\]|\\.)*+', r"(?:[^'\\]|\\.)*+"
 _QUOTED: Final = {
-    '"': re.compile(_IN_DOUBLE, re.DOTALL),
-    "'": re.compile(_IN_SINGLE, re.DOTALL),
+    '"': lazily(_IN_DOUBLE, re.DOTALL),
+    "'": lazily(_IN_SINGLE, re.DOTALL),
 }
-_SCALAR = re.compile(rf'"({_IN_DOUBLE})"?|\'({_IN_SINGLE})\'?|([^\s,:;{{}}\[\]"\']+)|([{{}}\[\]])')
+_SCALAR = lazily(rf'"({_IN_DOUBLE})"?|\'({_IN_SINGLE})\'?|([^\s,:;{{}}\[\]"\']+)|([{{}}\[\]])')
 
 # -- addresses
 
-_USERINFO = re.compile(
+_USERINFO = lazily(
     r"://(?P<user>[\w.~%!&*+,;=-]{0,256})(?P<colon>:?)(?P<rest>[^/?#\s\"'<>{}|`\\]*)@(?=[\w\[%])"
 )
-_PARAMETER = re.compile(r"([?&;#])([\w.%~\[\]-]{1,128}+)=([^&;#\s\"'<>${}()|`\\]+)")
+_PARAMETER = lazily(r"([?&;#])([\w.%~\[\]-]{1,128}+)=([^&;#\s\"'<>${}()|`\\]+)")
 _ADDRESS_SECRETS: Final = frozenset(
     (
         *("auth", "code", "key", "otp", "pin", "samlresponse", "saml_response", "sid", "session"),
@@ -87,7 +88,7 @@ _ADDRESS_SECRETS: Final = frozenset(
 """Parameters that are credentials in an address, though not as the key of a record."""
 
 
-_AFTER_BLANK: Final = re.compile(
+_AFTER_BLANK: Final = lazily(
     rb" (?:(?<=[:rRcC] )"  # few blanks are behind one of these
     rb"(?:(?<=[^\"]: )|(?<=earer )|(?<=asic )|(?<=EARER )|(?<=ASIC ))|--?[up])"
 )
@@ -95,19 +96,19 @@ _BEFORE_BLANK: Final = Marks(
     *(b": ", b"earer ", b"asic ", b"EARER ", b"ASIC ", b" -u", b" --u", b" -p", b" --p"),
 )
 """What every text has that the pattern above finds something in; most pages have none of it."""
-_COMMAND_WORDS: Final = re.compile(_AFTER_BLANK.pattern.replace(b'(?<=[^\\"]: )|', b""))
+_COMMAND_WORDS: Final = lazily(_AFTER_BLANK.pattern.replace(b'(?<=[^\\"]: )|', b""))
 
 # -- names in the JSON text of a page, which is read backwards: then what they end with begins the
 # pattern, and the engine goes from one to the next at once
 
 _NAME_BACKWARDS = rb" {0,8}\]?(?:[\"']\\*)?([\w.\x80-\xff-]{1,256}+\\?)"
-_BEFORE_EQUAL: Final = re.compile(rb"=" + _NAME_BACKWARDS)
-_BEFORE_COLON: Final = re.compile(rb" :(?!\")" + _NAME_BACKWARDS)
-_BEFORE_COLON_AND_QUOTE: Final = re.compile(rb"\"\\+:(?!\")" + _NAME_BACKWARDS)
-_NO_NAME: Final = re.compile(r"[^\w.\\-]")
-_PARAMETER_BACKWARDS: Final = re.compile(rb"=([\w.%~\[\]\x80-\xff-]{1,512}+)[?&;#]")
-_TAG_NAME: Final = re.compile(rb"<([A-Za-z][\w.:\x80-\xff-]{0,256}+)")
-_MAY_BE_USER: Final = re.compile(rb"://[^/?#\s\"'<>{}|`]*@")
+_BEFORE_EQUAL: Final = lazily(rb"=" + _NAME_BACKWARDS)
+_BEFORE_COLON: Final = lazily(rb" :(?!\")" + _NAME_BACKWARDS)
+_BEFORE_COLON_AND_QUOTE: Final = lazily(rb"\"\\+:(?!\")" + _NAME_BACKWARDS)
+_NO_NAME: Final = lazily(r"[^\w.\\-]")
+_PARAMETER_BACKWARDS: Final = lazily(rb"=([\w.%~\[\]\x80-\xff-]{1,512}+)[?&;#]")
+_TAG_NAME: Final = lazily(rb"<([A-Za-z][\w.:\x80-\xff-]{0,256}+)")
+_MAY_BE_USER: Final = lazily(rb"://[^/?#\s\"'<>{}|`]*@")
 
 
 class Search(NamedTuple):
@@ -296,7 +297,7 @@ def _may_have_user(text: bytes) -> bool:
     return b"/" in text and b"://" in text and _MAY_BE_USER.search(text) is not None
 
 
-_NUMBER: Final = re.compile(r"-?\d{1,9}\Z")
+_NUMBER: Final = lazily(r"-?\d{1,9}\Z")
 
 
 def _user(text: str) -> str:

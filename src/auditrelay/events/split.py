@@ -12,6 +12,7 @@ from typing import Any, Final, NamedTuple
 import orjson
 
 from auditrelay.events.decode import Undecodable, decode, encode
+from auditrelay.events.large import MAX_DECODED
 
 MAX_ELEMENTS: Final = 100
 """A record with more of them stays whole: a page of such would take too long, and too much."""
@@ -53,6 +54,8 @@ class Split:
 
     def _derived(self, text: bytes) -> list[bytes] | None:
         """Return the texts that *text* becomes: none without a list, None if that is too long."""
+        if len(text) > MAX_DECODED:
+            return None
         with contextlib.suppress(orjson.JSONDecodeError):
             if len(self._elements(orjson.loads(text))) == 1:
                 return [text]

@@ -12,6 +12,7 @@ from typing import Final
 
 from auditrelay.confirmed_time import EARLIEST
 from auditrelay.events import TimeQuality
+from auditrelay.events.patterns import lazily
 from auditrelay.window import EPOCH, micros
 
 _SECOND = 1_000_000
@@ -21,15 +22,15 @@ _NAIVE_EPOCH = EPOCH.replace(tzinfo=None)
 _FIRST = -62_135_596_800 * _SECOND
 _LAST = 253_402_300_800 * _SECOND - 1
 
-_SHAPE = re.compile(
+_SHAPE = lazily(
     r"(\d{4}-\d\d-\d\d)[T ](\d\d):(\d\d):(\d\d)(?:[.,](\d+))? ?(Z|[+-]\d\d(?::?\d\d)?)?", re.ASCII
 )
 
-_NUMBER = re.compile(r"-?\d{9,20}(?:\.\d{1,9})?", re.ASCII)
+_NUMBER = lazily(r"-?\d{9,20}(?:\.\d{1,9})?", re.ASCII)
 """Fewer digits could be a year, or a date without dashes; as seconds they are before 1974."""
-_DECIMAL = re.compile(r"(-)?(\d{1,20})(?:\.(\d+))?", re.ASCII)
-_DOT_NET = re.compile(r"\\?/Date\((-?\d{1,17})(?:[+-]\d{4})?\)\\?/", re.ASCII)
-_MAIL = re.compile(
+_DECIMAL = lazily(r"(-)?(\d{1,20})(?:\.(\d+))?", re.ASCII)
+_DOT_NET = lazily(r"\\?/Date\((-?\d{1,17})(?:[+-]\d{4})?\)\\?/", re.ASCII)
+_MAIL = lazily(
     r"(?:[A-Za-z]{3,9}, *)?(\d{1,2})[ -]([A-Za-z]{3})[ -](\d{4}) +(\d\d:\d\d(?::\d\d(?:\.\d+)?)?)"
     r"(?: *(Z|[A-Za-z]{3}|[+-]\d{4}))?",
     re.ASCII,
@@ -48,7 +49,7 @@ _MAIL_ZONES = {
 """The only zones with names, https://www.rfc-editor.org/rfc/rfc5322#section-4.3."""
 _UTC_NAMES = (" UTC", " GMT", " UT", " Z", "UTC", "GMT")
 _UTC_ZONES = ("UTC]", "Z]", "Etc/UTC]", "GMT]")
-_OFFSET = re.compile(r"(?:Z|[+-]\d\d:?\d\d)$", re.ASCII | re.IGNORECASE)
+_OFFSET = lazily(r"(?:Z|[+-]\d\d:?\d\d)$", re.ASCII | re.IGNORECASE)
 _MAX_NESTED = 3
 _MAX_DIGITS = 20
 _EPOCHS = ((11, 6), (14, 3), (17, 0), (20, -3))

@@ -4,10 +4,13 @@ import re
 from collections.abc import Mapping
 from datetime import UTC, datetime, timedelta
 from email.utils import parsedate_to_datetime
+from functools import lru_cache
 from typing import Literal
 from urllib.parse import urlsplit
 
 import httpx
+
+from auditrelay.events.patterns import lazily
 
 MAX_RETRY_AFTER = 86400.0
 """Most seconds that a peer can make us wait before the next attempt."""
@@ -21,16 +24,16 @@ _MAX_DATE = 64
 MAX_VALUE = 16 * 1024
 """Characters of a header in which something is looked for."""
 
-_EARLY_YEAR = re.compile(r"(?<![+\-\d])00\d\d(?!\d)", re.ASCII)
+_EARLY_YEAR = lazily(r"(?<![+\-\d])00\d\d(?!\d)", re.ASCII)
 """A year before 100, which the library takes for one of two digits: 0026 for 2026."""
 
-_NUMBER = re.compile(r"[+-]?(\d+\.?\d*|\.\d+)(e[+-]?\d+)?", re.ASCII | re.IGNORECASE)
-_FIRST_NUMBER = re.compile(r"[^\d.,;=-]*+(\d{1,20}(?:\.\d{1,9})?)", re.ASCII)
+_NUMBER = lazily(r"[+-]?(\d+\.?\d*|\.\d+)(e[+-]?\d+)?", re.ASCII | re.IGNORECASE)
+_FIRST_NUMBER = lazily(r"[^\d.,;=-]*+(\d{1,20}(?:\.\d{1,9})?)", re.ASCII)
 
 _QUOTED = r'"(?:[^"\\]|\\.)*+"'
 _PARAMETER = rf"\s*+;\s*+[^\s;,=\"]++\s*+(?:=\s*+(?:{_QUOTED}|[^\s;,\"]*+))?"
-_LINK = re.compile(rf"<([^<>]*+)>((?:{_PARAMETER})*+)", re.DOTALL)
-_ATTRIBUTE = re.compile(rf"([^\s;,=\"]++)\s*+=\s*+({_QUOTED}|[^\s;,\"]++)", re.DOTALL)
+_LINK = lazily(rf"<([^<>]*+)>((?:{_PARAMETER})*+)", re.DOTALL)
+_ATTRIBUTE = lazily(rf"([^\s;,=\"]++)\s*+=\s*+({_QUOTED}|[^\s;,\"]++)", re.DOTALL)
 
 
 def seconds(headers: httpx.Headers, name: str) -> float | None:
@@ -152,7 +155,12 @@ def location_path(headers: httpx.Headers) -> str:
 
 def http_date(text: str) -> datetime | None:
     """Return the time of the HTTP date *text* in UTC, or None if it is not one."""
-    if len(text) > _MAX_DATE or _EARLY_YEAR.search(text):
+    return _parsed_date(text) if len(text) <= _MAX_DATE else None
+
+
+@lru_cache(maxsize=64)  # every reply has one, and those of the same second have the same
+def _parsed_date(text: str) -> datetime | None:
+    if _EARLY_YEAR.search(text):
         return None
     try:
         at = parsedate_to_datetime(text)

@@ -57,7 +57,8 @@ class Peer:
     One HTTP peer: its connections, its deadline, its credentials and its rate.
 
     *name* is the name in the configuration. Our clock may be ahead of the peer's by *settle*, and a
-    little more. *quota* is what the peer grants to the credentials. A body of more than
+    little more. *limiter* is the rate that the operator allows, and *quota* what the peer grants
+    to the credentials; other peers may share either. A body of more than
     *max_body_bytes* is not read. The replies are evidence of what time it is for *name* if it
     *tells_time*. *heard* is called with each request and its reply, for a recording.
     """
@@ -71,7 +72,7 @@ class Peer:
         credentials: Credentials,
         metrics: Metrics,
         clock: Clock,
-        requests_per_minute: int | None = None,
+        limiter: RateLimiter | None = None,
         settle: timedelta = timedelta(0),
         quota: Quota | None = None,
         max_body_bytes: int | None = None,
@@ -90,7 +91,7 @@ class Peer:
         self._max_body_bytes = max_body_bytes
         self._tells_time = tells_time
         self._heard = heard
-        self._limiter = RateLimiter(requests_per_minute, clock) if requests_per_minute else None
+        self._limiter = limiter
         self._quota = quota
         self._timeout = settings.timeout.total_seconds()
         self._clock_differs = False
@@ -124,7 +125,7 @@ class Peer:
             credentials=KeyCredentials(headers, [secret]),
             metrics=metrics,
             clock=clock,
-            requests_per_minute=settings.requests_per_minute,
+            limiter=RateLimiter.of(settings.requests_per_minute, clock),
             settle=settings.settle,
         )
 
@@ -252,10 +253,9 @@ class Peer:
 
     def _hear_time(self, headers: httpx.Headers) -> None:
         """Let the clock know what time it is by the *headers* of a reply, whatever its status."""
-        made = date(headers)
-        if made is None or not self._tells_time:
+        if not self._tells_time:
             return
-        self._clock.confirmed.hear(self.name, made, age(headers))
+        self._clock.confirmed.hear(self.name, date(headers), age(headers))
         ahead = self._clock.confirmed.ahead_of(self.name)
         if ahead and not self._clock_differs:
             seconds = round(ahead.total_seconds())

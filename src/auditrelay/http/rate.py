@@ -2,6 +2,7 @@
 
 import asyncio
 import math
+from typing import Self
 
 from auditrelay.clock import Clock
 
@@ -26,6 +27,11 @@ class RateLimiter:
         self._clock = clock
         self._next = -math.inf
         self._background_turn = asyncio.Lock()
+
+    @classmethod
+    def of(cls, per_minute: int | None, clock: Clock) -> Self | None:
+        """Return a limiter, or None if any number of requests is allowed."""
+        return None if per_minute is None else cls(per_minute, clock)
 
     async def acquire(self, *, background: bool) -> None:
         """Wait until the next request may be sent; one in the *background* gives way to others."""

@@ -34,7 +34,8 @@ def build_request(
 ) -> httpx.Request:
     """Return the request. Raises Retryable (``unsendable``) for a value that cannot be sent."""
     query = _query(params or (), f"{method} {url}")
-    _check_headers(headers, f"{method} {url}")
+    if (name := _unsendable_header(headers)) is not None:
+        raise _bad_header(name, f"{method} {url}")
     try:
         return httpx.Request(
             method,
@@ -49,17 +50,22 @@ def build_request(
 
 def add_headers(request: httpx.Request, headers: Mapping[str, str]) -> None:
     """Add *headers* to *request*, in place of its own of these names. Raises as the above does."""
-    _check_headers(headers, f"{request.method} {request.url.copy_with(query=None)}")
+    if (name := _unsendable_header(headers)) is not None:
+        raise _bad_header(name, f"{request.method} {request.url.copy_with(query=None)}")
     for name, value in headers.items():
         request.headers[name.lower()] = value
 
 
-def _check_headers(headers: Mapping[str, str], where: str) -> None:
+def _unsendable_header(headers: Mapping[str, str]) -> str | None:
     for name, value in headers.items():
         # Above all no line end, which would begin another header (RFC 9110, 5.5).
         if not (value.isascii() and value.isprintable()):
-            problem = "contains a character that no header may have"
-            raise _unsendable(f"the header {name} of {where} {problem}")
+            return name
+    return None
+
+
+def _bad_header(name: str, where: str) -> Retryable:
+    return _unsendable(f"the header {name} of {where} contains a character that no header may have")
 
 
 def _query(params: Params, where: str) -> str:

@@ -331,6 +331,8 @@ async def _refuse(
 def _reset(writer: asyncio.StreamWriter) -> None:
     """Close with a RST, as a crashed or impatient peer does, instead of a FIN."""
     sock: socket.socket = writer.get_extra_info("socket")
+    if sock.fileno() == -1:
+        return  # the client was more impatient
     sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
     writer.transport.abort()
 

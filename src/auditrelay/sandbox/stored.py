@@ -8,6 +8,8 @@ from typing import Any, Final
 
 _MARK: Final = re.compile(r"sandbox-[a-z0-9_.]+-\d{8}(?:-\d+)?")
 
+_HEAD: Final = "auditrelay.ledger_sealed"
+
 
 class Stored:
     """
@@ -28,10 +30,14 @@ class Stored:
         self.by_native_id: Counter[str] = Counter()
         self.uids: list[str | None] = []
         self.documents: list[Any] = []
+        self.heads: list[Any] = []
         self._native_ids: list[str | None] = []
 
     def add(self, document: Any, uid: str | None, native_id: str | None) -> None:
-        """Store one event."""
+        """Store one event; a head of the evidence, which no vendor recorded, among the *heads*."""
+        if native_id is None and _HEAD in json.dumps(document):
+            self.heads.append(document)
+            return
         if self.marked:
             native_id = _marked(document) or native_id
         self.total += 1

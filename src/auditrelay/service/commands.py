@@ -114,7 +114,8 @@ class Commands:
         collector = self._collector(request.source, "there is nothing to compare with")
         await collector.checkpoint.refresh()
         span = self._span(collector, request)
-        if span.start >= collector.checkpoint.at:
+        end = span.end if request.listed else min(span.end, collector.checkpoint.at)
+        if span.start >= end:
             raise ConfigError(
                 f"--from is after the checkpoint of {collector.name} "
                 f"({collector.checkpoint.at.isoformat()}): nothing was read there yet"
@@ -130,10 +131,11 @@ class Commands:
         verifier = Verifier(
             collector,
             self._topology.leased_store(f"source {collector.name}"),
-            span=Interval(span.start, min(span.end, collector.checkpoint.at)),
+            span=Interval(span.start, end),
             sinks=sinks,
             searchable=searchable,
             repair=request.repair,
+            lists=request.listed,
             clock=self._clock,
             on_progress=on_progress,
         )

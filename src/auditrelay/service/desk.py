@@ -15,7 +15,7 @@ from msgspec import Meta, Struct
 
 from auditrelay import __version__
 from auditrelay.collect.backfill import BackfillProgress
-from auditrelay.collect.verify import VerifyProgress, VerifyReport
+from auditrelay.collect.verify import Shown, VerifyProgress, VerifyReport
 from auditrelay.errors import ConfigError, RelayError, StateError, exit_status
 from auditrelay.events.decode import NOT_DECODED
 
@@ -48,6 +48,8 @@ class Verify(Struct, frozen=True, kw_only=True, tag_field="do", tag="verify"):
     Compare *source* from *start* to *end* (None: up to its checkpoint) with what was forwarded.
 
     *repair* forwards what is missing; *at_sink* asks the sinks themselves, where they can search.
+    If it is to be *listed*, what the source shows is passed on as progress, also where nothing was
+    read yet.
     """
 
     source: str
@@ -55,6 +57,7 @@ class Verify(Struct, frozen=True, kw_only=True, tag_field="do", tag="verify"):
     end: Instant | None
     repair: bool
     at_sink: bool
+    listed: bool = False
 
 
 class Replay(Struct, frozen=True, tag_field="do", tag="replay"):
@@ -103,7 +106,7 @@ class Note(Struct, frozen=True, tag=True):
     text: str
 
 
-Progress = Note | BackfillProgress | VerifyProgress
+Progress = Note | BackfillProgress | VerifyProgress | Shown
 
 OnProgress = Callable[[Progress], Awaitable[None]]
 

@@ -210,12 +210,14 @@ def _append(path: Path, lines: str) -> None:
 
 
 def _report(branch: Branch) -> None:
-    known = {} if branch.tip is None else {"tip_log": branch.tip.log, "tip_size": branch.tip.size}
-    (_log.error if branch.is_alert else _log.warning)(
+    # If it is an alert, that is raised by what the status page finds.
+    tip = branch.tip
+    _log.warning(
         "evidence_continued",
         log=branch.log,
         before=branch.before,
         size=branch.size,
         why=branch.why,
-        **known,
+        tip_log=None if tip is None else tip.log,
+        tip_size=None if tip is None else tip.size,
     )

@@ -392,5 +392,14 @@ def _refuse_what_is_fixed(old: Config, new: Config) -> None:
         )
         if before != after
     ]
+    for name, source in new.sources.items():
+        before = old.sources.get(name)
+        if before is None or before.vendor_key != source.vendor_key:
+            continue
+        if before.identity != source.identity:
+            problems.append(
+                f"sources.{name}: by its description as it is now, records would be known by other "
+                "ids, and known events forwarded again: take that back; if it is meant, restart"
+            )
     if problems:
         raise ConfigError(*problems)

@@ -27,6 +27,9 @@ from auditrelay.window import Interval
 REOPENED: Final = "reopened"
 """The reason of a gap that an operator has taken back: it is still to be read."""
 
+DAMAGED: Final = "damaged"
+"""The reason of a gap whose events were covered, and lost with a damaged page of the spool."""
+
 
 @dataclass(frozen=True, slots=True)
 class Span:

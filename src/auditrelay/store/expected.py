@@ -10,7 +10,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any, Final
 
-from auditrelay.store import REOPENED, Fact
+from auditrelay.store import DAMAGED, REOPENED, Fact
 
 Part = tuple[int, int]
 """A half-open range of event time, in microseconds."""
@@ -47,6 +47,8 @@ class OfSource:
     """By name of a fact how many events all facts of that name tell of."""
     replayed: int = 0
     dropped: list[str] = field(default_factory=list)
+    void: dict[int, int] = field(default_factory=dict)
+    """By its first place how many events a damaged page had, which was taken out."""
     forgot_before: int | None = None
     found: Fact | None = None
     """What an upgrade has found of it."""
@@ -71,6 +73,8 @@ class OfSource:
             case "gap" | "reopened" | "retracted" as what:
                 self._gap(what, (body["start"], body["end"]), body["reason"])
                 self.began |= fact.entry is not None
+            case "void":
+                self.void |= dict(body["pages"])
             case "looked_again":
                 self.looked_again[body["delay"]] = body["until"]
             case "parcel":
@@ -89,6 +93,8 @@ class OfSource:
     def _gap(self, what: str, part: Part, reason: str) -> None:
         # Whatever was said of it before: a gap that was taken back may be declared again.
         self.gaps = [(rest, named) for old, named in self.gaps for rest in without([old], [part])]
+        if reason == DAMAGED:
+            self.covered = without(joined(self.covered), [part])
         if what != "retracted":
             self.gaps.append((part, REOPENED if what == "reopened" else reason))
 
@@ -108,7 +114,14 @@ class OfSource:
             each.fact.body["events"] for each in self.pages if each.known and not each.removed
         )
         found: int = 0 if self.found is None else self.found.body["events"]
-        return found + accepted + self.events["put_aside"] - self.events["forgot"]
+        void = sum(
+            count
+            for each in self.pages
+            if each.known and not each.removed
+            for first, count in each.places
+            if first in self.void
+        )
+        return found + accepted - void + self.events["put_aside"] - self.events["forgot"]
 
     def ledger(self) -> list[tuple[Part, str | None]]:
         """Return what is covered (None) or a gap, in order of time; parts that touch are one."""

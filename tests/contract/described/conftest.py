@@ -1,6 +1,5 @@
 """A double of an API that only a description knows, and a source that reads it by that."""
 
-import os
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
@@ -13,6 +12,7 @@ import pytest
 from tests.contract.described.shapes import Shape, all_shapes, some_shapes
 from tests.contract.sources.conftest import Rig
 from tests.support.clock import FakeClock
+from tests.support.extent import extent, some_of
 
 from auditrelay.descriptions import FOLDER
 from auditrelay.descriptions.load import named, read
@@ -26,8 +26,8 @@ from auditrelay.sources import Source, described
 from auditrelay.telemetry.metrics import Metrics
 from auditrelay.window import Interval
 
-SHAPES = list(all_shapes() if os.environ.get("ALL_SHAPES") else some_shapes())
-"""Those that are tried: with ALL_SHAPES (`make test-all`) the whole product."""
+SHAPES = list(extent(some_shapes, all_shapes)())
+"""Those that are tried: in `make test-all` the whole product."""
 
 
 @cache
@@ -134,7 +134,7 @@ async def rig(
         yield made
 
 
-FEW = SHAPES if os.environ.get("ALL_SHAPES") else SHAPES[::4]
+FEW = some_of(SHAPES, 4)
 """For what depends on the credentials or the refusals more than on the pages."""
 
 

@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 from tests.support.clock import FakeClock
 from tests.support.described import SEEDS, feed
+from tests.support.extent import extent
 
 from auditrelay.collect import walk as walks
 from auditrelay.descriptions.settings import settings_class
@@ -82,6 +83,11 @@ class Rig:
             tags={},
             **given.record_paths,
         )
+
+    @property
+    def name(self) -> str:
+        """Its name among ``KINDS``."""
+        return f"described-{self.kind}" if self.described else self.kind
 
     @property
     def page(self) -> int:
@@ -166,7 +172,15 @@ DESCRIPTIONS = {
 }
 """Of vendors that have a module and a double, too."""
 
-KINDS = [*vendors.available(), *(f"described-{kind}" for kind in sorted(DESCRIPTIONS))]
+KINDS = [
+    *vendors.available(),
+    *(f"described-{kind}" for kind in extent(["cekura", "slaunch"], sorted(DESCRIPTIONS))),
+]
+"""
+Two descriptions, of counted pages and of a cursor without a bound, unless all is tried.
+
+What a described source does in every shape is proved by ``contract/described``.
+"""
 
 
 @pytest.fixture(params=KINDS)

@@ -5,6 +5,7 @@ from datetime import timedelta
 import pytest
 from tests.contract.sources.conftest import Rig
 from tests.support.collecting import answering, refuse_to_give_up
+from tests.support.extent import extent
 
 from auditrelay.collect.parts import Budget, PartLength, in_parts
 from auditrelay.collect.walk import walk
@@ -13,7 +14,8 @@ from auditrelay.sources import Page
 from auditrelay.window import Interval
 
 
-@pytest.mark.parametrize("pages", [60, 120, 300])  # a walk may have 50 or, without a total, 100
+# A walk may have 50 or, without a total, 100.
+@pytest.mark.parametrize("pages", extent([120], [60, 120, 300]))
 @pytest.mark.parametrize(
     "within", [timedelta(hours=24), timedelta(minutes=10)], ids=["even", "burst"]
 )

@@ -5,7 +5,9 @@ from datetime import timedelta
 from typing import Any
 
 import pytest
-from tests.contract.sources.conftest import Rig
+from tests.contract.sources.conftest import KINDS, Rig
+from tests.support.cases import case
+from tests.support.extent import extent
 
 from auditrelay.errors import Refused, RelayError, Retryable, WalkBroken
 from auditrelay.http.retry import SOURCE_ATTEMPTS
@@ -46,47 +48,47 @@ ENCODINGS = {
 """Forms of a reply that make no difference."""
 
 
-def named(cases: dict[str, faults.Action]) -> pytest.MarkDecorator:
-    return pytest.mark.parametrize("action", cases.values(), ids=cases)
-
-
 # --- transient failures
 
 
-@named(TRANSIENT)
-@pytest.mark.parametrize("page", [1, 2, 3])
-async def test_no_record_is_lost_to_a_transient_failure(
-    rig: Rig, action: faults.Action, page: int
-) -> None:
+PAGES = (1, 2, 3)
+
+
+async def test_no_record_is_lost_to_a_transient_failure(rig: Rig) -> None:
+    """Each failure at one of the pages, at another one with every kind of source."""
     rig.fill(3 * rig.page)
-    fault = rig.double.faults.add(action, nth=page)
-    assert await rig.shown() == rig.made()
-    assert fault.applied == 1
+    for number, (name, action) in enumerate(TRANSIENT.items(), KINDS.index(rig.name)):
+        for page in extent(PAGES[number % 3 :][:1], PAGES):
+            with case(name, page):
+                fault = rig.double.faults.add(action, nth=page)
+                assert await rig.shown() == rig.made()
+                assert fault.applied == 1
+                rig.double.faults.clear()
 
 
-@named(ENCODINGS)
-async def test_the_encoding_of_a_reply_makes_no_difference(
-    rig: Rig, action: faults.Action, waits: list[float]
-) -> None:
+async def test_the_encoding_of_a_reply_makes_no_difference(rig: Rig, waits: list[float]) -> None:
     rig.fill(3 * rig.page)
-    rig.double.faults.add(action, times=None)
-    assert await rig.shown() == rig.made()
-    assert not waits, "nothing had to be retried"
+    for name, action in ENCODINGS.items():
+        with case(name):
+            rig.double.faults.add(action, times=None)
+            assert await rig.shown() == rig.made()
+            assert not waits, "nothing had to be retried"
+            rig.double.faults.clear()
 
 
-@named(TRANSIENT)
-async def test_retries_of_a_lasting_failure_end(
-    rig: Rig, action: faults.Action, waits: list[float]
-) -> None:
+async def test_retries_of_a_lasting_failure_end(rig: Rig, waits: list[float]) -> None:
     """The poll ends with an error after all its attempts; the next poll continues."""
     rig.fill(rig.page)
-    fault = rig.double.faults.add(action, times=None)
-    with pytest.raises(Retryable) as caught:
-        await rig.pages()
-    assert caught.value.reason
-    assert fault.applied == SOURCE_ATTEMPTS == len(waits) + 1
-    rig.double.faults.clear()
-    assert await rig.shown() == rig.made()
+    for name, action in TRANSIENT.items():
+        with case(name):
+            waits.clear()
+            fault = rig.double.faults.add(action, times=None)
+            with pytest.raises(Retryable) as caught:
+                await rig.pages()
+            assert caught.value.reason
+            assert fault.applied == SOURCE_ATTEMPTS == len(waits) + 1
+            rig.double.faults.clear()
+            assert await rig.shown() == rig.made()
 
 
 @pytest.mark.parametrize("page", [1, 2])
@@ -175,64 +177,54 @@ async def test_the_vendors_own_throttling_is_understood(
 # --- replies that must never count as an answer
 
 
-@pytest.mark.parametrize("status", [301, 302, 303, 307, 308])
 @pytest.mark.parametrize("page", [1, 2])
 async def test_a_redirect_is_never_followed_and_no_other_host_gets_the_key(
-    rig: Rig, status: int, page: int
+    rig: Rig, page: int
 ) -> None:
     rig.fill(3 * rig.page)
-    async with Trap() as trap:
-        rig.double.faults.add(faults.redirect(trap.url, status), nth=page)
-        with pytest.raises(Refused, match=r"redirects to 127\.0\.0\.1") as caught:
-            await rig.pages()
-        assert not trap.caught
-    assert caught.value.status == status
-    assert rig.double.secret not in str(caught.value)
+    for status in (301, 302, 303, 307, 308):
+        async with Trap() as trap:
+            with case(status):
+                rig.double.faults.add(faults.redirect(trap.url, status), nth=page)
+                with pytest.raises(Refused, match=r"redirects to 127\.0\.0\.1") as caught:
+                    await rig.pages()
+                assert not trap.caught
+                assert caught.value.status == status
+                assert rig.double.secret not in str(caught.value)
+                rig.double.faults.clear()
 
 
-STATUSES = [
-    204,
-    205,
-    400,
-    401,
-    402,
-    403,
-    404,
-    405,
-    406,
-    409,
-    410,
-    412,
-    413,
-    414,
-    415,
-    418,
-    422,
-    451,
-]
+STATUSES = (
+    *(204, 205, 400, 401, 402, 403, 404, 405, 406, 409, 410, 412, 413, 414, 415, 418, 422, 451),
+)
+BODIES = (b"", b"<html>No</html>", b'{"error":{"x":[]}}', b'["no"]')
 
 
-@pytest.mark.parametrize("status", STATUSES)
-@pytest.mark.parametrize("body", [b"", b"<html>No</html>", b'{"error":{"x":[]}}', b'["no"]'])
-async def test_no_window_is_skipped_for_any_reply_to_the_first_page(
-    rig: Rig, status: int, body: bytes
-) -> None:
+async def test_no_window_is_skipped_for_any_reply_to_the_first_page(rig: Rig) -> None:
+    """Each status with one of the bodies, with another one for every kind of source."""
     rig.fill(3 * rig.page)
-    rig.double.faults.add(faults.answer(status, b"" if status < 300 else body), times=None)
-    with pytest.raises(RelayError) as caught:
-        await rig.pages()
-    assert isinstance(caught.value, Retryable if status < 300 else Refused)
-    assert str(caught.value).startswith(f"{status} from GET {rig.double.url}")
-    assert rig.double.secret not in str(caught.value)
-    assert "<html>" not in str(caught.value)
+    for number, status in enumerate(STATUSES, KINDS.index(rig.name)):
+        for body in extent(BODIES[number % 4 :][:1], BODIES):
+            with case(status, body):
+                answer = faults.answer(status, b"" if status < 300 else body)
+                rig.double.faults.add(answer, times=None)
+                with pytest.raises(RelayError) as caught:
+                    await rig.pages()
+                assert isinstance(caught.value, Retryable if status < 300 else Refused)
+                assert str(caught.value).startswith(f"{status} from GET {rig.double.url}")
+                assert rig.double.secret not in str(caught.value)
+                assert "<html>" not in str(caught.value)
+                rig.double.faults.clear()
 
 
-@pytest.mark.parametrize("status", STATUSES)
-async def test_no_window_is_cut_short_for_any_reply_to_a_later_page(rig: Rig, status: int) -> None:
+async def test_no_window_is_cut_short_for_any_reply_to_a_later_page(rig: Rig) -> None:
     rig.fill(3 * rig.page)
-    body = b"" if status < 300 else b"<html>No</html>"
-    rig.double.faults.add(faults.answer(status, body), nth=range(2, 50), times=None)
-    assert await rig.whole_or_error() is not None
+    for status in STATUSES:
+        with case(status):
+            body = b"" if status < 300 else b"<html>No</html>"
+            rig.double.faults.add(faults.answer(status, body), nth=range(2, 50), times=None)
+            assert await rig.whole_or_error() is not None
+            rig.double.faults.clear()
 
 
 async def test_a_page_too_large_for_memory_breaks_the_walk(rig: Rig) -> None:

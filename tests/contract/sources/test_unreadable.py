@@ -3,11 +3,13 @@
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from datetime import datetime, timedelta
+from itertools import product
 from pathlib import Path
 
 import pytest
 from tests.contract.sources.conftest import Rig
 from tests.support.clock import FakeClock
+from tests.support.extent import some_of
 from tests.support.stores import backlog, opened
 
 from auditrelay.collect.collector import Collector
@@ -77,8 +79,10 @@ async def gaps(store: SqliteStore) -> list[Interval]:
     return [span.interval for span in await store.ledger("it") if span.gap == UNREADABLE]
 
 
-@pytest.mark.parametrize("bad", [0, BAD, RECORDS - 2])
-@pytest.mark.parametrize("fault", ["500", "html", "broken"])
+@pytest.mark.parametrize(
+    ("bad", "fault"),
+    some_of(list(product([0, BAD, RECORDS - 2], ["500", "html", "broken"])), 4),
+)
 async def test_all_but_the_record_that_fails_is_read_at_once(
     rig: Rig, clock: FakeClock, tmp_path: Path, bad: int, fault: str
 ) -> None:

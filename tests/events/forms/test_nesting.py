@@ -5,7 +5,7 @@ from typing import Any
 
 import orjson
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from auditrelay.events.forms.nesting import deeper_than
@@ -27,6 +27,7 @@ def depth(value: Any) -> int:
 
 
 @given(value=values, limit=st.integers(0, 6))
+@example(value="{", limit=0)
 def test_json_is_deeper_than_a_limit_or_not(value: Any, limit: int) -> None:
     for text in (orjson.dumps(value), json.dumps(value, indent=1).encode()):
         assert deeper_than(limit, text) == (depth(value) > limit)

@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from tests.support.cases import case
 
 from auditrelay.events import NOTHING, Actor, AuditEvent, Target
 from auditrelay.events.forms import cim, ecs
@@ -94,15 +95,16 @@ def test_a_listed_pair_means_what_the_table_says(expected: list[Any], one: One) 
 
 
 @pytest.mark.parametrize("category", CATEGORIES)
-@pytest.mark.parametrize("action", WORDS)
 def test_every_action_of_every_category_is_mapped(
-    category: str, action: str, one: One, valid_ecs: Callable[..., None]
+    category: str, one: One, valid_ecs: Callable[..., None]
 ) -> None:
-    event = one(row(category, action), "cencori")
-    assert event.verb != "other"
-    assert event.kind != "other"
-    assert (event.outcome, event.warnings) == ("success", ())
-    valid_ecs(ecs.render(event), "cencori")
+    for action in WORDS:
+        with case(action):
+            event = one(row(category, action), "cencori")
+            assert event.verb != "other"
+            assert event.kind != "other"
+            assert (event.outcome, event.warnings) == ("success", ())
+            valid_ecs(ecs.render(event), "cencori")
 
 
 @pytest.mark.parametrize(

@@ -15,7 +15,7 @@ from tests.support.stores import backlog, opened
 
 from auditrelay.collect.backfill import Backfiller, BackfillProgress
 from auditrelay.collect.collector import Collector
-from auditrelay.collect.verify import Verifier, VerifyProgress, VerifyReport
+from auditrelay.collect.verify import Verifier, VerifyReport
 from auditrelay.descriptions.model import Feed
 from auditrelay.descriptions.vendor import vendor_of
 from auditrelay.events.normalize import Normalizer
@@ -81,7 +81,7 @@ class World:
         ]
 
     async def verify(self, span: Interval) -> VerifyReport:
-        async def silent(_: VerifyProgress) -> None: ...
+        async def silent(_: object) -> None: ...
 
         return await Verifier(
             self.collector,

@@ -1,6 +1,7 @@
 """What a reply that is no page means."""
 
 import asyncio
+from dataclasses import replace
 from datetime import timedelta
 from typing import Any
 
@@ -398,6 +399,73 @@ async def test_without_a_limit_the_most_that_was_left_is_the_limit(
     limits = {"remaining": "x-left", "reset": "x-reset", "reset_is": "seconds", "keep": 0.1}
     await walk(connect(vendor, feed(limits=limits)))
     assert sum(clock.waits) == pytest.approx(20)
+
+
+TOKEN = json_response(200, {"access_token": "at-0123456789", "expires_in": 3600})
+
+OAUTH = {
+    "kind": "oauth2",
+    "grant": "client_credentials",
+    "token_url": "https://api.acme.example/token",
+    "client_id": "token",
+    "client_secret": "token",
+    "secret": None,
+}
+
+
+async def test_a_token_that_the_same_host_refuses_for_now_makes_its_sources_wait(
+    serve: Serve, connect: Connect, failing: Failing, clock: FakeClock
+) -> None:
+    vendor = await serve(refusal(429, Retry_After="3000"), TOKEN, page([1]))
+    described, token_url = feed(auth=OAUTH), f"{vendor.url}/token"
+    for name in ("one", "other"):
+        _, error = await failing(connect(vendor, described, name=name, token_url=token_url))
+        assert isinstance(error, Retryable)
+        assert round(error.retry_after or 0) == 3000
+    # Not even another token: the other one has other parameters, so it does not share the first's.
+    other = feed(auth={**OAUTH, "params": {"resource": "logs"}})
+    _, error = await failing(connect(vendor, other, token_url=token_url))
+    assert "the vendor's quota is used up for another 3000 s" in str(error)
+    assert len(vendor.asked) == 1
+
+
+async def test_a_token_that_another_host_refuses_is_not_the_apis_quota(
+    serve: Serve, connect: Connect, walk: Any, failing: Failing, clock: FakeClock
+) -> None:
+    login = await serve(refusal(429, Retry_After="3000"), TOKEN)
+    vendor = await serve(page([1]))
+    described, token_url = feed(auth=OAUTH), f"{login.url}/token"
+    await failing(connect(vendor, described, token_url=token_url))
+    other = feed(auth={**OAUTH, "params": {"resource": "logs"}})
+    assert ids(await walk(connect(vendor, other, token_url=token_url))) == ["e1"]
+
+
+async def test_a_token_counts_in_the_share_that_is_left_to_others(
+    serve: Serve, connect: Connect, walk: Any, clock: FakeClock
+) -> None:
+    said = {"X-Left": "9", "X-Limit": "100", "X-Reset": "45"}
+    vendor = await serve(replace(TOKEN, headers={**TOKEN.headers, **said}), page([1], next="c"))
+    vendor.script.append(page([2]))
+    limits = {
+        "remaining": "x-left",
+        "limit": "x-limit",
+        "reset": "x-reset",
+        "reset_is": "seconds",
+        "keep": 0.1,
+    }
+    source = connect(vendor, feed(auth=OAUTH, limits=limits), token_url=f"{vendor.url}/token")
+    assert ids(await walk(source)) == ["e1", "e2"]
+    assert sum(clock.waits) == pytest.approx(45)
+
+
+async def test_a_token_counts_in_the_requests_of_a_minute(
+    serve: Serve, connect: Connect, walk: Any, clock: FakeClock
+) -> None:
+    vendor = await serve(TOKEN, page([1], next="c"), page([2]))
+    keys = {"token_url": f"{vendor.url}/token", "requests_per_minute": 1}
+    await walk(connect(vendor, feed(auth=OAUTH), **keys))
+    assert len(vendor.asked) == 3
+    assert sum(clock.waits) == pytest.approx(120)
 
 
 # --- credentials and clocks

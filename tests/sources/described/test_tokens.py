@@ -332,7 +332,9 @@ async def test_a_refusal_holds_the_source_with_the_servers_words(
 
 
 async def test_what_is_refused_once_is_asked_once_for_all_that_wait(clock: FakeClock) -> None:
-    async with rig(clock, secrets={"client_id": CLIENT_ID, "client_secret": "wrong"}) as made:
+    async with rig(
+        clock, secrets={"client_id": CLIENT_ID, "client_secret": "another-s3cret"}
+    ) as made:
         peer = made.source()
         results = await asyncio.gather(*(ask(peer) for _ in range(20)), return_exceptions=True)
         assert {type(result) for result in results} == {Refused}
@@ -341,7 +343,7 @@ async def test_what_is_refused_once_is_asked_once_for_all_that_wait(clock: FakeC
 
 async def test_a_wrong_secret_of_one_source_is_not_the_others(clock: FakeClock) -> None:
     async with rig(clock) as made:
-        wrong, right = made.source("wrong", client_secret="wrong"), made.source("right")
+        wrong, right = made.source("wrong", client_secret="another-s3cret"), made.source("right")
         refused, reply = await asyncio.gather(ask(wrong), ask(right), return_exceptions=True)
         assert isinstance(refused, Refused)
         assert not isinstance(reply, BaseException)

@@ -13,6 +13,7 @@ from urllib.parse import urlsplit
 import pytest
 import pytest_asyncio
 from tests.support.browser import CHROMIUM, NO_CHROMIUM, Browser, Tab, running
+from tests.support.cases import case
 from tests.support.daemon import Daemon, configure, eventually, sinks, sources
 from tests.support.stages import STAGES, Stage, sink_down, staged
 
@@ -79,10 +80,17 @@ async def shown(
     async with (
         staged(stage, folder) as instance,
         served(instance) as address,
-        browser.tab(**options) as tab,
+        opened(browser, address, **options) as tab,
     ):
-        await tab.open(address)
         yield tab, instance
+
+
+@contextlib.asynccontextmanager
+async def opened(browser: Browser, address: str, **options: Any) -> AsyncIterator[Tab]:
+    """Open the page at *address*; the browser must log no error."""
+    async with browser.tab(**options) as tab:
+        await tab.open(address)
+        yield tab
         assert tab.complaints == []
         assert {urlsplit(asked).netloc for asked in tab.requests} == {urlsplit(address).netloc}
 
@@ -130,12 +138,18 @@ CONTRASTS = """
 """
 
 
-@pytest.mark.parametrize("dark", [False, True], ids=["light", "dark"])
 @pytest.mark.parametrize("stage", STAGES)
 async def test_a_stage_is_in_the_headline_and_legible_on_any_screen(
-    browser: Browser, stage: str, dark: bool, tmp_path: Path
+    browser: Browser, stage: str, tmp_path: Path
 ) -> None:
-    async with shown(browser, stage, tmp_path, dark=dark) as (tab, _):
+    async with staged(stage, tmp_path) as instance, served(instance) as address:
+        for dark in (False, True):
+            with case("dark" if dark else "light"):
+                await _is_legible(browser, stage, address, dark=dark)
+
+
+async def _is_legible(browser: Browser, stage: str, address: str, *, dark: bool) -> None:
+    async with opened(browser, address, dark=dark) as tab:
         assert (await tab.ask("document.getElementById('headline').textContent")).startswith(
             HEADLINES[stage]
         )

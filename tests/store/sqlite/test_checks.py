@@ -17,6 +17,7 @@ from auditrelay.evidence import facts
 from auditrelay.store import DeadLetter, KnownFile, Proof, RejectedEvent
 from auditrelay.store.sqlite import intake
 from auditrelay.store.sqlite import seal as sealing
+from auditrelay.store.sqlite.facts import insert
 from auditrelay.store.sqlite.state_dir import DATABASE
 from auditrelay.store.sqlite.store import SqliteStore
 from auditrelay.store.sqlite.view import StateView
@@ -241,7 +242,7 @@ async def test_a_seal_that_takes_later_facts_is_found(
         with contextlib.closing(sqlite3.connect(tmp_path / DATABASE)) as other:
             late = facts.looked_again(delay=9, until=9)
             other.execute("insert into resweep select 1, 9000000, 9")
-            intake.insert(other, "source voice", [late], 0)
+            insert(other, "source voice", [late], 0)
             other.commit()
         return made
 

@@ -49,7 +49,7 @@ async def limit(store: SqliteStore, max_bytes: int) -> None:
         "select value from meta where name = 'next_position'"
     ).fetchone()
     store._handover = Handover(all_readers(store._reader.db), end, max_bytes=max_bytes)
-    store._spooling._handover = store._handover
+    store._spooling._handover = store._pages._handover = store._handover
 
 
 async def test_what_was_just_stored_is_read_by_every_sink_without_the_disk(

@@ -10,6 +10,7 @@ from auditrelay.events import AuditEvent
 from auditrelay.events.page import Page
 from auditrelay.store import Declared, Proof
 from auditrelay.store.sqlite import intake, ledger, spool
+from auditrelay.store.sqlite.facts import insert
 from auditrelay.store.sqlite.store import SqliteStore
 
 Make = Callable[..., AuditEvent]
@@ -76,7 +77,7 @@ async def test_notices_are_made_before_anything_is_written(
 
     monkeypatch.setattr(spool.Spool, "append", watched("page", spool.Spool.append))
     monkeypatch.setattr(ledger, "write", watched("ledger", ledger.write))
-    monkeypatch.setattr(intake, "insert", watched("facts", intake.insert))
+    monkeypatch.setattr(intake, "insert", watched("facts", insert))
     await store.add(
         "voice",
         Page.of([event(1)]),

@@ -23,14 +23,19 @@ Make = Callable[..., AuditEvent]
 def looked_up(monkeypatch: pytest.MonkeyPatch) -> list[int]:
     """How many keys each look-up had."""
     sizes: list[int] = []
-    real = known.find
 
-    def find(db: object, uids: object, owner: int, keys: list[bytes]) -> dict[bytes, bytes]:
-        if keys:
-            sizes.append(len(keys))
-        return real(db, uids, owner, keys)  # type: ignore[arg-type]  # as it was called
+    def watched(real: Callable[..., Any]) -> Callable[..., Any]:
+        def look_up(
+            db: object, uids: object, owner: int, keys: list[bytes], *others: object
+        ) -> Any:
+            if keys:
+                sizes.append(len(keys))
+            return real(db, uids, owner, keys, *others)
 
-    monkeypatch.setattr(known, "find", find)
+        return look_up
+
+    monkeypatch.setattr(known, "look_up", watched(known.look_up))
+    monkeypatch.setattr(known, "find_new", watched(known.find_new))
     return sizes
 
 

@@ -24,8 +24,9 @@ from auditrelay.service.app import head_event
 from auditrelay.settings.reserved import ALERTS
 from auditrelay.store import Proof
 from auditrelay.store.keys import known_key
-from auditrelay.store.sqlite import disk_reserve, evidence, intake
+from auditrelay.store.sqlite import disk_reserve, evidence
 from auditrelay.store.sqlite import seal as sealing
+from auditrelay.store.sqlite.facts import insert
 from auditrelay.store.sqlite.spool import Spool
 from auditrelay.store.sqlite.state_dir import DATABASE
 from auditrelay.store.sqlite.store import SqliteStore
@@ -111,7 +112,7 @@ async def test_what_comes_while_a_seal_is_made_waits_for_the_next_one(
 
     def write(db: sqlite3.Connection, *rest: Any) -> None:
         # Whatever was committed between the snapshot and this is not in the entries.
-        intake.insert(db, "source voice", [facts.looked_again(delay=9, until=9)], 0)
+        insert(db, "source voice", [facts.looked_again(delay=9, until=9)], 0)
         db.execute("insert into resweep select id, 9000000, 9 from source where name = 'voice'")
         seen(db, *rest)
 

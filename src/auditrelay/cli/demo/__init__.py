@@ -25,6 +25,7 @@ from typing import Annotated, Any
 
 import typer
 
+from auditrelay.cli.completion import names
 from auditrelay.cli.demo.child import Daemon
 from auditrelay.cli.demo.crashes import Crashes, print_reckoning
 from auditrelay.cli.demo.view import View, accounts, print_counts
@@ -39,11 +40,6 @@ _LATE_SHARE = 0.01
 _LATE_BY = timedelta(seconds=6)
 _CATCH_UP = 60.0
 """Most seconds to wait at the end until everything has arrived."""
-
-
-def _names(incomplete: str) -> list[str]:
-    """Return the names of vendors that begin with what was typed, for the shell."""
-    return [name for name in available_vendors() if name.startswith(incomplete)]
 
 
 def demo(
@@ -70,7 +66,7 @@ def demo(
         typer.Option(
             metavar="NAME",
             help="Show this vendor, such as okta, instead of the usual five; repeatable.",
-            autocompletion=_names,
+            autocompletion=names(available_vendors),
         ),
     ] = None,
 ) -> None:

@@ -9,6 +9,7 @@ from typing import Annotated, Any
 import typer
 from rich.console import Console
 
+from auditrelay.cli.completion import names
 from auditrelay.cli.json_text import printable
 from auditrelay.cli.options import Options
 from auditrelay.descriptions import FOLDER, shipped
@@ -34,6 +35,7 @@ Which = Annotated[
     typer.Argument(
         metavar="NAME|FILE",
         help=f"The path of a file, or one that comes with auditrelay: {', '.join(shipped())}.",
+        autocompletion=names(shipped),
     ),
 ]
 
@@ -92,6 +94,7 @@ def replay_examples(
         typer.Argument(
             metavar="NAME|FILE|FOLDER",
             help="The name of one that comes with auditrelay, a file, or a folder with one file.",
+            autocompletion=names(shipped),
         ),
     ],
     *,

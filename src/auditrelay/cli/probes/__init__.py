@@ -126,9 +126,11 @@ class _Probes:
         """Make the probes, the first ones or all."""
         span, first = await self._newest()  # P1
         asked = span if self._has_start else None
-        if thorough and first.events:
-            self._fail(judge.times(self._feed, asked, self._now, first.events))  # P5
+        self._fail(judge.times(self._feed, asked, self._now, first.events))  # P5
         await self._empty_window(first)  # P2
+        # Only now: what is outside of a window is there because its bounds are ignored, or because
+        # they speak of another time.
+        self._fail(judge.outside(self._feed, asked, self._now, first.events))
         if len(first.events) < 2:
             self._note(_too_few(first, self._feed.time.format))
         if first.events:
@@ -136,8 +138,10 @@ class _Probes:
             if thorough:
                 again = await self._first_page(span)  # P10
                 self._fail(judge.differs(self._feed, first.by_uid, again.by_uid))
-                self._fail(judge.ids(self._feed, [first.events, *pages]))  # P6
-                self._proves("stable records", "ids", "times")
+                self._proves("stable records")
+            self._fail(judge.ids(self._feed, [first.events, *pages]))  # P6
+            self._proves("ids", "times")
+            if thorough:
                 await self._rest(span, first, [event for page in pages for event in page])
         return self._findings
 
@@ -374,6 +378,9 @@ class _Probes:
             shown = {event.uid for event in walk.events}
             known = {event.uid for event in inside}
             self._fail(judge.last_too_soon(self._feed, len(shown & known), len(known)))
+            last_is_empty = len(walk.pages) > 1 and not walk.pages[-1].records
+            if last_is_empty and (sign := judge.counting_sign(self._feed)) is not None:
+                self._note(f"an empty page was the end, and not {sign}: is that in the replies?")
 
     async def _lower_bound(self, first: _Reading) -> None:
         """P3 where there is no upper bound: nothing is older than where the list begins."""
@@ -432,8 +439,8 @@ def _too_few(first: _Reading, time_format: str) -> str:
     if first.events:
         return "could not be proved: fewer than 2 events in 30 days"
     return (
-        "could not be proved: no event in 30 days. If there are some, look at time.format: is it "
-        f'"{time_format}"? And at records.at'
+        "could not be proved: no event in 30 days. If there are some, a bound may have to be "
+        f'written otherwise than as "{time_format}" (time.format), or records.at is another list'
     )
 
 

@@ -135,36 +135,48 @@ def times(
             f'records.time = "{paths}": {len(numbers)} of {total} are numbers, such as '
             f"{_shown(numbers[0])}: {_format_hint(feed, numbers[0])}"
         )
-    return _far_off(feed, span, now, events)
+    off = _off(feed, span, now, events)
+    distance = _distance(off, now)
+    if distance <= _YEAR:
+        return None
+    raw = off[0].time_raw or ""
+    return (
+        f'records.time = "{paths}": {len(off)} of {total} are {round(distance / _YEAR)} years '
+        f"off, such as {_shown(raw)}: {_format_hint(feed, raw)}"
+    )
 
 
-def _far_off(
+def outside(
     feed: Feed, span: Interval | None, now: datetime, events: Sequence[AuditEvent]
 ) -> str | None:
-    paths = " or ".join(map(str, feed.records.time))
-    total = len(events)
-    low, high = (now - DAY, now + DAY) if span is None else (span.start - DAY, span.end + DAY)
-    if span is None:
-        off = [event for event in events if IMPLAUSIBLE_TIME in event.warnings]
-    else:
-        off = [event for event in events if not micros(low) <= event.at <= micros(high)]
-        if feed.time.end is None and feed.time.text is None:  # what lies behind it belongs there
-            off = [event for event in off if event.at < micros(low) or event.at > micros(now + DAY)]
-    if not off:
+    """Judge *events* that did not happen in the *span* that was asked for."""
+    off, total = _off(feed, span, now, events), len(events)
+    if len(off) * 2 <= total or _distance(off, now) > _YEAR or feed.time.axis != "event":
         return None
-    distance = timedelta(microseconds=abs(median_low(each.at for each in off) - micros(now)))
-    raw = off[0].time_raw or ""
-    if distance > _YEAR:
-        return (
-            f'records.time = "{paths}": {len(off)} of {total} are {round(distance / _YEAR)} years '
-            f"off, such as {_shown(raw)}: {_format_hint(feed, raw)}"
-        )
-    if len(off) * 2 > total and feed.time.axis == "event":
-        return (
-            f'records.time = "{paths}": {len(off)} of {total} events happened outside of the '
-            'window that was asked for: is time.axis "recorded"?'
-        )
-    return None
+    paths = " or ".join(map(str, feed.records.time))
+    return (
+        f'records.time = "{paths}": {len(off)} of {total} events happened outside of the '
+        'window that was asked for: is time.axis "recorded"?'
+    )
+
+
+def _off(
+    feed: Feed, span: Interval | None, now: datetime, events: Sequence[AuditEvent]
+) -> list[AuditEvent]:
+    """Return the *events* that did not happen within a day of *span*."""
+    if span is None:
+        return [event for event in events if IMPLAUSIBLE_TIME in event.warnings]
+    low, high = micros(span.start - DAY), micros(span.end + DAY)
+    if feed.time.end is None and feed.time.text is None:  # what lies behind it belongs there
+        high = max(high, micros(now + DAY))
+    return [event for event in events if not low <= event.at <= high]
+
+
+def _distance(events: Sequence[AuditEvent], now: datetime) -> timedelta:
+    """Return how far off the median of *events* is; nothing, if there are none."""
+    if not events:
+        return timedelta(0)
+    return timedelta(microseconds=abs(median_low(each.at for each in events) - micros(now)))
 
 
 def _shown(text: str) -> str:
@@ -294,6 +306,16 @@ def last_too_soon(feed: Feed, shown: int, known: int) -> str | None:
         f"a page of {count(shown, 'record')} is said to be the last one, and there are {known}: is "
         f"there another page at {sign}?"
     )
+
+
+def counting_sign(feed: Feed) -> str | None:
+    """Return the key that counts pages or records, if that is what says where they end."""
+    pages = feed.pages
+    if pages.kind not in ("number", "offset") or pages.more is not None or pages.until_empty:
+        return None
+    if pages.count is not None:
+        return f"pages.count = {pages.count}"
+    return None if pages.total is None else f"pages.total = {pages.total}"
 
 
 def order(feed: Feed, events: Sequence[AuditEvent]) -> str | None:

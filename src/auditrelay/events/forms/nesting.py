@@ -22,4 +22,4 @@ def deeper_than(limit: int, text: bytes) -> bool:
         brackets = brackets.replace(b"()", b"")
         if not brackets:
             return False
-    return True
+    return bool(brackets)

@@ -297,7 +297,7 @@ class Described(Vendor):
         table = self.description.time
         at, number = (
             _recorded(entry) if table.get("axis") == "recorded" else entry.at,
-            int(entry.id),
+            int(entry.id.rpartition("-")[2]),  # of a load it may be a mark
         )
         match table.get("order", "none"):
             case "newest_first":

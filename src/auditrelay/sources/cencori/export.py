@@ -29,7 +29,7 @@ from auditrelay.window import micros, moment
 _ENCODE = msgspec.json.Encoder().encode
 
 PAGE_ROWS = 1_000
-PAGE_BYTES = 4 * 2**20
+PAGE_BYTES = 2**19
 """A page ends when it has so many rows or so many bytes."""
 
 _LATEST = micros(datetime(9999, 1, 1, tzinfo=UTC))

@@ -14,6 +14,7 @@ from auditrelay.clock import Clock
 from auditrelay.descriptions.settings import DescribedSettings
 from auditrelay.http.peer import Heard, Peer
 from auditrelay.http.quota import shared_quota
+from auditrelay.http.rate import RateLimiter
 from auditrelay.sources.described.auth import credentials
 from auditrelay.sources.described.source import Source
 from auditrelay.telemetry.metrics import Metrics
@@ -36,14 +37,17 @@ def build(
     # One account at one host has one quota, however many sources read it.
     keys = "\n".join(settings.secret(secret).reveal() for secret in sorted(settings.FEED.secrets))
     quota = shared_quota(clock, (address.netloc, sha256(keys.encode()).hexdigest()))
+    limiter = RateLimiter.of(settings.requests_per_minute, clock)
     peer = Peer(
         name,
         settings,
         base_url=settings.base_url,
-        credentials=credentials(name, settings, metrics, clock, heard),
+        credentials=credentials(
+            name, settings, metrics, clock, heard, quota=quota, limiter=limiter
+        ),
         metrics=metrics,
         clock=clock,
-        requests_per_minute=settings.requests_per_minute,
+        limiter=limiter,
         settle=settings.settle,
         quota=quota,
         heard=heard,

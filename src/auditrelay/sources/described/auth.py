@@ -6,6 +6,9 @@ Secrets go into headers only, and only here: nothing else of a request has one.
 
 from collections.abc import Callable, Mapping
 from typing import assert_never
+from urllib.parse import urlsplit
+
+import httpx
 
 from auditrelay.clock import Clock
 from auditrelay.descriptions.model import (
@@ -13,15 +16,20 @@ from auditrelay.descriptions.model import (
     DuoAuth,
     HeaderAuth,
     HeadersAuth,
+    Limits,
     OAuth2Auth,
 )
 from auditrelay.descriptions.settings import DescribedSettings
 from auditrelay.http.credentials import Credentials, KeyCredentials
 from auditrelay.http.peer import Heard, Peer
+from auditrelay.http.quota import Quota, asked_wait
+from auditrelay.http.rate import RateLimiter
+from auditrelay.http.replies import Reply
 from auditrelay.settings.secrets import Secret
 from auditrelay.sources.described.basic import basic
 from auditrelay.sources.described.duo import DuoSignature
 from auditrelay.sources.described.grants import MAX_REPLY_BYTES, TokenRequest
+from auditrelay.sources.described.refusals import is_throttled, quota_headers
 from auditrelay.sources.described.tokens import TokenCredentials, shared
 from auditrelay.telemetry.metrics import Metrics
 
@@ -32,11 +40,15 @@ def credentials(
     metrics: Metrics,
     clock: Clock,
     heard: Heard | None = None,
+    *,
+    quota: Quota | None = None,
+    limiter: RateLimiter | None = None,
 ) -> Credentials:
     """
     Return what identifies the source called *name* to its vendor.
 
-    *heard* is called with requests for tokens, and their replies.
+    *heard* is called with requests for tokens, and their replies. Where tokens are taken at the
+    API's own host, these requests count in the *quota* and the *limiter* of the API's.
 
     Raises ConfigError for a key that is none.
     """
@@ -50,7 +62,16 @@ def credentials(
             return _basic(settings, auth)
         case OAuth2Auth():
             request = TokenRequest(name, settings, auth, clock)
-            endpoint = _endpoint(name, settings, metrics, clock, heard)
+            own = urlsplit(settings.base_url).netloc == urlsplit(settings.token_address).netloc
+            endpoint = _endpoint(
+                name,
+                settings,
+                metrics,
+                clock,
+                heard=heard,
+                quota=quota if own else None,
+                limiter=limiter if own else None,
+            )
             token = shared(clock, request.client)
             return TokenCredentials(name, request, endpoint, token, auth.prefix)
         case DuoAuth():
@@ -94,7 +115,14 @@ def _part(settings: DescribedSettings, text: str, secrets: list[Secret]) -> Call
 
 
 def _endpoint(
-    name: str, settings: DescribedSettings, metrics: Metrics, clock: Clock, heard: Heard | None
+    name: str,
+    settings: DescribedSettings,
+    metrics: Metrics,
+    clock: Clock,
+    *,
+    heard: Heard | None,
+    quota: Quota | None,
+    limiter: RateLimiter | None,
 ) -> Peer:
     """Return the authorisation server."""
     return Peer(
@@ -104,7 +132,23 @@ def _endpoint(
         credentials=KeyCredentials(dict),
         metrics=metrics,
         clock=clock,
+        quota=quota,
+        limiter=limiter,
         max_body_bytes=MAX_REPLY_BYTES,
         tells_time=False,  # what it says is not the vendor's time
-        heard=heard,
+        heard=heard if quota is None else _counted(quota, settings.FEED.limits, heard),
     )
+
+
+def _counted(quota: Quota, limits: Limits, heard: Heard | None) -> Heard:
+    """Return *heard* with an ear for what a reply says about the *quota*."""
+    headers = quota_headers(limits)
+
+    def hear(request: httpx.Request, reply: Reply) -> None:
+        quota.hear(reply, headers)
+        if is_throttled(reply, limits) and (wait := asked_wait(reply, headers)) is not None:
+            quota.pause(wait)
+        if heard is not None:
+            heard(request, reply)
+
+    return hear

@@ -22,6 +22,17 @@ MAX_WORDS: Final = 2000
 """Characters of each of a vendor's words that are looked at."""
 
 
+def quota_headers(limits: Limits) -> QuotaHeaders:
+    """Return the headers in which the vendor tells the quota."""
+    return QuotaHeaders(limits.reset, limits.reset_is, limits.remaining, limits.limit, limits.keep)
+
+
+def is_throttled(reply: Reply, limits: Limits) -> bool:
+    """Return whether *reply* says by status and headers that we are too fast."""
+    status = reply.status
+    return status == 429 or (status in limits.statuses and is_used_up(reply, quota_headers(limits)))
+
+
 class Refusals:
     """Judges the replies of one feed."""
 
@@ -45,16 +56,14 @@ class Refusals:
         if errors.ok is not None and paths:
             self._page_ok = bodies.path(errors.ok, "errors.ok")
         self._hints = errors.hints
-        self._statuses = frozenset(limits.statuses)
+        self._limits = limits
         self._quota = quota
-        self._headers = QuotaHeaders(
-            limits.reset, limits.reset_is, limits.remaining, limits.limit, limits.keep
-        )
+        self._headers = quota_headers(limits)
 
     def check_later(self, reply: Reply) -> None:
         """Raise Retryable if *reply*, which is no success, says "later" in any way."""
         status = reply.status
-        throttled = status == 429 or (status in self._statuses and self._is_used_up(reply))
+        throttled = is_throttled(reply, self._limits)
         if throttled or status in (408, 425) or status >= 500:
             raise self._retryable(reply, _json(reply), throttled=throttled)
         value = _json(reply)
@@ -97,9 +106,6 @@ class Refusals:
         """Learn from *reply* what is left of the quota."""
         if self._headers.keep is not None:
             self._quota.hear(reply, self._headers)
-
-    def _is_used_up(self, reply: Reply) -> bool:
-        return is_used_up(reply, self._headers)
 
     def _says_later(self, reply: Reply, value: Any) -> bool:
         texts = self._texts(value)

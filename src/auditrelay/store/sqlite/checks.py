@@ -25,7 +25,7 @@ from auditrelay.store.expected import (
     facts_in,
     without,
 )
-from auditrelay.store.sqlite import meta
+from auditrelay.store.sqlite import meta, tags
 from auditrelay.store.sqlite.evidence import entries, heads
 from auditrelay.store.sqlite.facts import of_sink, of_source, sink_of, source_of
 from auditrelay.store.sqlite.known import FORGOTTEN
@@ -137,6 +137,24 @@ def bad(
     return Finding("bad", code, entry, at, where, what, _DO[code])
 
 
+_TAGGED: Final = {
+    "fact": "state",
+    "spool": "spool",
+    "sink": "position",
+    "feed": "position",
+    "dead_letter": "letters",
+}
+"""By table the code of a row that has another tag than its own."""
+
+_TABLES: Final = {
+    "fact": "the open fact",
+    "spool": "the page at place",
+    "sink": "the sink",
+    "feed": "the feed",
+    "dead_letter": "the dead letter",
+}
+
+
 class _Check:
     """One check of the state in *db*."""
 
@@ -176,6 +194,9 @@ class _Check:
             # With a source go its feeds, and what was in the spool of it for one sink alone.
             sink.remove(self._removals)
             check_sink(db, name, sink, self._sealed.get(of_sink(name)), self._say)
+        for table, name in tags.all_wrong(db):
+            what = f"{_TABLES[table]} {name} has not the tag of the key: we did not write it"
+            self._say(_TAGGED[table], what, where=f"{table} {name}")
         at, word = newest or (None, None)
         return Checked(log, size, at, word, count, tuple(self._findings))
 
@@ -355,7 +376,8 @@ class _Check:
         if sink_of(unit) is not None:
             floor = max(floor, *self._removals.values(), 0)
         for (first, count), digest in zip(pages.places, digests, strict=True):
-            if digest is None and first >= floor and not pages.removed:
+            void = any(first in each.void for each in self._sources.values())
+            if digest is None and first >= floor and not pages.removed and not void:
                 what = f"the page at place {first}, {count} events of {unit}, is missing"
                 self._say("spool", what, where=f"spool {first}", entry=fact.entry, at=fact.at)
         whole = [digest for digest in digests if digest is not None]

@@ -8,13 +8,11 @@ import sqlite3
 
 from auditrelay.evidence import facts
 from auditrelay.settings.reserved import ALERTS
+from auditrelay.store import DAMAGED
 from auditrelay.store.keys import time_of
 from auditrelay.store.sqlite import branches, ledger
 from auditrelay.store.sqlite.facts import insert, of_source
 from auditrelay.store.sqlite.spool import Spool
-
-DAMAGED = "damaged"
-"""The reason of the gap."""
 
 
 def void(db: sqlite3.Connection, spool: Spool, first: int, now: int) -> None:

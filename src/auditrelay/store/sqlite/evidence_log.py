@@ -22,7 +22,7 @@ from auditrelay.store.sealing import (
     Sealed,
     Waiting,
 )
-from auditrelay.store.sqlite import branches, evidence, keying, meta, sinks, tip
+from auditrelay.store.sqlite import branches, evidence, keying, meta, tip
 from auditrelay.store.sqlite.facts import INSTANCE, insert
 from auditrelay.store.sqlite.reader_thread import ReaderThread
 from auditrelay.store.sqlite.seal import Sealing
@@ -75,8 +75,6 @@ class EvidenceLog:
             except EvidenceBroken:
                 branch = branches.after_damage(db, now)
             keying.begin(db, run.key_before, now)
-            for (name,) in db.execute("select name from sink").fetchall():
-                sinks.trust(db, name, now)
             runs = meta.find(db, _RUNS)
             orderly = None if runs is None else not runs
             started = facts.started(run=run.run, versions=run.versions, orderly=orderly)

@@ -10,7 +10,7 @@ from typing import Final
 
 from auditrelay.evidence import facts
 from auditrelay.evidence.heads import Keys, key_id
-from auditrelay.store.sqlite import branches, tags
+from auditrelay.store.sqlite import branches, sinks, tags
 from auditrelay.store.sqlite.facts import INSTANCE, insert
 
 _KEY: Final = "key"
@@ -50,7 +50,9 @@ def begin(db: sqlite3.Connection, before: Keys | None, now: int) -> None:
 
 
 def _report_wrong(db: sqlite3.Connection, now: int) -> None:
-    """Keep that rows were changed or put in, if any were; what reads one decides what follows."""
+    """Keep that rows were changed or put in, if any were; sinks go back to what was sealed."""
+    for (name,) in db.execute("select name from sink").fetchall():
+        sinks.trust(db, name, now)
     wrong = tags.all_wrong(db)
     if wrong:
         table, name = wrong[0]

@@ -11,6 +11,7 @@ Beside a uid are digests of the contents that its record was shown with, the new
 """
 
 import sqlite3
+import struct
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from typing import Final
 
@@ -26,8 +27,8 @@ from auditrelay.store.sqlite.readers import reader_of
 from auditrelay.store.sqlite.uids import Uids, logged
 from auditrelay.window import Interval, micros
 
-_ROW = KEY + DIGEST
-"""How many bytes a row found has: its key, and the digest of the newest content."""
+_ROW = struct.Struct(f"{KEY + DIGEST}s")
+"""A row found: its key, and the digest of the newest content."""
 
 _NEWEST = f"key || coalesce(substr(digest, 1, {DIGEST}), zeroblob({DIGEST}))"
 
@@ -62,7 +63,18 @@ def find(
 ) -> dict[bytes, bytes]:
     """Return by uid the row of each event of *keys* that is known, whatever its time is."""
     found = _by_uid(_find_exactly(db, owner, keys))
-    others = uids.possible(owner, {key[8:] for key in keys if key[8:] not in found})
+    return _with_moved(db, uids, owner, found, [key[8:] for key in keys])
+
+
+def _with_moved(
+    db: sqlite3.Connection,
+    uids: Uids,
+    owner: int,
+    found: dict[bytes, bytes],
+    wanted: Sequence[bytes],
+) -> dict[bytes, bytes]:
+    """Add to the rows *found* those of the uids *wanted* that are known under another time."""
+    others = uids.possible(owner, {uid for uid in wanted if uid not in found})
     if not others:
         return found
     found |= _by_uid(_find_exactly(db, owner, [TIMELESS + uid for uid in others]))
@@ -97,13 +109,28 @@ def look_up(
     digests: Sequence[bytes],
 ) -> LookedUp:
     """Deduplicate *keys*, and compare the *digests* of what is known; an empty one is equal."""
-    found = find(db, uids, owner, keys)
+    exact = _find_exactly(db, owner, keys)
+    rest: Sequence[int] = range(len(keys))
+    if exact:  # most of what is known is as it was
+        unchanged = set(exact)
+        rest = [
+            index
+            for index, (key, digest) in enumerate(zip(keys, digests, strict=True))
+            if key + digest[:DIGEST] not in unchanged
+        ]
+        if not rest:
+            return LookedUp([], [])
+    wanted = [keys[index][8:] for index in rest]
+    found = _with_moved(db, uids, owner, _by_uid(exact), wanted)
+    if not found and len(set(wanted)) == len(wanted):
+        return LookedUp(list(rest), [])
     new: dict[bytes, int] = {}
     changed = []
-    for index, (key, digest) in enumerate(zip(keys, digests, strict=True)):
-        row = found.get(key[8:])
+    for index, uid in zip(rest, wanted, strict=True):
+        digest = digests[index]
+        row = found.get(uid)
         if row is None:
-            first = new.setdefault(key[8:], index)
+            first = new.setdefault(uid, index)
             if first != index and digests[first] != digest:
                 changed.append(index)
         elif digest and row[KEY:] != digest[:DIGEST]:
@@ -142,7 +169,7 @@ def _find_exactly(db: sqlite3.Connection, owner: int, keys: Sequence[bytes]) -> 
 
 
 def _cut(joined: bytes) -> list[bytes]:
-    return [joined[place : place + _ROW] for place in range(0, len(joined), _ROW)]
+    return [row for (row,) in _ROW.iter_unpack(joined)]
 
 
 def remember(

@@ -23,6 +23,9 @@ _READ: Final = 64
 _NEVER: Final = (1 << 63) - 1
 """The newest time of a row with a uid that has no time, and so is never forgotten."""
 
+_START: Final = struct.Struct(">I4s12x")
+"""The bytes of a uid that are looked at in memory."""
+
 _BEFORE: Final = (
     "select min(id), cast(group_concat(uids, '') as blob), cast(group_concat(times, '') as blob) "
     "from (select id, uids, times from uid_log where source = ? and id < ? "
@@ -48,7 +51,12 @@ class Uids:
         if loaded is None:
             return uids
         shift, rest_of = loaded.shift, loaded.rest_of
-        return [uid for uid in uids if uid[4:8] in rest_of[int.from_bytes(uid[:4]) >> shift]]
+        starts = _START.iter_unpack(b"".join(uids))
+        return [
+            uid
+            for uid, (first, rest) in zip(uids, starts, strict=True)
+            if rest in rest_of[first >> shift]
+        ]
 
     def add(self, db: sqlite3.Connection, owner: int, keys: Sequence[bytes]) -> None:
         """Add *keys*, which are new, to the log of the source *owner*."""

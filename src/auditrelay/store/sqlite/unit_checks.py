@@ -119,6 +119,9 @@ class _OneSource:
         incomplete: set[int] = set()
         for first, count, number in order:
             keys = known_keys.at(first, count)
+            if first in self.expected.void:
+                incomplete.add(number)
+                continue
             digests.setdefault(number, []).append(digest(keys))
             if len(keys) == count:
                 continue

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Self, TypeVar
 
 from auditrelay.errors import StateError
-from auditrelay.evidence.heads import Head
+from auditrelay.evidence.heads import Head, Keys
 from auditrelay.store import Coverage, SinkState, SourceState, StoredDeadLetter
 from auditrelay.store.sealing import EvidenceState
 from auditrelay.store.sqlite import dead_letters, meta
@@ -24,11 +24,12 @@ class StateView:
     """
     A read-only view of the state, while the service runs or not.
 
-    Raises StateError if there is no state or it cannot be read.
+    With *keys* a check compares the tags, too. Raises StateError if there is no state or it cannot
+    be read.
     """
 
-    def __init__(self, state_dir: Path) -> None:
-        self._db = connect(state_dir, write=False)
+    def __init__(self, state_dir: Path, keys: Keys | None = None) -> None:
+        self._db = connect(state_dir, write=False, keys=keys)
 
     def __enter__(self) -> Self:
         """Use it as a context manager."""

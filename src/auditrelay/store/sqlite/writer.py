@@ -2,12 +2,12 @@
 
 import asyncio
 import contextlib
+import os
 import queue
 import sqlite3
 import threading
 from collections.abc import Callable
 from concurrent.futures import Future
-from pathlib import Path
 from typing import Final, NamedTuple, TypeVar
 
 import structlog
@@ -83,7 +83,7 @@ class Writer:
         self._log_limit = LONG_LOG
         db.execute(f"pragma busy_timeout = {BUSY_MS}")
         (path,) = db.execute("select file from pragma_database_list where name = 'main'").fetchone()
-        self._log_path = Path(f"{path}-wal")
+        self._log_path = f"{path}-wal"
         self._queue: queue.SimpleQueue[_Entry | None] = queue.SimpleQueue()
         self._thread = threading.Thread(target=self._work, name="store-writer", daemon=True)
         self._thread.start()
@@ -210,7 +210,10 @@ class Writer:
 
     def _shorten_log(self) -> None:
         """Empty the write-ahead log if it is long. Only a reader that never ends prevents that."""
-        size = self._log_path.stat().st_size if self._log_path.exists() else 0
+        try:
+            size = os.stat(self._log_path).st_size  # noqa: PTH116  # after every commit: a third
+        except OSError:
+            return  # nothing has been written since it was opened
         if size < self._log_limit:
             return
         with contextlib.suppress(sqlite3.Error):
@@ -219,7 +222,7 @@ class Writer:
                 self._log_limit = LONG_LOG
                 return
         self._log_limit = size + LONG_LOG
-        _log.warning("state_log_long", bytes=size, file=str(self._log_path))
+        _log.warning("state_log_long", bytes=size, file=self._log_path)
 
     def _checkpoint_log(self) -> None:
         """Move the write-ahead log into the database, so that its room can be used again."""

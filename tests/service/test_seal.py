@@ -1,0 +1,214 @@
+"""When the evidence is sealed, and that nothing stops for a seal that fails."""
+
+import asyncio
+import contextlib
+from collections.abc import AsyncIterator, Callable
+from dataclasses import dataclass, field, replace
+from datetime import timedelta
+from pathlib import Path
+from typing import Any
+
+import pytest
+from structlog.testing import capture_logs
+from tests.support.clock import FakeClock
+from tests.support.daemon import eventually
+from tests.support.stores import MINUTE, NOON, backlog, explained, opened
+
+from auditrelay.config.model import Alerts, Config, Evidence, Log, Spool, Status
+from auditrelay.errors import EvidenceBroken, NotSealed, StoreFull
+from auditrelay.events.notices import SEALED
+from auditrelay.evidence.heads import Head, Keys
+from auditrelay.service.seal import FIRST, Sealer
+from auditrelay.settings.reserved import ALERTS
+from auditrelay.store.sealing import MUCH_PAGES
+from auditrelay.store.sqlite import tip
+from auditrelay.store.sqlite.store import SqliteStore
+from auditrelay.store.sqlite.view import StateView
+
+
+@dataclass
+class World:
+    """A store with one sink, and what seals it."""
+
+    folder: Path
+    store: SqliteStore
+    clock: FakeClock
+    config: Config
+    keys: Keys | None = None
+    announced: int = 0
+    outcomes: list[Any] = field(default_factory=list)
+
+    def __post_init__(self) -> None:
+        self.sealer = Sealer(
+            self.store.log,
+            lambda: self.config,
+            keys=self.keys,
+            clock=self.clock,
+            announce=self._announce,
+            on_seal=self.outcomes.append,
+        )
+
+    def _announce(self) -> None:
+        self.announced += 1
+
+    def heads(self) -> list[str]:
+        with StateView(self.folder) as view:
+            return [word for (word,) in view.read(lambda db: db.execute("select word from head"))]
+
+
+@pytest.fixture
+async def world(tmp_path: Path) -> AsyncIterator[World]:
+    folder = tmp_path / "state"
+    folder.mkdir()
+    clock = FakeClock(NOON)
+    store = await opened(folder, clock=clock)
+    config = Config(None, folder, Status(), Log(), Spool(), Alerts(), {}, {})
+    world = World(folder, store, clock, config)
+    await world.sealer.begin()
+    await store.start_source(ALERTS, NOON)
+    await store.start_source("okta", NOON)
+    await store.start_sink("splunk", ["okta", ALERTS])
+    yield world
+    await store.close()
+
+
+async def test_a_head_is_an_event_a_log_line_a_line_of_a_file_and_the_tip(world: World) -> None:
+    file = world.folder.parent / "heads"
+    world.config = replace(world.config, evidence=Evidence(heads=file))
+    with capture_logs() as logged:
+        assert await world.sealer.seal()
+    [word] = world.heads()
+    head = Head.parse(word)
+    [line] = [each for each in logged if each["event"] == "ledger_sealed"]
+    assert (line["log"], line["size"], line["head"]) == (head.log, head.size, word)
+    [page] = await backlog(world.store)
+    [event] = page.events
+    assert (event.native_action, event.uid, event.source) == (SEALED, head.uid, ALERTS)
+    assert word in str(event.message)
+    assert file.read_text() == f"{word}\n"
+    assert tip.read(world.folder) == Head(head.log, head.size, head.root)
+    assert world.announced == 1
+    assert world.outcomes == [None]
+    explained(world.folder, sealed=True)
+
+
+async def test_what_is_not_in_the_file_of_heads_is_there_with_the_next_one(world: World) -> None:
+    file = world.folder.parent / "none" / "heads"
+    world.config = replace(world.config, evidence=Evidence(heads=file))
+    with capture_logs() as logged:
+        assert await world.sealer.seal()
+    assert "heads_not_written" in [each["event"] for each in logged]
+    file.parent.mkdir()
+    assert await world.sealer.seal()
+    assert file.read_text().split() == world.heads()
+
+
+@pytest.mark.parametrize(
+    "error", [StoreFull("no room"), NotSealed("a line is too long"), EvidenceBroken("no")]
+)
+async def test_a_seal_that_fails_is_reported_and_tried_again(
+    world: World, monkeypatch: pytest.MonkeyPatch, error: Exception
+) -> None:
+    async def fail(*_: object) -> None:
+        raise error
+
+    with monkeypatch.context() as broken, capture_logs() as logged:
+        broken.setattr(world.store.log, "seal", fail)
+        broken.setattr(world.store.log, "continue_damaged", fail)
+        assert not await world.sealer.seal()
+        world.clock.advance(MINUTE)
+        assert not await world.sealer.seal()
+    assert [each["event"] for each in logged].count("ledger_not_sealed") == 2
+    assert world.outcomes == [(str(error), NOON)] * 2, "since the first one"
+    assert await world.sealer.seal()
+    assert world.outcomes[-1] is None
+
+
+async def test_entries_that_were_changed_are_continued_at_once(world: World) -> None:
+    assert await world.sealer.seal()
+    await world.store._writer.write(
+        lambda db: db.execute("update meta set value = zeroblob(8) where name = 'frontier'")
+    )
+    with capture_logs() as logged:
+        assert await world.sealer.seal()
+    events = [each["event"] for each in logged]
+    assert events.index("evidence_broken") < events.index("evidence_continued")
+    first, second = map(Head.parse, world.heads())
+    assert first.log != second.log
+    assert (await world.store.log.state()).broken
+
+
+async def test_the_clock_of_entries_never_goes_back(world: World) -> None:
+    assert await world.sealer.seal()
+    world.clock.set(NOON - timedelta(days=1))
+    assert await world.sealer.seal()
+    with StateView(world.folder) as view:
+        times = [at for (at,) in view.read(lambda db: db.execute("select at from head"))]
+    assert times == sorted(times)
+    explained(world.folder, sealed=True)
+
+
+@contextlib.asynccontextmanager
+async def sealing(world: World, has_read: Callable[[], bool]) -> AsyncIterator[None]:
+    task = asyncio.create_task(world.sealer.keep_sealing(has_read))
+    yield
+    task.cancel()
+    await asyncio.wait([task])
+
+
+async def test_the_first_seal_waits_for_the_first_windows(world: World) -> None:
+    read: list[bool] = []
+    async with asyncio.timeout(20), sealing(world, lambda: bool(read)):
+        world.sealer.looked.set()
+        await asyncio.sleep(0)
+        assert world.heads() == []
+        read.append(True)
+        world.sealer.looked.set()
+        await eventually(lambda: len(world.heads()) == 1)
+
+
+async def test_a_source_that_is_not_read_does_not_hold_it_up(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert timedelta(minutes=5) == FIRST
+    monkeypatch.setattr("auditrelay.service.seal.FIRST", timedelta(0))
+    async with asyncio.timeout(20), sealing(world, lambda: False):
+        await eventually(lambda: len(world.heads()) == 1)
+
+
+async def test_much_that_waits_is_sealed_early_and_not_at_once(world: World) -> None:
+    async with asyncio.timeout(20), sealing(world, lambda: True):
+        await eventually(lambda: len(world.heads()) == 1)
+        world.store.log.waiting.pages[1] = MUCH_PAGES
+        world.store.log.waiting.check()
+        await eventually(lambda: len(world.heads()) == 2)
+    assert world.clock.waits == [60.0], "a minute after the seal before"
+    assert not world.store.log.waiting.pages
+
+
+async def test_a_reload_that_changes_something_is_sealed(world: World) -> None:
+    await world.sealer.reload()
+    assert not world.sealer.due.is_set()
+    world.config = replace(world.config, spool=Spool(retention=timedelta(days=1)))
+    await world.sealer.reload()
+    assert world.sealer.due.is_set()
+
+
+async def test_a_stop_is_a_fact_and_is_sealed(world: World) -> None:
+    await world.sealer.end()
+    with StateView(world.folder) as view:
+        lines = view.read(lambda db: db.execute("select text from entry where unit = 'instance'"))
+    assert '"fact":"stopped"' in lines[0][0]
+
+
+async def test_a_head_that_no_sink_has_taken_is_counted(world: World) -> None:
+    for number in range(2):
+        assert await world.sealer.seal()
+        state = await world.store.log.state()
+        assert state.untold == number + 1
+    [*_, last] = await backlog(world.store)
+    await world.store.settle("splunk", [(0, last.first + len(last.events))])
+    state = await world.store.log.state()
+    assert (state.untold, state.untold_since) == (0, None)
+    assert isinstance(state.sealed, int)
+    assert state.head == world.heads()[-1]

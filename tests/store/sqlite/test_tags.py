@@ -1,0 +1,207 @@
+"""With a key: what was changed in the state before it was sealed is noticed where it is read."""
+
+import json
+import sqlite3
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any
+
+import pytest
+from tests.conftest import make_event
+from tests.support.stores import NOON, backlog, opened, span
+
+from auditrelay.events.page import Page
+from auditrelay.evidence import facts
+from auditrelay.evidence.heads import Keys, is_signed, succession
+from auditrelay.service.seal import head_event
+from auditrelay.settings.reserved import ALERTS
+from auditrelay.store import DeadLetter, Proof
+from auditrelay.store.sealing import Run
+from auditrelay.store.sqlite.state_dir import DATABASE
+from auditrelay.store.sqlite.store import SqliteStore
+from auditrelay.store.sqlite.view import StateView
+
+KEY, OTHER = Keys(b"k" * 32), Keys(b"o" * 32)
+
+
+async def begun(folder: Path, keys: Keys | None, before: Keys | None = None) -> SqliteStore:
+    store = await opened(folder, keys=keys)
+    configured = facts.configured(digest=bytes(32), settings={})
+    await store.log.begin(Run("0" * 32, {}, configured, before))
+    await store.start_source(ALERTS, NOON)
+    await store.start_source("okta", NOON)
+    await store.start_sink("splunk", ["okta", ALERTS])
+    return store
+
+
+async def filled(folder: Path, keys: Keys | None) -> None:
+    """Leave a state with a page that waits, of which one event was taken, and a dead letter."""
+    store = await begun(folder, keys)
+    page = Page.of([make_event(number, source="okta") for number in range(3)])
+    bad = DeadLetter(make_event(9, source="okta"), "not_normalized", "", None, 0, NOON, NOON)
+    proof = Proof(covers=(span(-60, 60),))
+    await store.add("okta", page, proof=proof, bad=[bad])
+    await store.log.seal(head_event)
+    [first, *_] = await backlog(store)
+    await store.settle("splunk", [(first.first, first.first + 1)])
+    await store.close()
+
+
+def forge(folder: Path, statement: str, *values: object) -> None:
+    db = sqlite3.connect(folder / DATABASE, isolation_level=None)
+    try:
+        assert db.execute(statement, values).rowcount > 0
+    finally:
+        db.close()
+
+
+def rows(folder: Path, query: str) -> list[Any]:
+    db = sqlite3.connect(folder / DATABASE, isolation_level=None)
+    try:
+        return db.execute(query).fetchall()
+    finally:
+        db.close()
+
+
+def codes(folder: Path, keys: Keys | None) -> set[str]:
+    with StateView(folder, keys) as view:
+        return {each.code for each in view.check().findings}
+
+
+def names(found: Iterable[Any]) -> list[str]:
+    return [json.loads(text)["fact"] for (text,) in found]
+
+
+async def test_what_is_ours_has_its_tag(tmp_path: Path) -> None:
+    await filled(tmp_path, KEY)
+    assert codes(tmp_path, KEY) == set()
+    for table in ("fact", "spool", "sink", "feed", "dead_letter"):
+        found = rows(tmp_path, f"select tag from {table}")  # names of ours
+        assert found, table
+        assert all(tag is not None for (tag,) in found), table
+    store = await begun(tmp_path, KEY)
+    assert (await store.log.state()).broken is None
+    await store.close()
+
+
+async def test_without_a_key_there_are_no_tags(tmp_path: Path) -> None:
+    await filled(tmp_path, None)
+    assert codes(tmp_path, None) == set()
+    assert rows(tmp_path, "select 1 from spool where tag is not null") == []
+
+
+@pytest.mark.parametrize(
+    ("statement", "code"),
+    [
+        ("update sink set position = position + 1", "position"),
+        ("update sink set tag = null", "position"),
+        ("update feed set since = since + 1", "position"),
+        ("update dead_letter set reason = 'other'", "letters"),
+        ("update dead_letter set dropped = 1", "letters"),
+        ("update spool set sha = zeroblob(32)", "spool"),
+        ("update spool set tag = zeroblob(32)", "spool"),
+        ("update fact set text = replace(text, '1', '2')", "state"),
+        ("update fact set tag = null", "state"),
+    ],
+)
+async def test_a_row_that_was_changed_is_found(tmp_path: Path, statement: str, code: str) -> None:
+    await filled(tmp_path, KEY)
+    forge(tmp_path, statement)
+    try:
+        assert code in codes(tmp_path, KEY)
+    except (ValueError, KeyError):
+        pytest.fail("a changed row must not end the check")
+    store = await begun(tmp_path, KEY)
+    assert (await store.log.state()).broken is not None
+    await store.close()
+
+
+async def test_a_position_that_was_moved_goes_back_to_the_sealed_one(tmp_path: Path) -> None:
+    await filled(tmp_path, KEY)
+    forge(tmp_path, "update sink set position = 1000")
+    store = await begun(tmp_path, KEY)
+    pages = await backlog(store)
+    uids = [event.uid for page in pages for event in page.events if event.source == "okta"]
+    assert uids == [make_event(number).uid for number in range(3)], "repeated, and none is lost"
+    assert "position of the sink splunk" in str((await store.log.state()).broken)
+    await store.close()
+
+
+@pytest.mark.parametrize("keys", [KEY, None])
+async def test_a_page_that_was_changed_is_not_delivered(tmp_path: Path, keys: Keys | None) -> None:
+    await filled(tmp_path, keys)
+    forge(tmp_path, "update spool set events = zeroblob(9) where first = 0")
+    store = await begun(tmp_path, keys)
+    pages = await backlog(store)
+    assert {page.source for page in pages} == {ALERTS}
+    gaps = [each for each in await store.ledger("okta") if each.gap]
+    assert [each.gap for each in gaps] == ["damaged"]
+    assert "page at place 0" in str((await store.log.state()).broken)
+    bodies = names(rows(tmp_path, "select text from fact where unit = 'source okta' order by id"))
+    assert bodies[-2:] == ["void", "gap"]
+    assert codes(tmp_path, keys) == set(), "what is left is explained"
+    # It is read again: its uids are not known any more.
+    page = Page.of([make_event(number, source="okta") for number in range(3)])
+    added = await store.add("okta", page, proof=Proof(covers=(span(-60, 60),)))
+    assert len(added.new) == 3
+    assert [each.gap for each in await store.ledger("okta") if each.gap] == []
+    await store.log.seal(head_event)
+    await store.close()
+    assert codes(tmp_path, keys) == set()
+
+
+async def test_facts_that_are_not_ours_are_not_sealed(tmp_path: Path) -> None:
+    await filled(tmp_path, KEY)
+    forged = facts.text(facts.forgot(before=4711, events=1))
+    forge(tmp_path, "insert into fact (unit, at, text) values ('source okta', 1, ?)", forged)
+    store = await begun(tmp_path, KEY)
+    await store.log.seal(head_event, KEY.head)
+    assert (await store.log.state()).broken is not None
+    for table in ("fact", "entry"):
+        assert rows(tmp_path, f"select 1 from {table} where text like '%4711%'") == []
+    await store.close()
+
+
+async def test_a_key_that_replaces_another_is_vouched_for(tmp_path: Path) -> None:
+    await filled(tmp_path, KEY)
+    store = await begun(tmp_path, OTHER, KEY)
+    assert (await store.log.state()).broken is None
+    sealed = await store.log.seal(head_event, OTHER.head)
+    await store.close()
+    assert sealed.head.is_signed_by(OTHER.public)
+    found = [
+        fact
+        for (text,) in rows(tmp_path, "select text from entry where unit = 'instance' order by n")
+        for fact in json.loads(text)["facts"]
+        if fact["fact"] == "key"
+    ]
+    first, second = found
+    assert (first["public"], first["before"], first["signature"]) == (KEY.public.hex(), None, None)
+    assert (second["public"], second["before"]) == (OTHER.public.hex(), KEY.key_id)
+    signature = bytes.fromhex(second["signature"])
+    assert is_signed(KEY.public, signature, succession(OTHER.public))
+    assert codes(tmp_path, OTHER) == set(), "all tags are those of the new key"
+
+
+async def test_a_change_before_the_key_was_replaced_is_found(tmp_path: Path) -> None:
+    await filled(tmp_path, KEY)
+    forge(tmp_path, "update spool set tag = zeroblob(32)")
+    store = await begun(tmp_path, OTHER, KEY)
+    assert (await store.log.state()).broken is not None
+    await store.close()
+
+
+@pytest.mark.parametrize(("before", "after"), [(None, KEY), (KEY, None), (KEY, OTHER)])
+async def test_a_key_that_comes_goes_or_is_lost(
+    tmp_path: Path, before: Keys | None, after: Keys | None
+) -> None:
+    await filled(tmp_path, before)
+    store = await begun(tmp_path, after)
+    assert (await store.log.state()).broken is None
+    await store.close()
+    [(text,)] = rows(tmp_path, 'select text from fact where text like \'%"fact":"key"%\'')
+    fact = json.loads(text)
+    assert fact["public"] == ("" if after is None else after.public.hex())
+    assert fact["before"] == (None if before is None else before.key_id)
+    assert fact["signature"] is None
+    assert codes(tmp_path, after) == set()
