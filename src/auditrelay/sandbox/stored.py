@@ -35,7 +35,7 @@ class Stored:
 
     def add(self, document: Any, uid: str | None, native_id: str | None) -> None:
         """Store one event; a head of the evidence, which no vendor recorded, among the *heads*."""
-        if native_id is None and _HEAD in json.dumps(document):
+        if (native_id is None or not self.lean) and _HEAD in json.dumps(document, default=str):
             self.heads.append(document)
             return
         if self.marked:

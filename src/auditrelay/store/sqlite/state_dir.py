@@ -179,7 +179,7 @@ def connect(state_dir: Path, *, write: bool, keys: Keys | None = None) -> sqlite
     """
     Open the database for one thread, and upgrade an older one if it is to *write*.
 
-    With *keys* what is written is tagged, and what is read can be told from what is not ours.
+    With *keys* what is written is tagged, and what is read can be known from what is not ours.
 
     Raises StateError if it is damaged, newer, or not ours, or if the disk has no room to upgrade.
     """

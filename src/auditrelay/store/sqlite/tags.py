@@ -13,6 +13,9 @@ from auditrelay.evidence.heads import Keys
 
 Value = str | int | bytes | None
 
+Name = int | str
+"""What names a row of a table."""
+
 
 class Connection(sqlite3.Connection):
     """A connection to the state that has the *keys*, if there are any."""
@@ -60,7 +63,7 @@ _KEY: Final = {
 }
 
 
-def wrong(db: sqlite3.Connection, table: str, where: str = "true", *values: Value) -> list[Value]:
+def wrong(db: sqlite3.Connection, table: str, where: str = "true", *values: Value) -> list[Name]:
     """Return which rows of *table*, of those *where* that holds, have another tag than theirs."""
     if keys_of(db) is None:
         return []
@@ -82,7 +85,7 @@ def put(db: sqlite3.Connection, table: str, where: str = "true", *values: Value)
         )
 
 
-def all_wrong(db: sqlite3.Connection) -> list[tuple[str, Value]]:
+def all_wrong(db: sqlite3.Connection) -> list[tuple[str, Name]]:
     """Return table and name of every row with another tag than its own."""
     return [(table, name) for table in _ROWS for name in wrong(db, table)]
 
