@@ -232,6 +232,7 @@ class Journal:
         self.path, self.report, self.say = path, report, report.say
         self.whole, self.log, self.at = True, "", 0
         self.exported: list[Any] | None = None
+        self.told = set[bytes]()  # uids of the events of heads
         self.leaves, self.ats, self.roots = list[bytes](), [0], dict[int, str]()
         self.ends, self.seals = dict[str, int](), list[int]()  # of logs; where seals begin
         self.units, self.facts = dict[str, Any](), defaultdict[str, list[Any]](list)
@@ -478,8 +479,7 @@ def in_siem(name: str, path: Path, new: Journal) -> None:
     again = dict[str, int]()  # for a dead letter the place at which it was replayed
     for fact in (each for each in sink.facts if each.fact in ("dead", "replayed")):
         again |= dict.fromkeys(fact.each, fact.pages[0][0] if fact.fact == "replayed" else EVER)
-    newest = f"head {new.log} {len(new.leaves)} {new.roots[len(new.leaves)]}".encode()
-    ours, due = {sha256(newest).digest()[:20]}, set[bytes]()  # the next entry has its event
+    ours, due = set(new.told), set[bytes]()
     for fact in facts:
         since = sink.state["since"].get(fact.unit.removeprefix("source "), EVER)
         for (first, _), page in zip(fact.pages, fact.uids_of, strict=True):
@@ -629,6 +629,13 @@ def check(
         result = {"log": new.log, "entries": len(new.leaves), "until": new.at, "branches": branches}
         listed = siems or vendors or (new.path.parent / "uids.ndjson").exists()
         if new.whole and listed and report.attempt(None, exported, new):
+            # The event of a head is in a later entry, if in any: heads are judged by themselves.
+            told = {(head.log, head.size, head.root) for head in given}
+            told.add((new.log, len(new.leaves), new.roots[len(new.leaves)]))
+            new.told = {
+                sha256(f"head {log} {size} {root}".encode()).digest()[:20]
+                for log, size, root in told
+            }
             for name, file in siems.items():
                 report.attempt(None, in_siem, name, file, new)
             for file in vendors:
