@@ -232,6 +232,7 @@ class Journal:
         self.path, self.report, self.say = path, report, report.say
         self.whole, self.log, self.at = True, "", 0
         self.exported: list[Any] | None = None
+        self.given: list[Any] = []
         self.leaves, self.ats, self.roots = list[bytes](), [0], dict[int, str]()
         self.ends, self.seals = dict[str, int](), list[int]()  # of logs; where seals begin
         self.units, self.facts = dict[str, Any](), defaultdict[str, list[Any]](list)
@@ -446,7 +447,7 @@ def exported(new: Journal) -> None:
         keys = [pages.pop((fact.n, first), b"") for first, _ in fact.pages]
         whole &= [len(each) for each in keys] == [28 * count for _, count in fact.pages]
         fact.uids_of = [[page[i + 8 : i + 28] for i in range(0, len(page), 28)] for page in keys]
-        if any(keys) and chain(sha256(page).digest() for page in keys) != fact.uids:
+        if all(keys) and chain(sha256(page).digest() for page in keys) != fact.uids:
             raise Stop("known", f"{fact.unit}: uids.ndjson has others than it accepted")
     if pages:
         raise Stop("known", f"uids.ndjson has a page that no entry has: {min(pages)}")
@@ -478,8 +479,10 @@ def in_siem(name: str, path: Path, new: Journal) -> None:
     again = dict[str, int]()  # for a dead letter the place at which it was replayed
     for fact in (each for each in sink.facts if each.fact in ("dead", "replayed")):
         again |= dict.fromkeys(fact.each, fact.pages[0][0] if fact.fact == "replayed" else EVER)
-    newest = f"head {new.log} {len(new.leaves)} {new.roots[len(new.leaves)]}".encode()
-    ours, due = {sha256(newest).digest()[:20]}, set[bytes]()  # the next entry has its event
+    told = {(head.log, head.size, head.root) for head in new.given}  # judged as heads
+    told.add((new.log, len(new.leaves), new.roots[len(new.leaves)]))  # the next entry has its event
+    words = (f"head {log} {size} {root}".encode() for log, size, root in told)
+    ours, due = {sha256(word).digest()[:20] for word in words}, set[bytes]()
     for fact in facts:
         since = sink.state["since"].get(fact.unit.removeprefix("source "), EVER)
         for (first, _), page in zip(fact.pages, fact.uids_of, strict=True):
@@ -516,6 +519,7 @@ def by_vendor(path: Path, new: Journal) -> None:
     pages = [
         (first, page) for f in mine for (first, _), page in zip(f.pages, f.uids_of, strict=True)
     ]
+    pages.sort(reverse=True)  # an event that was forgotten and read again has its first place
     place_of = {uid: place for first, page in pages for place, uid in enumerate(page, first)}
     keys = sorted((at + 2**63).to_bytes(8, "big") + uid for uid, (_, at) in theirs.items())
     for fact in (each for each in new.facts["covered"] if each.unit == name):
@@ -620,6 +624,7 @@ def check(
         report.say("nothing", "there is no journal.ndjson with an entry in it")
     else:
         new = check_exports(files, given, pins, report)
+        new.given = given
         by_file = {path: [head for head in given if head.file == path] for path in witness}
         absent = sum(witnessed(path, heads, new) for path, heads in by_file.items())
         states = Counter(head.state for head in given)

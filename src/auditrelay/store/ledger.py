@@ -87,7 +87,7 @@ def parts_near(proof: Proof, new: NewEvents) -> list[Part]:
         *proof.retracts,
     )
     parts = [(micros(span.start), micros(span.end)) for span in spans]
-    if timed := [key for key in new.keys if not key.startswith(TIMELESS)]:
+    if timed := [key for key in (*new.keys, *new.bad) if not key.startswith(TIMELESS)]:
         parts.append((time_of(min(timed)), time_of(max(timed))))
     return parts
 
@@ -155,9 +155,11 @@ class _Ledger:
                 continue
             first, last = sortable(each.start), sortable(each.end)
             inside = [index for index, key in enumerate(new.keys) if first <= key < last]
+            bad = sum(first <= key < last for key in new.bad)
+            if inside or bad:
+                self._put(replace(each, events=each.events + len(inside) + bad))
             if not inside:
                 continue
-            self._put(replace(each, events=each.events + len(inside)))
             self._changes.found_late.append((each.start, each.end, len(inside)))
             late += inside
         self._changes.late = sorted(late)

@@ -14,6 +14,7 @@ from auditrelay.errors import EvidenceBroken
 from auditrelay.evidence import facts
 from auditrelay.evidence.heads import Head
 from auditrelay.evidence.tree import Frontier, leaf
+from auditrelay.evidence.tree import root as root_over
 from auditrelay.store.sealing import Branch
 from auditrelay.store.sqlite.facts import INSTANCE, insert
 
@@ -143,9 +144,19 @@ def _rename(db: sqlite3.Connection) -> str:
 
 
 def _has_left(db: sqlite3.Connection, tip: Head) -> bool:
-    """Return whether the head in the *tip* is one that this state has sealed."""
+    """Return whether what the *tip* says is of this state: a head, or where its log has begun."""
     row = db.execute("select word from head where size = ?", (tip.size,)).fetchone()
-    if row is None:
-        return False
-    head = Head.parse(row[0])
-    return (head.log, head.root) == (tip.log, tip.root)
+    if row is not None:
+        head = Head.parse(row[0])
+        if (head.log, head.root) == (tip.log, tip.root):
+            return True
+    # No head was made where a log begins. The tip stays there if a kill comes between the first
+    # seal and the tip of it.
+    return tip.log == log_of(db) and _root_of(db, tip.size) == tip.root
+
+
+def _root_of(db: sqlite3.Connection, size: int) -> bytes | None:
+    """Return the root over the first *size* entries; None if there are not so many."""
+    rows = db.execute("select text from entry where n < ? order by n", (size,))
+    leaves = [leaf(line.encode()) for (line,) in rows]
+    return root_over(leaves) if len(leaves) == size else None
