@@ -232,7 +232,6 @@ class Journal:
         self.path, self.report, self.say = path, report, report.say
         self.whole, self.log, self.at = True, "", 0
         self.exported: list[Any] | None = None
-        self.given: list[Any] = []
         self.leaves, self.ats, self.roots = list[bytes](), [0], dict[int, str]()
         self.ends, self.seals = dict[str, int](), list[int]()  # of logs; where seals begin
         self.units, self.facts = dict[str, Any](), defaultdict[str, list[Any]](list)
@@ -469,7 +468,7 @@ def is_done(sink: Any, place: int) -> bool:
     return any(first <= place < end for first, end, _ in near)
 
 
-def in_siem(name: str, path: Path, new: Journal) -> None:
+def in_siem(name: str, path: Path, new: Journal, given: list[Any]) -> None:
     """Compare the uids that a SIEM has with those that its sink has settled."""
     facts, sink, theirs = new.exported, new.units.get(f"sink {name}"), records_in(path)
     if facts is None or sink is None:
@@ -479,10 +478,9 @@ def in_siem(name: str, path: Path, new: Journal) -> None:
     again = dict[str, int]()  # for a dead letter the place at which it was replayed
     for fact in (each for each in sink.facts if each.fact in ("dead", "replayed")):
         again |= dict.fromkeys(fact.each, fact.pages[0][0] if fact.fact == "replayed" else EVER)
-    told = {(head.log, head.size, head.root) for head in new.given}  # judged as heads
-    told.add((new.log, len(new.leaves), new.roots[len(new.leaves)]))  # the next entry has its event
-    words = (f"head {log} {size} {root}".encode() for log, size, root in told)
-    ours, due = {sha256(word).digest()[:20] for word in words}, set[bytes]()
+    told = {f"head {head.log} {head.size} {head.root}" for head in given}  # judged as heads
+    told.add(f"head {new.log} {len(new.leaves)} {new.roots[len(new.leaves)]}")  # of the next entry
+    ours, due = {sha256(each.encode()).digest()[:20] for each in told}, set[bytes]()
     for fact in facts:
         since = sink.state["since"].get(fact.unit.removeprefix("source "), EVER)
         for (first, _), page in zip(fact.pages, fact.uids_of, strict=True):
@@ -519,8 +517,7 @@ def by_vendor(path: Path, new: Journal) -> None:
     pages = [
         (first, page) for f in mine for (first, _), page in zip(f.pages, f.uids_of, strict=True)
     ]
-    pages.sort(reverse=True)  # an event that was forgotten and read again has its first place
-    place_of = {uid: place for first, page in pages for place, uid in enumerate(page, first)}
+    place_of = {uid: place for first, page in pages[::-1] for place, uid in enumerate(page, first)}
     keys = sorted((at + 2**63).to_bytes(8, "big") + uid for uid, (_, at) in theirs.items())
     for fact in (each for each in new.facts["covered"] if each.unit == name):
         if begin <= fact.start and fact.end <= end:
@@ -624,7 +621,6 @@ def check(
         report.say("nothing", "there is no journal.ndjson with an entry in it")
     else:
         new = check_exports(files, given, pins, report)
-        new.given = given
         by_file = {path: [head for head in given if head.file == path] for path in witness}
         absent = sum(witnessed(path, heads, new) for path, heads in by_file.items())
         states = Counter(head.state for head in given)
@@ -635,7 +631,7 @@ def check(
         listed = siems or vendors or (new.path.parent / "uids.ndjson").exists()
         if new.whole and listed and report.attempt(None, exported, new):
             for name, file in siems.items():
-                report.attempt(None, in_siem, name, file, new)
+                report.attempt(None, in_siem, name, file, new, given)
             for file in vendors:
                 report.attempt(None, by_vendor, file, new)
     whole = all(each["level"] == "note" for each in report.findings)
