@@ -7,28 +7,25 @@ the auditor's program find nothing that is bad, and every head that was ever tol
 """
 
 import contextlib
-import gzip
 import os
 import random
 import sqlite3
 from collections import Counter
-from collections.abc import Awaitable, Callable, Iterator
+from collections.abc import Awaitable, Callable
 from datetime import timedelta
 from pathlib import Path
-from typing import Any, Final
+from typing import Final
 
 import pytest
 from tests.conftest import make_event
 from tests.support.histories import HOUR, SINKS, SOURCES, History, backup, copy, run
 from tests.support.stores import NOON
 
-from auditrelay.errors import RelayError, StoreFull
+from auditrelay.errors import StoreFull
 from auditrelay.events.page import Page
 from auditrelay.evidence import checker
 from auditrelay.evidence.heads import Keys
-from auditrelay.settings.reserved import ALERTS
-from auditrelay.store import DeadLetter, Proof
-from auditrelay.store.sqlite.state_dir import DATABASE
+from auditrelay.store import DeadLetter
 from auditrelay.window import Interval, micros
 
 pytestmark = pytest.mark.slow
