@@ -18,7 +18,7 @@ from copy import copy as copied
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from pathlib import Path
-from typing import Any, Final
+from typing import TYPE_CHECKING, Any, Final
 from unittest import mock
 
 from tests.conftest import make_event
@@ -34,7 +34,6 @@ from auditrelay.evidence.heads import Head, Keys
 from auditrelay.service.seal import head_event
 from auditrelay.settings.reserved import ALERTS
 from auditrelay.store import Declared, Proof, RejectedEvent
-from auditrelay.store.progress import Range
 from auditrelay.store.sealing import Branch, Run, Sealed
 from auditrelay.store.sqlite import evidence
 from auditrelay.store.sqlite.checks import Checked
@@ -44,6 +43,9 @@ from auditrelay.store.sqlite.tip import TIP
 from auditrelay.store.sqlite.view import StateView
 from auditrelay.store.sqlite.writer import Writer
 from auditrelay.window import Interval, covered_until, micros, moment
+
+if TYPE_CHECKING:
+    from auditrelay.store.progress import Range
 
 HOUR: Final = timedelta(hours=1)
 SOURCES: Final = ("okta", "voice")
@@ -319,8 +321,7 @@ class History:
     async def seal(self) -> Sealed:
         """Seal what was done."""
         make_head = Head if self.keys is None else self.keys.head
-        sealed = await self.store.log.seal(self._told, make_head)
-        return sealed
+        return await self.store.log.seal(self._told, make_head)
 
     def _told(self, sealed: Sealed) -> AuditEvent:
         self.told.append(sealed.head)
