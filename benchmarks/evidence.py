@@ -16,6 +16,7 @@ import tempfile
 import time
 from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -106,8 +107,16 @@ def year(folder: Path, hours: int, keys: Keys | None) -> None:
             units = hour(number, place, heads[-1][1] if heads else None)
             for unit, (bodies, state) in sorted(units.items()):
                 seq, since = last.get(unit, (0, None))
-                numbers = {"n": frontier.size, "seq": seq + 1, "since": since, "at": at}
-                made = lines(unit, bodies, state, log=LOG, **numbers)
+                made = lines(
+                    unit,
+                    bodies,
+                    state,
+                    log=LOG,
+                    n=frontier.size,
+                    seq=seq + 1,
+                    since=since,
+                    at=at,
+                )
                 last[unit] = seq + len(made), at
                 for line in made:
                     frontier.append(leaf(line))
@@ -155,11 +164,11 @@ def main() -> None:
             folder = Path(name) / ("signed" if keys else "plain")
             folder.mkdir()
             kind = "signed" if keys else "without a key"
-            timed(f"write {hours} hours, {kind}", lambda f=folder, k=keys: year(f, hours, k))
+            timed(f"write {hours} hours, {kind}", partial(year, folder, hours, keys))
             pins = [] if keys is None else [keys.public]
             report = timed(
                 f"check {hours} heads, {kind}",
-                lambda f=folder, p=pins: checker.check([f], [f / "splunk.csv"], p, {}, []),
+                partial(checker.check, [folder], [folder / "splunk.csv"], pins, {}, []),
             )
             assert report["whole"], report["findings"][:3]
             assert report["heads"]["fit"] == hours

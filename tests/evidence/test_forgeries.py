@@ -14,6 +14,7 @@ import sqlite3
 from collections.abc import Awaitable, Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from datetime import timedelta
+from functools import partial
 from hashlib import sha256
 from inspect import isawaitable
 from pathlib import Path
@@ -356,7 +357,7 @@ def delete_an_event_everywhere(case: Case) -> None:
 
 
 def edit_a_waiting_page(case: Case, *, sealed: bool) -> None:
-    """Blame somebody else, and make what tells of the page again as far as it is not sealed."""
+    """Blame another person, and make what tells of the page again as far as it is not sealed."""
     with case.db() as db:
         order = "order by first limit 1" if sealed else "order by first desc limit 1"
         first, count, blob = db.execute(
@@ -561,7 +562,7 @@ async def fill_unread(case: Case) -> None:
 
 
 async def claim_unread(case: Case) -> None:
-    """Claim to have read an hour of which nobody has asked the vendor."""
+    """Claim to have read an hour that the vendor was never asked for."""
     history = case.history
     await history.begin()
     now = history.clock.now()
@@ -681,10 +682,9 @@ def put_an_entry_behind(case: Case) -> None:
 def prove(case: Case, edit: Callable[[dict[str, Any], dict[str, Any]], None]) -> None:
     """Prove two events, edit the proof of the first, and let the auditor look at it."""
     with case.history.view() as view:
-        uids = [shown.event.uid for shown in case.history.vendors["voice"][8:]]
-        proof, other = (
-            view.in_snapshot(lambda db, uid=uid: event_proof(db, uid)) for uid in (uids[0], uids[5])
-        )
+        uids = [shown.event.uid for shown in case.history.vendors["voice"]]
+        proof = view.in_snapshot(partial(event_proof, uid=uids[8]))
+        other = view.in_snapshot(partial(event_proof, uid=uids[13]))
     file, heads = case.folder / "proof.json", case.folder / "heads.txt"
     heads.write_text("\n".join(case.history.siems["elastic"].words))
     for stage in ("honest", "proof"):
@@ -775,7 +775,7 @@ FORGERIES: Final = {
         ),
         {"state": {"state", "known"}},
     ),
-    "an event deleted everywhere, all hashes made anew": Forgery(
+    "an event deleted everywhere, all hashes made again": Forgery(
         "9",
         delete_an_event_everywhere,
         {"state": set(), "heads": {"rewritten"}, "auditor": {"rewritten"}},
@@ -966,7 +966,7 @@ FORGERIES: Final = {
         "43", claim_unread, {"state": set(), "auditor": {"vendor"}}
     ),
     "heads held back": Forgery("44", hold_heads_back, {"auditor": set()}, notes={"late_head"}),
-    "restored told to cover a roll-back": Forgery(
+    "restored said to cover a roll-back": Forgery(
         "45",
         roll_back_and_say_why,
         {"auditor": {"only_in_siem"}},
@@ -977,7 +977,10 @@ FORGERIES: Final = {
     "the path of another event": Forgery("47", use_another_path, {"proof": {"form"}}),
     "an inner node as an entry": Forgery("47", use_an_inner_node, {"proof": {"form"}}),
     "file digest exchanged": Forgery(
-        "48", sql("update parcel set key = zeroblob(32)"), {"state": {"state"}}
+        "48", sql(
+            f"insert into parcel values ({VOICE}, zeroblob(32), 'a.csv', 0)",
+            f"delete from parcel where source = {VOICE} and key <> zeroblob(32)",
+        ), {"state": {"state"}}
     ),
 }  # fmt: skip
 

@@ -10,6 +10,7 @@ import base64
 import contextlib
 import csv
 import json
+import re
 import secrets
 import shutil
 import sqlite3
@@ -75,7 +76,7 @@ class Siem:
     @property
     def words(self) -> list[str]:
         """The heads that it was sent, the oldest first."""
-        found = (checker.re.search(checker.HEAD, event.message or "") for event, _ in self.rows)
+        found = (re.search(checker.HEAD, event.message or "") for event, _ in self.rows)
         return [word[0] for word in found if word is not None]
 
     def splunk(self, path: Path) -> Path:
@@ -137,7 +138,7 @@ class History:
         self.lives = 0
         self.kills = 0
         self.store: SqliteStore
-        self._limits = {"max_bytes": 1 << 30, "retention": retention, "remember": remember}
+        self._retention, self._remember = retention, remember
         self._pins: list[bytes] | None = None
         self._made = 0
 
@@ -148,7 +149,12 @@ class History:
         self.clock.restart()
         self.folder.mkdir(mode=0o700, exist_ok=True)
         self.store = await SqliteStore.open(
-            self.folder, clock=self.clock, keys=self.keys, **self._limits
+            self.folder,
+            clock=self.clock,
+            max_bytes=1 << 30,
+            retention=self._retention,
+            remember=self._remember,
+            keys=self.keys,
         )
         self.lives += 1
         branch = await self.store.log.begin(
