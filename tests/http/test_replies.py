@@ -13,7 +13,7 @@ from auditrelay.errors import Refused, Rejected, RelayError, Retryable, TooLarge
 from auditrelay.http.fields import Records
 from auditrelay.http.fields import texts as texts_of
 from auditrelay.http.headers import MAX_RETRY_AFTER
-from auditrelay.http.replies import Reply, check, decode
+from auditrelay.http.replies import MOST_RECORDS, MOST_VALUES, Reply, check, decode
 from auditrelay.sandbox import faults
 from auditrelay.sandbox.server import Trap
 
@@ -327,3 +327,35 @@ def test_the_keys_to_a_list_may_be_no_names(body: bytes, count: int | None) -> N
         return
     inner = decode(reply(200, body), Outer).inner
     assert len(texts_of(None if inner is None else inner.list)) == count
+
+
+# --- bounds of what is decoded
+
+MANY = b",".join([b"[[[[[[]]]]]]"] * (MOST_VALUES // 6))
+
+
+def test_a_reply_of_too_many_values_is_not_decoded() -> None:
+    body = b'{"code":0,"x":[' + MANY + b"]}"
+    answer = reply(200, body)
+    assert answer.object() is None
+    with pytest.raises(ValueError, match="too many values"):
+        answer.json()
+    assert reply(200, b'{"code":0,"x":[[],{}]}').object() == {"code": 0, "x": [[], {}]}
+
+
+@pytest.mark.parametrize("odd", [b"", b',"y":NaN'])
+def test_a_page_of_too_many_brackets_is_too_large(odd: bytes) -> None:
+    body = b'{"data":[],"x":[' + b",".join([b"[" * 50 + b"]" * 50] * (MOST_RECORDS // 50))
+    with pytest.raises(Retryable) as caught:
+        decode(reply(200, body + b"]" + odd + b"}"), Listed)
+    assert caught.value.reason == "reply_too_large"
+
+
+def test_what_is_beside_odd_records_is_bounded() -> None:
+    body = b'{"data":[NaN],"x":[' + MANY + b"]}"
+    with pytest.raises(Retryable, match="not JSON"):
+        decode(reply(200, body), Listed)
+
+
+class Listed(msgspec.Struct):
+    data: Records

@@ -491,8 +491,7 @@ def in_siem(name: str, path: Path, new: Journal, given: list[Any]) -> None:
                     due.add(uid)
     lacks, more = sorted(due - theirs.keys()), sorted(theirs.keys() - ours)
     if lacks:
-        what = f"{name} lacks {len(lacks)} of {len(due)}, such as {lacks[0].hex()}"
-        new.say("not_in_siem", what)
+        new.say("not_in_siem", f"{name} lacks {len(lacks)} of {len(due)}, such as {lacks[0].hex()}")
     if more:
         early = any(theirs[uid][1] <= new.at for uid in more)
         what = f"{name} has {len(more)} that no entry has, such as {more[0].hex()}"

@@ -139,6 +139,7 @@ class Peer:
         content: bytes | None = None,
         base_url: str | None = None,
         background: bool = False,
+        status_counts: bool = False,
     ) -> Reply:
         """
         Make one request and return the reply, whatever its status.
@@ -148,19 +149,25 @@ class Peer:
         rate limit.
 
         A reply that is not a success counts whether its body can be read or not: it is empty if
-        not. Raises Retryable if there is no reply, with the reason ``connect``, ``tls``,
-        ``handshake``, ``timeout``, ``reset``, ``bad_reply`` or ``reply_too_large``; and with
-        ``unsendable`` if a value of the request cannot be sent. What the credentials raise is
-        raised as it is.
+        not. Where the *status_counts*, so does a success, see :attr:`Reply.unread`. Raises
+        Retryable if there is no reply, with the reason ``connect``, ``tls``, ``handshake``,
+        ``timeout``, ``reset``, ``bad_reply`` or ``reply_too_large``; and with ``unsendable`` if a
+        value of the request cannot be sent. What the credentials raise is raised as it is.
         """
         url = (self._base_url if base_url is None else base_url) + path
-        reply, number = await self._attempt(
-            method, url, params, headers, content, background=background
+        attempt = partial(
+            self._attempt,
+            method,
+            url,
+            params,
+            headers,
+            content,
+            background=background,
+            status_counts=status_counts,
         )
+        reply, number = await attempt()
         if reply.status in (401, 403) and await self._credentials.renewed(number, reply.status):
-            reply, _ = await self._attempt(
-                method, url, params, headers, content, background=background
-            )
+            reply, _ = await attempt()
         return reply
 
     async def get(
@@ -276,6 +283,7 @@ class Peer:
         content: bytes | None,
         *,
         background: bool,
+        status_counts: bool,
     ) -> tuple[Reply, int]:
         """Make one request; return the reply and the number of the credentials it went with."""
         if self._quota is not None:
@@ -299,7 +307,7 @@ class Peer:
         # Not the clock's: this only measures, for a histogram, what the network really took.
         started = time.perf_counter()
         try:
-            reply = await self._exchange(request, f"{method} {url}")
+            reply = await self._exchange(request, f"{method} {url}", status_counts=status_counts)
         except Retryable as failure:
             forget(failure)
             seconds = self._observe(failure.reason, started)
@@ -311,8 +319,9 @@ class Peer:
         self._log_request(request, seconds, status=reply.status, bytes=len(reply.body))
         return reply, number
 
-    async def _exchange(self, request: httpx.Request, where: str) -> Reply:
+    async def _exchange(self, request: httpx.Request, where: str, *, status_counts: bool) -> Reply:
         response: httpx.Response | None = None
+        unread: Retryable | None = None
         try:
             # httpx limits each read, not the whole: a reply that trickles in would never end.
             async with asyncio.timeout(self._timeout):
@@ -321,12 +330,18 @@ class Peer:
         except (OSError, httpx.TransportError, Retryable) as error:
             if response is None or response.is_success:
                 if isinstance(error, Retryable):
-                    raise
-                answered = response is not None
-                raise no_reply(error, where, self._timeout, answered=answered) from error
+                    unread, cause = error, error.__cause__
+                else:
+                    answered = response is not None
+                    unread = no_reply(error, where, self._timeout, answered=answered)
+                    cause = error
+                if response is None or not status_counts:
+                    raise unread from cause
+                forget(unread)
             body = b""  # the status says what to do next
         self._hear_time(response.headers)
-        return Reply(response.status_code, response.headers, body, where, self._clock.now())
+        now = self._clock.now()
+        return Reply(response.status_code, response.headers, body, where, now, unread)
 
     def _observe(self, code: str, started: float) -> float:
         seconds = time.perf_counter() - started

@@ -21,6 +21,9 @@ from auditrelay.telemetry.scrubber import scrub
 
 S = TypeVar("S")
 
+MOST_VALUES = 500_000
+"""Values of a reply that is decoded as a whole: each may take 60 times its text in memory."""
+
 MOST_RECORDS = 2_000_000
 """Records of a reply, at most: what is known of each one until it is read takes 56 bytes."""
 
@@ -31,7 +34,8 @@ class Reply:
     One reply of a peer, whatever its status.
 
     *body* is decompressed. *where* names the request in messages: method and address without the
-    query, which may be confidential. *at* is when it was received, by our clock.
+    query, which may be confidential. *at* is when it was received, by our clock. *unread* is why
+    the body of a success could not be read, where its status counts all the same; it is empty then.
     """
 
     status: int
@@ -39,9 +43,12 @@ class Reply:
     body: bytes
     where: str
     at: datetime
+    unread: Retryable | None = None
 
     def json(self) -> Any:
-        """Return the decoded body, or raise ValueError if it is not JSON."""
+        """Return the decoded body; raise ValueError if it is not JSON, or has too many values."""
+        if _values_in(self.body) > MOST_VALUES:
+            raise ValueError("JSON of too many values")
         try:
             return orjson.loads(self.body)
         except orjson.JSONDecodeError:
@@ -54,6 +61,15 @@ class Reply:
         except ValueError:
             return None
         return value if isinstance(value, dict) else None
+
+
+def _values_in(body: bytes) -> int:
+    """Return how many values JSON has at most: each follows a bracket or a comma."""
+    return body.count(b",") + _brackets_in(body)
+
+
+def _brackets_in(body: bytes) -> int:
+    return body.count(b"[") + body.count(b"{")
 
 
 def _lenient(body: bytes) -> Any:
@@ -115,8 +131,9 @@ def decode(reply: Reply, shape: type[S], *, promised: bool = False) -> S:
     with the reason ``reply_too_large`` if it may have more records than fit into memory.
     """
     body = reply.body
-    # A record has one byte at least, and a comma behind it: a usual body need not be counted.
-    if len(body) > 2 * MOST_RECORDS and body.count(b",") > MOST_RECORDS:
+    # A record has one byte at least, and a comma behind it: a usual body need not be counted. What
+    # is beside them may be one value that has as many in it as brackets.
+    if len(body) > 2 * MOST_RECORDS and max(body.count(b","), _brackets_in(body)) > MOST_RECORDS:
         raise Retryable(
             f"{reply.status} from {reply.where}, but the body may have more than {MOST_RECORDS:,} "
             "records",
@@ -162,6 +179,8 @@ def _located(body: bytes, shape: Any) -> Any:
     """Return *body* as *shape*, with its records as they are, decodable or not."""
     path = _records_path(shape)
     rest, records = (body, None) if path is None else cut(body, [key.text for key in path])
+    if _values_in(rest) > MOST_VALUES:
+        raise ValueError("too many values beside the records")
     decoded = msgspec.convert(_most_lenient(rest), shape, dec_hook=read_field)
     if path is None or records is None:
         return decoded

@@ -89,6 +89,9 @@ def _gzip(parts: Iterable[bytes]) -> bytes:
     return b"".join([*map(stream.compress, parts), stream.flush()])
 
 
+MAX_ANSWER_BYTES: Final = 2**20
+"""Bytes of an answer to a batch that is taken or refused as a whole: a few words."""
+
 _TURNED_AWAY: Final = frozenset(
     {
         *(301, 302, 307, 308),
@@ -196,6 +199,8 @@ _HTML: Final = re.compile(
 
 def _kind_of(reply: Reply) -> str:
     """Return what the body of *reply* seems to be, without quoting it."""
+    if reply.unread is not None:
+        return f"not readable ({reply.unread.reason})"
     if not reply.body.strip():
         return "empty"
     if _is_web_page(reply):

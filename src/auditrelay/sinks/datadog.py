@@ -39,7 +39,14 @@ from auditrelay.settings.addresses import Address
 from auditrelay.settings.secrets import Secret
 from auditrelay.settings.values import Duration, Size
 from auditrelay.sinks import Counts, Form, Item, Limits, Rendered, Unfit, Verdict
-from auditrelay.sinks._requests import body_of, dump, error_for, is_proof, unproven
+from auditrelay.sinks._requests import (
+    MAX_ANSWER_BYTES,
+    body_of,
+    dump,
+    error_for,
+    is_proof,
+    unproven,
+)
 from auditrelay.telemetry.humanize import span
 from auditrelay.telemetry.metrics import Metrics
 
@@ -210,6 +217,7 @@ class Sink:
             ),
             metrics=metrics,
             clock=clock,
+            max_body_bytes=MAX_ANSWER_BYTES,
         )
 
     @property
@@ -280,7 +288,9 @@ class Sink:
             end=b"]",
         )
         headers["Content-Type"] = "application/json"
-        reply = await self._peer.request("POST", "/api/v2/logs", headers=headers, content=content)
+        reply = await self._peer.request(
+            "POST", "/api/v2/logs", headers=headers, content=content, status_counts=True
+        )
         if not is_proof(reply):
             raise _datadog_error(reply)
         restamped = sum([item.key is _RESTAMPED for item in batch])

@@ -8,6 +8,7 @@ and what may be twice is counted.
 
 import asyncio
 import contextlib
+import gzip
 import json
 from collections.abc import AsyncIterator, Callable
 from dataclasses import dataclass
@@ -104,6 +105,9 @@ OTHER_WORDS = [
     words(201, b'{"text":"Success","code":0}'),
     words(204, b""),
     LOGIN,
+    faults.answer(200, gzip.compress(b"x" * 100)[:-12], process=True),
+    faults.answer(200, gzip.compress(b"x" * 100)[:-9] + b"damaged!!", process=True),
+    faults.answer(200, gzip.compress(b" " * 40 * 2**20), process=True),
 ]
 
 

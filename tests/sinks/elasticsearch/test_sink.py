@@ -273,7 +273,7 @@ async def test_a_quick_look_at_a_response_finds_what_a_careful_one_finds(
     outcomes: list[object] = []
     for quick in (True, False):
         if not quick:
-            monkeypatch.setattr(elasticsearch, "_all_stored", lambda _: None)
+            monkeypatch.setattr(elasticsearch, "_all_stored", lambda *_: None)
         elastic.faults.add(answer(200, json.dumps(body).encode()), path="/_bulk")
         try:
             outcomes.append(replace(await sink.send(sent), retry_reason=None))

@@ -39,7 +39,15 @@ from auditrelay.settings.addresses import Address
 from auditrelay.settings.secrets import Secret
 from auditrelay.settings.values import Duration, Size
 from auditrelay.sinks import AckId, Counts, Form, Item, Limits, Rejection, Rendered, Verdict
-from auditrelay.sinks._requests import body_of, clean, dump, error_for, unexpected_body, unproven
+from auditrelay.sinks._requests import (
+    MAX_ANSWER_BYTES,
+    body_of,
+    clean,
+    dump,
+    error_for,
+    unexpected_body,
+    unproven,
+)
 from auditrelay.sinks.splunk_hec.channel import Channel
 from auditrelay.telemetry.metrics import Metrics
 
@@ -198,6 +206,7 @@ class Sink:
             ),
             metrics=metrics,
             clock=clock,
+            max_body_bytes=MAX_ANSWER_BYTES,
         )
 
     @property
@@ -279,8 +288,16 @@ class Sink:
             headers["X-Splunk-Request-Channel"] = channel.id
             headers |= channel.cookie_header
         reply = await self._peer.request(
-            "POST", "/services/collector/event", headers=headers, content=content
+            "POST",
+            "/services/collector/event",
+            headers=headers,
+            content=content,
+            status_counts=True,
         )
+        # A connection that breaks may hold the next time. A body that is none proves as little as
+        # one of another product: sent again, the events would be stored again each time.
+        if reply.unread is not None and reply.unread.reason in ("timeout", "reset"):
+            raise reply.unread
         if channel is not None:
             channel.keep_cookies(reply)
         return reply
@@ -429,7 +446,10 @@ class Sink:
         """
         ack = self._settings.ack
         health = await self._peer.request(
-            "GET", "/services/collector/health", params={"ack": "true"} if ack else None
+            "GET",
+            "/services/collector/health",
+            params={"ack": "true"} if ack else None,
+            status_counts=True,
         )
         if health.status != 200:
             self._verdict(_parse(health), 0)
