@@ -1,9 +1,10 @@
 """
 No false alarm: whatever happens to an honest instance, nothing is found.
 
-Histories are drawn at random: late events, gaps, dead letters, backfills, forgetting, pruning, a full
-disk, restores by the recipe, restarts, and kills at any write. At any time ``coverage --check`` and
-the auditor's program find nothing that is bad, and every head that was ever told fits.
+Histories are drawn at random: late events, gaps, dead letters, backfills, forgetting, pruning, a
+full disk, restores by the recipe, restarts, and kills at any write. At any time
+``coverage --check`` and the auditor's program find nothing that is bad, and every head that was
+ever made fits.
 """
 
 import contextlib
@@ -95,7 +96,7 @@ class Honest:
         assert bad == [], self._said([f"{each.code} {each.where}: {each.what}" for each in bad])
 
     def audit(self, *, compare: bool) -> None:
-        """Fail if the auditor finds anything, or a head that was told does not fit."""
+        """Fail if the auditor finds anything, or a head that was made does not fit."""
         history = self.history
         with history.view() as view:
             if view.evidence().entries == 0:
@@ -114,8 +115,8 @@ class Honest:
             for source in SOURCES
             if compare and not self.removed
         ]
-        told = [file for file in files if history.siems[file.stem].words]
-        report = checker.check([export], told, history.pins, siems, lists)
+        witnesses = [file for file in files if history.siems[file.stem].words]
+        report = checker.check([export], witnesses, history.pins, siems, lists)
         bad = [each for each in report["findings"] if each["level"] == "bad"]
         assert bad == [], self._said([f"{each['code']}: {each['what']}" for each in bad])
         beyond = report["heads"]["given"] - report["heads"]["fit"]
@@ -241,7 +242,7 @@ class Honest:
         await self.history.store._writer.write(limit)
 
     async def back_up(self) -> None:
-        if not self.history.told:
+        if not self.history.heads:
             return  # a log of which no head has left has no name yet that a new one could continue
         self.backup = self.folder / "backup"
         backup(self.history.folder, self.backup)
@@ -271,12 +272,26 @@ class Honest:
 
 
 DEEDS: Final[dict[str, Callable[[Honest], Awaitable[None]]]] = {
-    name: getattr(Honest, name)
-    for name in (
-        "poll", "resweep", "declare", "backfill", "put_aside", "deliver", "operate", "prune", "seal",
-        "reload", "restart", "back_up", "restore", "look", "time_passes", "disk_is_full",
+    each.__name__: each
+    for each in (
+        Honest.backfill,
+        Honest.back_up,
+        Honest.declare,
+        Honest.deliver,
+        Honest.disk_is_full,
+        Honest.look,
+        Honest.operate,
+        Honest.poll,
+        Honest.prune,
+        Honest.put_aside,
+        Honest.reload,
+        Honest.restart,
+        Honest.restore,
+        Honest.resweep,
+        Honest.seal,
+        Honest.time_passes,
     )
-}  # fmt: skip
+}
 
 
 @pytest.mark.parametrize("part", range(5))
@@ -307,4 +322,4 @@ def test_every_head_of_five_days_fits_every_later_journal_at_200_kills(tmp_path:
         await honest.finish()
 
     run(days())
-    assert len(history.told) > 60
+    assert len(history.heads) > 60

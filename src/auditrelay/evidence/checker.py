@@ -478,9 +478,9 @@ def in_siem(name: str, path: Path, new: Journal, given: list[Any]) -> None:
     again = dict[str, int]()  # for a dead letter the place at which it was replayed
     for fact in (each for each in sink.facts if each.fact in ("dead", "replayed")):
         again |= dict.fromkeys(fact.each, fact.pages[0][0] if fact.fact == "replayed" else EVER)
-    told = {f"head {head.log} {head.size} {head.root}" for head in given}  # judged as heads
-    told.add(f"head {new.log} {len(new.leaves)} {new.roots[len(new.leaves)]}")  # of the next entry
-    ours, due = {sha256(each.encode()).digest()[:20] for each in told}, set[bytes]()
+    known = {f"head {head.log} {head.size} {head.root}" for head in given}  # judged as heads
+    known.add(f"head {new.log} {len(new.leaves)} {new.roots[len(new.leaves)]}")  # of the next entry
+    ours, due = {sha256(each.encode()).digest()[:20] for each in known}, set[bytes]()
     for fact in facts:
         since = sink.state["since"].get(fact.unit.removeprefix("source "), EVER)
         for (first, _), page in zip(fact.pages, fact.uids_of, strict=True):
