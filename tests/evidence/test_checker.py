@@ -670,6 +670,13 @@ def test_places_that_are_left_out_or_given_twice(run: Any, tmp_path: Path) -> No
         assert "spool" in run(export.hour().write(tmp_path / f"x{by}")).bad
 
 
+def test_a_sink_that_has_settled_only_what_is_ahead(run: Any, tmp_path: Path) -> None:
+    ahead: Fact = {"fact": "delivered", "done": [[2, 1]]}
+    change = change_state("sink splunk", ahead=[[2, 1]])
+    export = Export().hour(sink=[ahead], deliver=False, change=change)
+    assert run(export.write(tmp_path / "x")).bad == set()
+
+
 def test_a_place_that_is_settled_twice_or_before_it_is_given(run: Any, tmp_path: Path) -> None:
     twice: Fact = {"fact": "delivered", "done": [[4, 1]]}
     assert "position" in run(honest(3).hour(sink=[twice]).write(tmp_path / "x")).bad

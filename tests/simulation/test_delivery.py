@@ -29,6 +29,7 @@ from auditrelay.config.model import Alerts, Config, Log, Spool, Status
 from auditrelay.sandbox import Request, Vendor, faults, vendors
 from auditrelay.sandbox.siems.elasticsearch import Elastic
 from auditrelay.service.app import App
+from auditrelay.settings.reserved import ALERTS
 from auditrelay.sources import available
 from auditrelay.store.sqlite.store import SqliteStore
 from auditrelay.store.sqlite.writer import Writer
@@ -213,7 +214,8 @@ class World:
         metrics = Metrics(sources=["it"], sinks=["es"], pairs=[("it", "es")])
         app = App(config, store, metrics, clock=self.clock, attempts=3)
         try:
-            await store.start_sink("es", ["it"])
+            await store.start_source(ALERTS, self.clock.now())
+            await store.start_sink("es", ["it", ALERTS])
             once = asyncio.ensure_future(app.once())
             with self._killing(life.kill, once):
                 await asyncio.wait([once])

@@ -322,7 +322,7 @@ class Journal:
             (a, a + count, 1) for f in facts if f.fact == "delivered" for a, count in f.done
         )
         if unit.done and state["position"] is not None:
-            stated = [(unit.done[0][0], state["position"], -1)]
+            stated = [(min(unit.done[0][0], state["position"]), state["position"], -1)]
             stated += [(first, first + count, -1) for first, count in state["ahead"]]
             wrong = [at for at, level in levels(unit.done + stated) if level]
             last = max(self.pages, default=(0, EVER, 0))[1]

@@ -424,8 +424,8 @@ async def test_a_running_service_shows_that_a_key_is_refused_since_when_and_what
             await tab.until("document.getElementById('headline').textContent === 'All is well.'")
             now = datetime.now(UTC)
             sandbox.cekura.fill(50, now - timedelta(seconds=3), now)
-            await tab.until(
-                "document.querySelector('#sink-splunk figcaption').textContent.startsWith('50 ')"
+            await tab.until(  # and the head of the seal at the start
+                "document.querySelector('#sink-splunk figcaption').textContent.startsWith('51 ')"
             )
             sandbox.bland.rotate("another-key-of-the-organisation")
             await tab.until(

@@ -184,6 +184,7 @@ async def test_a_state_that_was_deleted_beside_its_tip_is_an_alert(tmp_path: Pat
     left = tip.read(tmp_path)
     (tmp_path / DATABASE).unlink()
     store, branch = await begun(tmp_path)
+    await store.log.restored("it was deleted", by=1000)
     await seal(store)
     await store.close()
     assert left is not None
@@ -191,6 +192,7 @@ async def test_a_state_that_was_deleted_beside_its_tip_is_an_alert(tmp_path: Pat
     assert (branch.before, branch.size, branch.is_alert) == (left.log, 0, True)
     assert branch.tip == left, "the alert says what the tip knew"
     assert [fact["log"] for fact in continued(tmp_path)] == [left.log]
+    explained(tmp_path, sealed=True)
 
 
 async def test_a_state_that_comes_back_to_a_tip_of_its_past_says_so(tmp_path: Path) -> None:
