@@ -192,14 +192,17 @@ async def test_an_event_has_one_uid_for_life_whatever_its_source_is_called_and_w
     assert sandbox.splunk.stored.by_uid == sandbox.datadog.stored.by_uid
 
 
+@pytest.mark.parametrize(
+    "fault",
+    [faults.store_then_reset(), faults.answer(500, process=True), faults.html(504, process=True)],
+    ids=["no reply", "500", "a gateway's 504"],
+)
 async def test_a_possible_duplicate_is_counted_where_the_outcome_is_unknown(
-    tmp_path: Path, sandbox: Sandbox
+    tmp_path: Path, sandbox: Sandbox, fault: faults.Action
 ) -> None:
     fill(sandbox, 20)
     for intake in (sandbox.splunk, sandbox.datadog, sandbox.elastic):
-        intake.faults.add(
-            faults.store_then_reset(), method="POST", when=lambda it: len(it.body) > 500
-        )
+        intake.faults.add(fault, method="POST", when=lambda it: len(it.body) > 500)
     config = configure(tmp_path, sources(sandbox), sinks(sandbox, concurrency=1))
     async with Daemon(config) as daemon:
         await eventually(lambda: not missing(sandbox))
@@ -271,6 +274,32 @@ async def test_no_sink_holds_another_back(tmp_path: Path, sandbox: Sandbox) -> N
     (letter,) = await dead_letters(config)
     assert letter["sink"] == "elastic"
     assert sandbox.elastic.stored.lost(made(sandbox)) == [letter["native_id"]]
+
+
+async def test_a_request_that_hangs_holds_up_no_other_sink(
+    tmp_path: Path, sandbox: Sandbox
+) -> None:
+    """What one sink waits for, no other one waits for: here it never gives up."""
+    hanging: list[Request] = []
+
+    def hangs(request: Request) -> bool:
+        hanging.append(request)
+        return True
+
+    sandbox.splunk.faults.add(faults.hang(), method="POST", times=None, when=hangs)
+    config = configure(tmp_path, sources(sandbox), sinks(sandbox, timeout="10m"))
+    async with Daemon(config):
+        for _ in range(2):  # the second one while the first one hangs
+            sandbox.bland.add(datetime.now(UTC))
+            await eventually(
+                lambda: (
+                    not sandbox.datadog.stored.lost(made(sandbox))
+                    and not sandbox.elastic.stored.lost(made(sandbox))
+                ),
+                within=20,
+            )
+            await eventually(lambda: hanging)
+        assert sandbox.splunk.stored.total == 0
 
 
 # --- 5
