@@ -203,3 +203,32 @@ def test_a_short_secret_and_plain_http_are_warnings(file: Path) -> None:
     short, plain = read(file).warnings
     assert short.startswith("sources.acme-voice.api_key: a secret of fewer than 6 characters")
     assert plain.startswith("sinks.splunk: allow_insecure_http")
+
+
+@pytest.mark.parametrize("kind", ["file", "credential"])
+def test_a_key_of_the_evidence_is_not_kept_beside_the_state_that_it_protects(
+    tmp_path: Path, file: Path, kind: str
+) -> None:
+    state, kept = tmp_path / "state", tmp_path / "keys"
+    for folder in (state, kept):
+        folder.mkdir(mode=0o700)
+        (folder / "key").touch(mode=0o600)
+        (folder / "key").write_text("5d" * 32)
+    (tmp_path / "link").symlink_to(state)
+
+    def found(folder: Path) -> list[str]:
+        name = "key" if kind == "credential" else str(folder / "key")
+        key = f'[evidence]\nkey = "${{{kind}:{name}}}"\n'
+        file.write_text(f'state_dir = "{state}"\n{GOOD}{key}')
+        environ = {"CREDENTIALS_DIRECTORY": str(folder)}
+        try:
+            read(file, environ)
+        except ConfigError as error:
+            return list(error.problems)
+        return []
+
+    assert found(kept) == []
+    for folder in (state, tmp_path / "link"):
+        (problem,) = found(folder)
+        assert f"evidence.key: {folder / 'key'} is in the state directory" in problem
+        assert "keep it elsewhere" in problem

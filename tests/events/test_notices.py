@@ -19,7 +19,9 @@ from auditrelay.events.notices import (
     changed_event,
     changed_uid,
     gap_event,
+    sealed_event,
 )
+from auditrelay.evidence.heads import Head
 from auditrelay.window import micros
 
 START = datetime(2026, 5, 1, tzinfo=UTC)
@@ -85,6 +87,44 @@ def test_a_gap_renders_in_every_form(
     assert forms["ocsf"]["status_detail"] == "retention"
     assert forms["ocsf"]["log_name"] == "cekura.audit"
     assert forms["raw"]["record"]["gap"]["end"] == "2026-05-01T03:00:00.000000Z"
+
+
+def test_a_head_renders_in_every_form_with_its_word_and_what_it_seals(
+    written: Callable[[AuditEvent], dict[str, bytes]],
+    valid_ecs: Callable[[dict[str, Any], str], None],
+    valid_cim: Callable[[dict[str, Any]], None],
+) -> None:
+    head = Head("7346c92ec83c0c19152a6840060797e1", 40_007, bytes(range(32)))
+    event = sealed_event(
+        source="auditrelay",
+        uid=head.uid,
+        head=head.word,
+        log=head.log,
+        size=head.size,
+        root=head.root,
+        before=(40_000, bytes(32)),
+        sources={"okta": {"accepted": 7, "covered_until": 5}},
+        sinks={"splunk": {"position": 3, "dead": 1}},
+        now=NOW,
+    )
+    assert unpack(pack([event])) == [event]
+    assert event.uid == head.uid
+    forms = {name: json.loads(text) for name, text in written(event).items()}
+    valid_ecs(forms["ecs"], "auditrelay")
+    valid_cim(forms["cim"])
+    assert faults(forms["ocsf"]) == []
+    assert event.message == f"Ledger sealed: 40,007 entries, head {head.word}"
+    messages = [forms[name]["message"] for name in ("ecs", "datadog", "ocsf")]
+    assert [*messages, forms["cim"]["description"]] == [event.message] * 4
+    assert forms["ecs"]["event"]["action"] == "auditrelay.ledger_sealed"
+    assert forms["datadog"]["evt"]["name"] == "auditrelay.ledger_sealed"
+    assert forms["cim"]["signature"] == "auditrelay.ledger_sealed"
+    assert forms["ocsf"]["metadata"]["event_code"] == "auditrelay.ledger_sealed"
+    sealed = forms["raw"]["record"]["ledger_sealed"]
+    assert (sealed["head"], sealed["log"], sealed["size"]) == (head.word, head.log, 40_007)
+    assert sealed["before"] == {"size": 40_000, "root": bytes(32).hex()}
+    assert sealed["sources"] == {"okta": {"accepted": 7, "covered_until": 5}}
+    assert sealed["sinks"] == {"splunk": {"position": 3, "dead": 1}}
 
 
 def test_a_gap_of_a_source_without_a_vendors_module_is_reported_too() -> None:

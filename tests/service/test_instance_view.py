@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 from tests.conftest import make_event
 from tests.support.clock import FakeClock
-from tests.support.stores import NOON, opened
+from tests.support.stores import NOON, opened, seal
 
 from auditrelay.config import load
 from auditrelay.config.model import Config
@@ -112,6 +112,22 @@ async def test_the_metrics_are_those_of_this_moment(world: World) -> None:
     world.clock.advance(90)
     assert await world.gauge('sink_oldest_undelivered_seconds{sink="out"}') == age + 90
     assert world.source.measured == 5
+
+
+async def test_the_metrics_of_the_evidence(world: World) -> None:
+    names = ("entries", "head_timestamp_seconds", "untold_heads", "broken")
+
+    async def gauges() -> list[float]:
+        return [await world.gauge(f"evidence_{name}") for name in names]
+
+    assert await gauges() == [0, 0, 0, 0]
+    sealed = await seal(world.store)
+    assert sealed.head.size > 0
+    assert await gauges() == [sealed.head.size, sealed.at / 1_000_000, 1, 0]
+    await world.store.log.continue_damaged()
+    assert (await gauges())[3] == 1
+    await world.store.log.restored("the disk died", by=1000)
+    assert (await gauges())[3] == 0
 
 
 async def test_a_sink_that_was_removed_has_no_metrics(world: World) -> None:

@@ -15,6 +15,7 @@ from auditrelay.status.model import (
     AnyPeer,
     CoverageSpan,
     Credential,
+    EvidenceStatus,
     Finding,
     Report,
     SinkStatus,
@@ -468,3 +469,35 @@ def test_records_that_changed_in_form_name_their_fields_for_two_days() -> None:
     unnamed = only(report(source(form_changed_at=ago(hours=1))))
     assert "former records are not in the spool any more" in unnamed.effect
     assert judge(report(source(form_changed_at=ago(days=3)))) == []
+
+
+def test_evidence_that_does_not_fit_the_state_is_found_until_it_is_explained() -> None:
+    broken = EvidenceStatus(broken="entry 7 is missing", broken_since=ago(hours=1))
+    found = only(report(evidence=broken))
+    assert (found.level, found.code, found.name) == (
+        "action_required",
+        "evidence_broken",
+        "evidence",
+    )
+    assert (found.error, found.since) == ("entry 7 is missing", ago(hours=1))
+    assert "auditrelay evidence restored --reason TEXT" in (found.do or "")
+    assert (found.command or "").endswith("coverage --check")
+
+
+@pytest.mark.parametrize(
+    ("hours", "since", "what"),
+    [
+        (3, "failing_since", "The evidence cannot be sealed, so no new head reaches the SIEM."),
+        (2.9, "failing_since", None),
+        (3, "untold_since", "No sink has taken the last 4 heads of the evidence."),
+        (2.9, "untold_since", None),
+    ],
+)
+def test_heads_that_do_not_leave_are_found_after_three_hours(
+    hours: float, since: str, what: str | None
+) -> None:
+    of = {"failing": "disk is full"} if since == "failing_since" else {"untold_heads": 4}
+    evidence = EvidenceStatus(**{since: ago(hours=hours), **of})
+    found = judge(report(evidence=evidence))
+    assert [(each.code, each.what) for each in found] == ([("evidence", what)] if what else [])
+    assert all(each.error == of.get("failing") for each in found)
