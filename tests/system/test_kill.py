@@ -28,9 +28,12 @@ from tests.support.daemon import (
     sinks,
     sources,
 )
+from tests.support.stores import explained
 from tests.system.kill_at_write import KillAtWrite
 
 from auditrelay.sandbox import Sandbox, faults
+from auditrelay.sandbox.stored import Stored
+from auditrelay.store.sqlite import evidence
 from auditrelay.store.sqlite.view import StateView
 
 pytestmark = pytest.mark.process
@@ -40,6 +43,9 @@ CONCURRENCY = 2
 EVENTS = 24
 
 WRITES = {
+    "begin": (1,),
+    "end": (1,),
+    "seal": (1,),
     "prune": (2,),
     "remember_time": (1,),
     "start_sink": (2,),
@@ -50,7 +56,11 @@ WRITES = {
     "save_condition": (1, 4),
     "settle": (2, 5, 9, 12, 15),
 }
-"""The writes of a short run, by the store's method, and at which of them it is killed."""
+"""
+The writes of a short run, by the store's method, and at which of them it is killed.
+
+After that of ``seal`` is between the commit of a head and the tip.
+"""
 
 
 async def catch_up(config: Path, *, method: str = "", number: int = 0, side: str = "") -> Ended:
@@ -87,6 +97,14 @@ def configured(folder: Path, sandbox: Sandbox, *, resweep: bool) -> Path:
     )
 
 
+def undelivered_heads(state: Path, stored: Stored) -> list[str]:
+    """Return the heads of *state* whose events are not *stored*."""
+    with StateView(state) as view:
+        words = [head.word for head in view.read(evidence.heads)]
+    assert words
+    return [word for word in words if word not in json.dumps(stored.heads)]
+
+
 def unreported_gaps(state: Path, documents: list[Any]) -> list[str]:
     """Return the starts of those gaps in the ledgers that no event in *documents* reports."""
     reported = [text for text in map(json.dumps, documents) if "catch_up_limit" in text]
@@ -120,7 +138,9 @@ async def test_nothing_is_lost_wherever_the_process_is_killed(
         extra = sum(stored.by_native_id.values()) - len(stored.by_native_id)
         assert extra <= (0 if intake == "elastic" else in_flight), intake
         assert unreported_gaps(tmp_path / "state", stored.documents) == [], intake
+        assert undelivered_heads(tmp_path / "state", stored) == [], intake
     assert Counter(sandbox.elastic.stored.uids).most_common(1)[0][1] == 1
+    explained(tmp_path / "state", sealed=True)  # and no kill makes a branch
 
 
 @pytest.mark.parametrize("side", ["before", "after"])
