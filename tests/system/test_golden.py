@@ -13,8 +13,8 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import pytest
-from tests.support.stores import dead_letters
 from tests.support.daemon import Daemon, command, configure, eventually, sinks, sources
+from tests.support.stores import dead_letters
 
 from auditrelay import __version__
 from auditrelay.sandbox import Sandbox

@@ -198,8 +198,7 @@ async def test_an_edited_ledger_is_detected(sandbox: Sandbox, tmp_path: Path) ->
     intact = await codes(config)
     state = tmp_path / "state" / "state.db"
     for edit in (
-        "drop trigger entry_is_not_updated;"
-        'update entry set text = replace(text, \'"via":"poll"\', \'"via":"file"\')',
+        "drop trigger entry_is_not_updated; update entry set text = replace(text, 'poll', 'file')",
         "update coverage set events = events - 1",
         "update coverage set start = start - 3600000000",
         "delete from known where key = (select min(key) from known)",
