@@ -232,7 +232,6 @@ class Journal:
         self.path, self.report, self.say = path, report, report.say
         self.whole, self.log, self.at = True, "", 0
         self.exported: list[Any] | None = None
-        self.told = set[bytes]()  # uids of the events of heads
         self.leaves, self.ats, self.roots = list[bytes](), [0], dict[int, str]()
         self.ends, self.seals = dict[str, int](), list[int]()  # of logs; where seals begin
         self.units, self.facts = dict[str, Any](), defaultdict[str, list[Any]](list)
@@ -447,7 +446,7 @@ def exported(new: Journal) -> None:
         keys = [pages.pop((fact.n, first), b"") for first, _ in fact.pages]
         whole &= [len(each) for each in keys] == [28 * count for _, count in fact.pages]
         fact.uids_of = [[page[i + 8 : i + 28] for i in range(0, len(page), 28)] for page in keys]
-        if any(keys) and chain(sha256(page).digest() for page in keys) != fact.uids:
+        if all(keys) and chain(sha256(page).digest() for page in keys) != fact.uids:
             raise Stop("known", f"{fact.unit}: uids.ndjson has others than it accepted")
     if pages:
         raise Stop("known", f"uids.ndjson has a page that no entry has: {min(pages)}")
@@ -469,7 +468,7 @@ def is_done(sink: Any, place: int) -> bool:
     return any(first <= place < end for first, end, _ in near)
 
 
-def in_siem(name: str, path: Path, new: Journal) -> None:
+def in_siem(name: str, path: Path, new: Journal, given: list[Any]) -> None:
     """Compare the uids that a SIEM has with those that its sink has settled."""
     facts, sink, theirs = new.exported, new.units.get(f"sink {name}"), records_in(path)
     if facts is None or sink is None:
@@ -479,7 +478,9 @@ def in_siem(name: str, path: Path, new: Journal) -> None:
     again = dict[str, int]()  # for a dead letter the place at which it was replayed
     for fact in (each for each in sink.facts if each.fact in ("dead", "replayed")):
         again |= dict.fromkeys(fact.each, fact.pages[0][0] if fact.fact == "replayed" else EVER)
-    ours, due = set(new.told), set[bytes]()
+    known = {f"head {head.log} {head.size} {head.root}" for head in given}  # judged as heads
+    known.add(f"head {new.log} {len(new.leaves)} {new.roots[len(new.leaves)]}")  # of the next entry
+    ours, due = {sha256(each.encode()).digest()[:20] for each in known}, set[bytes]()
     for fact in facts:
         since = sink.state["since"].get(fact.unit.removeprefix("source "), EVER)
         for (first, _), page in zip(fact.pages, fact.uids_of, strict=True):
@@ -516,7 +517,7 @@ def by_vendor(path: Path, new: Journal) -> None:
     pages = [
         (first, page) for f in mine for (first, _), page in zip(f.pages, f.uids_of, strict=True)
     ]
-    place_of = {uid: place for first, page in pages for place, uid in enumerate(page, first)}
+    place_of = {uid: place for first, page in pages[::-1] for place, uid in enumerate(page, first)}
     keys = sorted((at + 2**63).to_bytes(8, "big") + uid for uid, (_, at) in theirs.items())
     for fact in (each for each in new.facts["covered"] if each.unit == name):
         if begin <= fact.start and fact.end <= end:
@@ -629,15 +630,8 @@ def check(
         result = {"log": new.log, "entries": len(new.leaves), "until": new.at, "branches": branches}
         listed = siems or vendors or (new.path.parent / "uids.ndjson").exists()
         if new.whole and listed and report.attempt(None, exported, new):
-            # The event of a head is in a later entry, if in any: heads are judged by themselves.
-            told = {(head.log, head.size, head.root) for head in given}
-            told.add((new.log, len(new.leaves), new.roots[len(new.leaves)]))
-            new.told = {
-                sha256(f"head {log} {size} {root}".encode()).digest()[:20]
-                for log, size, root in told
-            }
             for name, file in siems.items():
-                report.attempt(None, in_siem, name, file, new)
+                report.attempt(None, in_siem, name, file, new, given)
             for file in vendors:
                 report.attempt(None, by_vendor, file, new)
     whole = all(each["level"] == "note" for each in report.findings)
