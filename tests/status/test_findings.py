@@ -496,7 +496,7 @@ def test_evidence_that_does_not_fit_the_state_is_found_until_it_is_explained() -
 def test_heads_that_do_not_leave_are_found_after_three_hours(
     hours: float, since: str, what: str | None
 ) -> None:
-    of = {"failing": "disk is full"} if since == "failing_since" else {"untold_heads": 4}
+    of: Table = {"failing": "disk is full"} if since == "failing_since" else {"untold_heads": 4}
     evidence = EvidenceStatus(**{since: ago(hours=hours), **of})
     found = judge(report(evidence=evidence))
     assert [(each.code, each.what) for each in found] == ([("evidence", what)] if what else [])

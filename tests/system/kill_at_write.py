@@ -22,7 +22,7 @@ from auditrelay.store.sqlite.writer import Writer
 
 def is_method(name: str) -> bool:
     """Return whether *name* is that of a method of the store."""
-    return any(hasattr(each, name) for each in (SqliteStore, KnownContents, EvidenceLog))
+    return any(name in vars(part) for part in (SqliteStore, KnownContents, EvidenceLog))
 
 
 @dataclass(frozen=True)

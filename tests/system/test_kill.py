@@ -43,9 +43,6 @@ CONCURRENCY = 2
 EVENTS = 24
 
 WRITES = {
-    "begin": (1,),
-    "end": (1,),
-    "seal": (1,),
     "prune": (2,),
     "remember_time": (1,),
     "start_sink": (2,),
@@ -55,6 +52,9 @@ WRITES = {
     "resweep_done": (1, 2),
     "save_condition": (1, 4),
     "settle": (2, 5, 9, 12, 15),
+    "begin": (1,),
+    "seal": (1,),
+    "end": (1,),
 }
 """
 The writes of a short run, by the store's method, and at which of them it is killed.

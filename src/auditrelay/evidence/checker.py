@@ -402,7 +402,8 @@ def left(branch: Any, dead: list[Any], old: Journal, new: Journal) -> None:
     """Say what a log that was left had claimed, and whether the new one has made it up."""
     why = [f"uid {fact.by}: {fact.reason}" for fact in new.facts["restored"] if fact.n >= branch.n]
     young = any(head.at and head.at > branch.at + HOUR for head in dead)
-    what = f"{branch.log[:6]} was continued as {branch.into[:6]}: {branch.why}; operators: {why}\n"
+    what = f"{branch.log[:6]} was continued as {branch.into[:6]}: {branch.why}"
+    what += f" ({'; '.join(why) or 'no operator has said why'})\n"
     what += f"{len(dead)} heads of {branch.log[:6]} lie beyond" + ": two instances ran" * young
     claims = [
         claim for head in sorted(dead, key=lambda head: head.size)[-1:] for claim in head.claims
@@ -597,9 +598,9 @@ def check_exports(
     report.lines.append(f"log        {new.log}, until {iso(new.at)}, {len(new.leaves)} entries")
     for name, unit in sorted(new.units.items()) if new.whole else ():
         state = {key: value for key, value in unit.state.items() if type(value) is int}
-        times = {key: iso(state[key]) for key in ("started", "covered_until") if key in state}
-        gaps = sum(fact.fact == "gap" for fact in unit.facts)
-        report.lines.append(f"{name}: {state | times}, {gaps} gaps, {unit.sums['late']} late")
+        state |= {key: iso(state[key]) for key in ("started", "covered_until") if key in state}
+        state |= {"gaps": sum(fact.fact == "gap" for fact in unit.facts), "late": unit.sums["late"]}
+        report.lines.append(f"{name}: " + ", ".join(f"{key} {state[key]}" for key in state))
     return new
 
 
@@ -656,19 +657,18 @@ def main(argv: list[str] | None = None) -> int:
             raise ValueError("a key is 32 bytes in base64, --siem SINK=FILE, two exports at most")
         result = check(asked.paths, asked.witness, pins, siems, asked.vendor)
     except (OSError, ValueError) as error:
-        sys.stderr.write(f"auditrelay evidence check: {error}\n")
+        sys.stderr.write(re.sub(r"\[Errno \d+\] ", "", f"auditrelay evidence check: {error}\n"))
         return 2
     lines = result.pop("lines")
     for each in result["findings"]:
         where = each["where"] or f"entry {each['entry']}" * (each["entry"] is not None)
         level = "BAD " if each["level"] == "bad" else "note"
-        what = f"{each['what']} ({where})".replace("\n", "\n     ")
+        what = (each["what"] + f" ({where})" * bool(where)).replace("\n", "\n     ")
         lines.append(f"{level} {each['code']}: {what}")
         lines += [f"     do: {each['do']}"] * bool(each["do"])
-    end = (
-        f"whole: nothing before entry {result['entries']} was changed or removed. After it nothing "
-    )
-    lines.append(end + "is proved yet." if result["whole"] else "not whole")
+    end = f"nothing before entry {result['entries']} was changed or removed. After it nothing is "
+    end = f"{end}proved yet." if result["log"] else "the proof fits the head that it leads to."
+    lines.append(f"whole: {end}" if result["whole"] else "not whole")
     text = json.dumps(result, indent=2) if asked.json else "\n".join(lines)
     sys.stdout.write(re.sub(r"[^\n -~]", "?", text) + "\n")  # no sequences that move a cursor
     return 0 if result["whole"] else 1
