@@ -75,6 +75,18 @@ def test_small_values_of_a_large_record_are_read_and_large_ones_are_not(one: One
     assert event.actor.id == TOO_LARGE
 
 
+def test_a_large_record_whose_every_field_is_large_is_still_an_event(
+    one: One, written: Written
+) -> None:
+    text = "ü" * MAX_DECODED
+    event = one({"id": "1", "event_type": text, "resource_id": text, "actor_id": text})
+    assert event.native_id == "1"
+    assert event.native_action == event.target.id == event.actor.id == TOO_LARGE
+    assert "too_large" in event.warnings
+    assert len(event.message) < 1000
+    written(event)
+
+
 def test_secrets_in_a_large_record_are_hidden(one: One) -> None:
     event = one(large(b'"metadata":{"password":"hunter2-example"}', MANY["many objects"][11:]))
     shown = one(large(b'"metadata":[{"password":"hunter2-example"},%b' % MANY["many objects"][12:]))

@@ -178,11 +178,10 @@ def test_a_byte_order_mark_is_removed(one: Callable[..., AuditEvent]) -> None:
     assert (event.native_id, bytes(event.raw)) == ("1", b'{"id":"1"}')
 
 
-@pytest.mark.slow
-def test_a_field_of_five_megabytes_is_shortened_and_kept_whole_in_the_raw_record(
+def test_a_field_of_300_kilobytes_is_shortened_and_kept_whole_in_the_raw_record(
     one: Callable[..., AuditEvent], written: Written
 ) -> None:
-    long = "ü" * 2_500_000
+    long = "ü" * 50_000  # six bytes each, as JSON escapes it
     event = one({"id": "1", "event_type": long, "resource_id": long, "actor_id": long})
     assert len(event.native_action) == len(event.target.id or "") == MAX_TEXT_LENGTH
     assert len(event.message) <= MAX_TEXT_LENGTH

@@ -72,7 +72,7 @@ async def test_a_refusal_counts_though_its_body_cannot_be_read(
     server: Server, connect: Connect, name: str
 ) -> None:
     server.faults.add(UNREADABLE[name])
-    reply = await connect().request("GET", "/")
+    reply = await connect(timeout=SHORT_TIMEOUT).request("GET", "/")
     assert (reply.status, reply.headers["retry-after"], reply.body) == (429, "9", b"")
 
 

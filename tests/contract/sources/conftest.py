@@ -17,9 +17,9 @@ from auditrelay.collect import walk as walks
 from auditrelay.descriptions.settings import settings_class
 from auditrelay.errors import RelayError
 from auditrelay.events import AuditEvent
-from auditrelay.events.normalize import Normalizer, vendor_named
+from auditrelay.events.careful import Twins
+from auditrelay.events.normalize import IdentifiedPage, Normalizer, vendor_named
 from auditrelay.events.normalize import available as vendors_understood
-from auditrelay.events.page import Page as EventPage
 from auditrelay.sandbox import Vendor, vendors
 from auditrelay.sandbox.history import Span
 from auditrelay.settings import SourceSettings
@@ -126,10 +126,12 @@ class Rig:
         source = source or self.build()
         normalize = self.normalizer(source)
         found: dict[str, AuditEvent] = {}
-        async for events, _, _ in walks.walk(
-            source, self.window, lambda records: normalize(records, 0)
+        async for identified, _, _ in walks.walk(
+            source,
+            self.window,
+            lambda records, twins=None: normalize.identify(records, 0, twins),
         ):
-            found |= {event.uid: event for event in events}
+            found |= {event.uid: event for event in identified.page()}
         return list(found.values())
 
     async def shown(self, source: Source | None = None) -> list[bytes]:
@@ -142,9 +144,9 @@ class Rig:
         normalize = self.normalizer(source)
         found: set[bytes] = set()
 
-        def seen(records: list[bytes]) -> EventPage:
+        def seen(records: list[bytes], twins: Twins | None = None) -> IdentifiedPage:
             found.update(records)
-            return normalize(records, 0)
+            return normalize.identify(records, 0, twins)
 
         ends = [
             outcome is not None async for _, _, outcome in walks.walk(source, self.window, seen)
