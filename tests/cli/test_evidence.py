@@ -282,7 +282,7 @@ async def test_a_key_that_is_not_in_force_yet_is_one_finding(
     assert (await command(config, "coverage", "--check")).status == 0
 
 
-async def test_nobody_has_restored_a_state_that_is_not_there(tmp_path: Path) -> None:
+async def test_restored_needs_a_state(tmp_path: Path) -> None:
     config = configure(tmp_path, {}, {})
     ended = await command(config, "evidence", "restored", "--reason", "disk died")
     assert (ended.status, "there is no state in" in ended.stderr) == (1, True)
