@@ -267,3 +267,23 @@ async def test_what_a_vendor_shows_an_auditor_is_compared_with_what_was_read(
     listed.write_text("".join(hidden[:5] + hidden[6:]), "ascii")
     report = json.loads(CliRunner().invoke(cli, arguments).stdout)
     assert {each["code"] for each in report["findings"] if each["level"] == "bad"} == {"vendor"}
+
+
+async def test_a_key_that_is_not_in_force_yet_is_one_finding(
+    sandbox: Sandbox, tmp_path: Path
+) -> None:
+    tables = sources(sandbox, of=["bland"]), sinks(sandbox)
+    assert (await command(configure(tmp_path, *tables), "run", "--once")).status == 0
+    config = configure(tmp_path, *tables, evidence={"key": SECRET.hex()})
+    checked = await command(config, "coverage", "--check", "--json")
+    assert checked.status == 1
+    assert [each["code"] for each in json.loads(checked.stdout)["findings"]] == ["key"]
+    assert (await command(config, "run", "--once")).status == 0
+    assert (await command(config, "coverage", "--check")).status == 0
+
+
+async def test_restored_needs_a_state(tmp_path: Path) -> None:
+    config = configure(tmp_path, {}, {})
+    ended = await command(config, "evidence", "restored", "--reason", "disk died")
+    assert (ended.status, "there is no state in" in ended.stderr) == (1, True)
+    assert not (tmp_path / "state").exists()

@@ -354,7 +354,7 @@ def trusted_keys(new: Journal, pins: list[bytes]) -> dict[str, bytes]:
         fact.id, text = sha256(public).hexdigest()[:8], b"auditrelay key " + fact.public.encode()
         vouched = fact.before in trusted and is_signed(trusted[fact.before], signature, text)
         if not vouched and public not in pins and (pins or fact.before):
-            what = f"no known key has signed the new key {fact.id}"
+            what = f"no known key has signed the new key {fact.id}" if public else "no key any more"
             new.say("key", what, fact.n, note=not pins)
         if vouched or not pins:
             trusted[fact.id] = public
@@ -391,7 +391,7 @@ def judge(given: list[Any], journals: list[Journal], pins: list[bytes]) -> None:
             what = (
                 f"head {head.size} ({head.where}, indexed {iso(head.at)}), {len(heads)} like it\n"
             )
-            what += f"the newest head before it that fits is {below}; {why or ''}"
+            what += "; ".join([f"the newest head before it that fits is {below}", *map(str, why)])
             new.say(state, what, where=head.where, note=bool(why))
     for branch in new.facts["continued"]:
         dead = [head for head in given if head.dead and head.log == branch.log]
@@ -597,7 +597,7 @@ def check_exports(
     new.named |= {head.size for head in own}
     report.lines.append(f"log        {new.log}, until {iso(new.at)}, {len(new.leaves)} entries")
     for name, unit in sorted(new.units.items()) if new.whole else ():
-        state = {key: value for key, value in unit.state.items() if type(value) is int}
+        state: dict[str, Any] = {k: v for k, v in unit.state.items() if type(v) is int}
         state |= {key: iso(state[key]) for key in ("started", "covered_until") if key in state}
         state |= {"gaps": sum(fact.fact == "gap" for fact in unit.facts), "late": unit.sums["late"]}
         report.lines.append(f"{name}: " + ", ".join(f"{key} {state[key]}" for key in state))

@@ -191,6 +191,8 @@ class OfInstance:
     """In which entry a fact tells of a head, its size and its root."""
     logs: list[str] = field(default_factory=list)
     """The logs that the present one goes on from, the oldest first."""
+    key: str = ""
+    """The public key that is in force, in hexadecimal."""
 
     def take(self, fact: Fact) -> None:
         """Take the next fact."""
@@ -204,6 +206,8 @@ class OfInstance:
                 self.heads.append((fact.entry, body["size"], body["root"]))
             case "continued":
                 self.logs.append(body["log"])
+            case "key":
+                self.key = body["public"]
 
 
 def facts_in(n: int, line: str) -> tuple[dict[str, Any], Iterator[Fact]]:

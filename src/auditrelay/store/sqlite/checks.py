@@ -4,7 +4,8 @@ Compare the evidence with itself, and the state with what the evidence says that
 L1: the entries give every head. L2: ledger, start, resweeps, deleted events, files and feeds are
 what the facts say. L3: every known uid lies in one accepted page, and none is missing. L4: every
 page that is not pruned is in the spool, and unchanged. L5: no sink is behind its sealed position.
-L6: every dead letter is there. Works on a connection, of which it takes one snapshot.
+L6: every dead letter is there. L7: with a key, each row that may change has its tag. Works on
+a connection, of which it takes one snapshot.
 """
 
 import json
@@ -47,6 +48,7 @@ _DO: Final = {
     "spool": f"{_KEEP}; auditrelay verify SOURCE --repair sends what is missing",
     "position": f"{_KEEP}; compare with what the SIEM holds",
     "letters": f"{_KEEP}; auditrelay verify SOURCE shows what the sink lacks",
+    "key": f"if it is new: start the service, which sets the tags by it; if it is not: {_KEEP}",
     "state": _KEEP,
     "branch": "say who has restored, copied or moved the state: auditrelay evidence restored",
     "head_foreign": "compare with the configuration: is it the head of this instance?",
@@ -194,11 +196,19 @@ class _Check:
             # With a source go its feeds, and what was in the spool of it for one sink alone.
             sink.remove(self._removals)
             check_sink(db, name, sink, self._sealed.get(of_sink(name)), self._say)
-        for table, name in tags.all_wrong(db):
-            what = f"{_TABLES[table]} {name} has not the tag of the key: we did not write it"
-            self._say(_TAGGED[table], what, where=f"{table} {name}")
+        self._check_tags()
         at, word = newest or (None, None)
         return Checked(log, size, at, word, count, tuple(self._findings))
+
+    def _check_tags(self) -> None:
+        keys = tags.keys_of(self._db)
+        if keys is not None and keys.public.hex() != self._instance.key:
+            # All tags would be wrong, which says nothing about any of the rows.
+            self._say("key", "the key of the configuration is not the one that is in force")
+            return
+        for table, name in tags.all_wrong(self._db):
+            what = f"{_TABLES[table]} {name} has not the tag of the key: we did not write it"
+            self._say(_TAGGED[table], what, where=f"{table} {name}")
 
     def _say(self, code: str, what: str, **more: Any) -> None:
         found = sum(each.code == code for each in self._findings)
