@@ -108,6 +108,20 @@ async def test_an_export_beside_a_running_service_is_one_snapshot(
     assert "no_witness" in result.stdout
 
 
+@pytest.mark.parametrize(("option", "uids"), [("--from", 30), ("--to", 0)])
+async def test_uids_are_chosen_by_the_time_of_their_seal(
+    sealed: Path, tmp_path: Path, option: str, uids: int
+) -> None:
+    words = ("evidence", "export", "--out", str(tmp_path / "export"), "--uids", option, "1h")
+    ended = await command(sealed, *words)
+    assert ended.status == 0, ended.stderr
+    # Besides those of the vendor only heads, whose events have uids as well.
+    pages = lines(tmp_path / "export" / "uids.ndjson")
+    found = sum(len(base64.b64decode(page["keys"])) // 28 for page in pages)
+    assert uids <= found <= (uids and uids + 2)
+    assert f", {found} uids: " in ended.stdout
+
+
 async def test_what_is_there_is_not_overwritten(sealed: Path, tmp_path: Path) -> None:
     out = str(tmp_path / "export")
     assert (await command(sealed, "evidence", "export", "--out", out)).status == 0

@@ -1,8 +1,8 @@
 """
 An instance with those who can tell whether its evidence is true: SIEMs, vendors, and an auditor.
 
-The vendors and the SIEMs are lists in memory, which no fault and no forger of the state reaches. The
-instance is a real store on a clock that only the test moves; it can be killed at any write.
+The vendors and the SIEMs are lists in memory, which no fault and no forger of the state reaches.
+The instance is a real store on a clock that only the test moves; it can be killed at any write.
 """
 
 import asyncio
@@ -10,6 +10,7 @@ import base64
 import contextlib
 import csv
 import json
+import re
 import secrets
 import shutil
 import sqlite3
@@ -18,7 +19,7 @@ from copy import copy as copied
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from pathlib import Path
-from typing import Any, Final
+from typing import TYPE_CHECKING, Any, Final
 from unittest import mock
 
 from tests.conftest import make_event
@@ -34,7 +35,6 @@ from auditrelay.evidence.heads import Head, Keys
 from auditrelay.service.seal import head_event
 from auditrelay.settings.reserved import ALERTS
 from auditrelay.store import Declared, Proof, RejectedEvent
-from auditrelay.store.progress import Range
 from auditrelay.store.sealing import Branch, Run, Sealed
 from auditrelay.store.sqlite import evidence
 from auditrelay.store.sqlite.checks import Checked
@@ -44,6 +44,9 @@ from auditrelay.store.sqlite.tip import TIP
 from auditrelay.store.sqlite.view import StateView
 from auditrelay.store.sqlite.writer import Writer
 from auditrelay.window import Interval, covered_until, micros, moment
+
+if TYPE_CHECKING:
+    from auditrelay.store.progress import Range
 
 HOUR: Final = timedelta(hours=1)
 SOURCES: Final = ("okta", "voice")
@@ -72,8 +75,8 @@ class Siem:
 
     @property
     def words(self) -> list[str]:
-        """The heads that it was told, the oldest first."""
-        found = (checker.re.search(checker.HEAD, event.message or "") for event, _ in self.rows)
+        """The heads that it was sent, the oldest first."""
+        found = (re.search(checker.HEAD, event.message or "") for event, _ in self.rows)
         return [word[0] for word in found if word is not None]
 
     def splunk(self, path: Path) -> Path:
@@ -127,7 +130,7 @@ class History:
         self.clock = FakeClock(NOON)
         self.siems = {name: Siem() for name in SINKS}
         self.vendors: dict[str, list[Shown]] = {name: [] for name in SOURCES}
-        self.told: list[Head] = []
+        self.heads: list[Head] = []
         """Heads that were made, whether or not anything outside has them yet."""
         self.uids: dict[tuple[int, int], bytes] = {}
         """By entry and first place the keys of a page, as they were exported at any time."""
@@ -135,7 +138,7 @@ class History:
         self.lives = 0
         self.kills = 0
         self.store: SqliteStore
-        self._limits = {"max_bytes": 1 << 30, "retention": retention, "remember": remember}
+        self._retention, self._remember = retention, remember
         self._pins: list[bytes] | None = None
         self._made = 0
 
@@ -146,7 +149,12 @@ class History:
         self.clock.restart()
         self.folder.mkdir(mode=0o700, exist_ok=True)
         self.store = await SqliteStore.open(
-            self.folder, clock=self.clock, keys=self.keys, **self._limits
+            self.folder,
+            clock=self.clock,
+            max_bytes=1 << 30,
+            retention=self._retention,
+            remember=self._remember,
+            keys=self.keys,
         )
         self.lives += 1
         branch = await self.store.log.begin(
@@ -169,7 +177,7 @@ class History:
         twin.folder, twin.clock = folder, FakeClock(self.clock.now())
         twin.siems = {name: Siem(list(siem.rows)) for name, siem in self.siems.items()}
         twin.vendors = {name: list(rows) for name, rows in self.vendors.items()}
-        twin.told, twin.uids = list(self.told), dict(self.uids)
+        twin.heads, twin.uids = list(self.heads), dict(self.uids)
         twin.settings = dict(self.settings)
         return twin
 
@@ -191,12 +199,12 @@ class History:
     async def _die(self, left: Path) -> None:
         await self.store.close()
         shutil.rmtree(self.folder)
-        left.rename(self.folder)
+        shutil.move(left, self.folder)
         self.kills += 1
 
     @contextlib.contextmanager
     def killing(self, write: int, *, before: bool) -> Iterator[None]:
-        """Kill the instance in this block at its *write*-th write: *before* it, or once it is in."""
+        """Kill the instance in this block at the write number *write*: *before* it or after."""
         count, left = 0, self.folder.with_name(f"{self.folder.name}.left")
         real = Writer.write
 
@@ -319,11 +327,10 @@ class History:
     async def seal(self) -> Sealed:
         """Seal what was done."""
         make_head = Head if self.keys is None else self.keys.head
-        sealed = await self.store.log.seal(self._told, make_head)
-        return sealed
+        return await self.store.log.seal(self._event, make_head)
 
-    def _told(self, sealed: Sealed) -> AuditEvent:
-        self.told.append(sealed.head)
+    def _event(self, sealed: Sealed) -> AuditEvent:
+        self.heads.append(sealed.head)
         return head_event(sealed)
 
     @property

@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from auditrelay.store.sqlite.evidence_log import EvidenceLog
 from auditrelay.store.sqlite.known_contents import KnownContents
 from auditrelay.store.sqlite.store import SqliteStore
 from auditrelay.store.sqlite.writer import Writer
@@ -21,7 +22,7 @@ from auditrelay.store.sqlite.writer import Writer
 
 def is_method(name: str) -> bool:
     """Return whether *name* is that of a method of the store."""
-    return hasattr(SqliteStore, name) or hasattr(KnownContents, name)
+    return any(name in vars(part) for part in (SqliteStore, KnownContents, EvidenceLog))
 
 
 @dataclass(frozen=True)

@@ -28,6 +28,7 @@ from tests.support.daemon import (
     sinks,
     sources,
 )
+from tests.support.stores import explained
 from tests.system.kill_at_write import KillAtWrite
 
 from auditrelay.sandbox import Sandbox, faults
@@ -49,6 +50,9 @@ WRITES = {
     "resweep_done": (1, 2),
     "save_condition": (1, 4),
     "settle": (2, 5, 9, 12, 15),
+    "begin": (1,),
+    "seal": (1,),
+    "end": (1,),
 }
 """The writes of a short run, by the store's method, and at which of them it is killed."""
 
@@ -121,6 +125,7 @@ async def test_nothing_is_lost_wherever_the_process_is_killed(
         assert extra <= (0 if intake == "elastic" else in_flight), intake
         assert unreported_gaps(tmp_path / "state", stored.documents) == [], intake
     assert Counter(sandbox.elastic.stored.uids).most_common(1)[0][1] == 1
+    explained(tmp_path / "state")
 
 
 @pytest.mark.parametrize("side", ["before", "after"])

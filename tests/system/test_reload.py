@@ -178,7 +178,7 @@ async def test_a_backlog_is_deleted_only_with_yes(sandbox: Sandbox, tmp_path: Pa
     configure(tmp_path, tables, {"elastic": targets["elastic"]})
     refused = await command(config, "forget", "splunk")
     assert refused.status == 2
-    assert "20 events" in refused.stderr
+    assert "21 events" in refused.stderr
     assert "--yes" in refused.stderr
     assert (await command(config, "forget", "splunk", "--yes")).status == 0
     assert await orphans(config) == {"datadog"}

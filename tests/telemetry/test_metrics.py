@@ -51,6 +51,10 @@ PROMISED = {
     "auditrelay_unforeseen_errors_total": {"peer"},
     "auditrelay_event_lateness_seconds": {"source"},
     "auditrelay_end_to_end_seconds": {"source", "sink"},
+    "auditrelay_evidence_entries": set(),
+    "auditrelay_evidence_head_timestamp_seconds": set(),
+    "auditrelay_evidence_untold_heads": set(),
+    "auditrelay_evidence_broken": set(),
     "auditrelay_build_info": {"version"},
 }
 

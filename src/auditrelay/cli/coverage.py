@@ -47,7 +47,9 @@ def coverage(
     head: Annotated[
         list[str] | None,
         typer.Option(
-            "--head", metavar="WORD|FILE", help="With --check: a head from outside, or a file of."
+            "--head",
+            metavar="WORD|FILE",
+            help="With --check: a head from outside, or a file with heads; repeatable.",
         ),
     ] = None,
     max_age: Annotated[
@@ -267,8 +269,8 @@ def _check(
         with StateView(config.state_dir, config.evidence.keys) as view:
             checked = view.check(given)
     else:
-        recorded = "" if head is None else f", and its tip tells of {head.size} entries"
-        checked = nothing(f"there is no state in {config.state_dir}{recorded}")
+        lost = "" if head is None else f", and its tip tells of {head.size} entries"
+        checked = nothing(f"there is no state in {config.state_dir}{lost}")
     if most is not None:
         checked = with_age(checked, clock.now(), most)
     if as_json:

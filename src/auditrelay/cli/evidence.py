@@ -194,6 +194,7 @@ def restored(
     text = reason.strip()
     if not 0 < len(text) <= _MOST_REASON or not text.isprintable():
         raise ConfigError(f"--reason: must be 1 to {_MOST_REASON} printable characters on one line")
+    _must_be_there(config)
     _, undelivered = run_command(config, options.clock, Restored(text, os.getuid()), Recorded)
     typer.echo("Recorded: the next entry of the evidence says who has restored the state, and why.")
     for each in undelivered or ():
@@ -207,10 +208,15 @@ _NOTHING = "there is no evidence yet: nothing was sealed (the first seal is with
 
 def _read(config: Config, work: Callable[[sqlite3.Connection], T]) -> T:
     """Return what *work* makes of one snapshot of the state."""
+    from auditrelay.store.sqlite.view import StateView  # noqa: PLC0415  # not for check
+
+    _must_be_there(config)
+    with StateView(config.state_dir) as view:
+        return view.in_snapshot(work)
+
+
+def _must_be_there(config: Config) -> None:
     from auditrelay.store.sqlite.state_dir import is_there  # noqa: PLC0415  # not for check
-    from auditrelay.store.sqlite.view import StateView  # noqa: PLC0415  # likewise
 
     if not is_there(config.state_dir):
         raise RelayError(f"there is no state in {config.state_dir}, so there is no evidence")
-    with StateView(config.state_dir) as view:
-        return view.in_snapshot(work)

@@ -232,7 +232,6 @@ class Journal:
         self.path, self.report, self.say = path, report, report.say
         self.whole, self.log, self.at = True, "", 0
         self.exported: list[Any] | None = None
-        self.told = set[bytes]()  # uids of the events of heads
         self.leaves, self.ats, self.roots = list[bytes](), [0], dict[int, str]()
         self.ends, self.seals = dict[str, int](), list[int]()  # of logs; where seals begin
         self.units, self.facts = dict[str, Any](), defaultdict[str, list[Any]](list)
@@ -403,7 +402,8 @@ def left(branch: Any, dead: list[Any], old: Journal, new: Journal) -> None:
     """Say what a log that was left had claimed, and whether the new one has made it up."""
     why = [f"uid {fact.by}: {fact.reason}" for fact in new.facts["restored"] if fact.n >= branch.n]
     young = any(head.at and head.at > branch.at + HOUR for head in dead)
-    what = f"{branch.log[:6]} was continued as {branch.into[:6]}: {branch.why}; operators: {why}\n"
+    what = f"{branch.log[:6]} was continued as {branch.into[:6]}: {branch.why}"
+    what += f" ({'; '.join(why) or 'no operator has said why'})\n"
     what += f"{len(dead)} heads of {branch.log[:6]} lie beyond" + ": two instances ran" * young
     claims = [
         claim for head in sorted(dead, key=lambda head: head.size)[-1:] for claim in head.claims
@@ -447,7 +447,7 @@ def exported(new: Journal) -> None:
         keys = [pages.pop((fact.n, first), b"") for first, _ in fact.pages]
         whole &= [len(each) for each in keys] == [28 * count for _, count in fact.pages]
         fact.uids_of = [[page[i + 8 : i + 28] for i in range(0, len(page), 28)] for page in keys]
-        if any(keys) and chain(sha256(page).digest() for page in keys) != fact.uids:
+        if all(keys) and chain(sha256(page).digest() for page in keys) != fact.uids:
             raise Stop("known", f"{fact.unit}: uids.ndjson has others than it accepted")
     if pages:
         raise Stop("known", f"uids.ndjson has a page that no entry has: {min(pages)}")
@@ -469,7 +469,7 @@ def is_done(sink: Any, place: int) -> bool:
     return any(first <= place < end for first, end, _ in near)
 
 
-def in_siem(name: str, path: Path, new: Journal) -> None:
+def in_siem(name: str, path: Path, new: Journal, given: list[Any]) -> None:
     """Compare the uids that a SIEM has with those that its sink has settled."""
     facts, sink, theirs = new.exported, new.units.get(f"sink {name}"), records_in(path)
     if facts is None or sink is None:
@@ -479,7 +479,9 @@ def in_siem(name: str, path: Path, new: Journal) -> None:
     again = dict[str, int]()  # for a dead letter the place at which it was replayed
     for fact in (each for each in sink.facts if each.fact in ("dead", "replayed")):
         again |= dict.fromkeys(fact.each, fact.pages[0][0] if fact.fact == "replayed" else EVER)
-    ours, due = set(new.told), set[bytes]()
+    known = {f"head {head.log} {head.size} {head.root}" for head in given}  # judged as heads
+    known.add(f"head {new.log} {len(new.leaves)} {new.roots[len(new.leaves)]}")  # of the next entry
+    ours, due = {sha256(each.encode()).digest()[:20] for each in known}, set[bytes]()
     for fact in facts:
         since = sink.state["since"].get(fact.unit.removeprefix("source "), EVER)
         for (first, _), page in zip(fact.pages, fact.uids_of, strict=True):
@@ -516,7 +518,7 @@ def by_vendor(path: Path, new: Journal) -> None:
     pages = [
         (first, page) for f in mine for (first, _), page in zip(f.pages, f.uids_of, strict=True)
     ]
-    place_of = {uid: place for first, page in pages for place, uid in enumerate(page, first)}
+    place_of = {uid: place for first, page in pages[::-1] for place, uid in enumerate(page, first)}
     keys = sorted((at + 2**63).to_bytes(8, "big") + uid for uid, (_, at) in theirs.items())
     for fact in (each for each in new.facts["covered"] if each.unit == name):
         if begin <= fact.start and fact.end <= end:
@@ -596,9 +598,9 @@ def check_exports(
     report.lines.append(f"log        {new.log}, until {iso(new.at)}, {len(new.leaves)} entries")
     for name, unit in sorted(new.units.items()) if new.whole else ():
         state = {key: value for key, value in unit.state.items() if type(value) is int}
-        times = {key: iso(state[key]) for key in ("started", "covered_until") if key in state}
-        gaps = sum(fact.fact == "gap" for fact in unit.facts)
-        report.lines.append(f"{name}: {state | times}, {gaps} gaps, {unit.sums['late']} late")
+        state |= {key: iso(state[key]) for key in ("started", "covered_until") if key in state}
+        state |= {"gaps": sum(fact.fact == "gap" for fact in unit.facts), "late": unit.sums["late"]}
+        report.lines.append(f"{name}: " + ", ".join(f"{key} {state[key]}" for key in state))
     return new
 
 
@@ -629,15 +631,8 @@ def check(
         result = {"log": new.log, "entries": len(new.leaves), "until": new.at, "branches": branches}
         listed = siems or vendors or (new.path.parent / "uids.ndjson").exists()
         if new.whole and listed and report.attempt(None, exported, new):
-            # The event of a head is in a later entry, if in any: heads are judged by themselves.
-            told = {(head.log, head.size, head.root) for head in given}
-            told.add((new.log, len(new.leaves), new.roots[len(new.leaves)]))
-            new.told = {
-                sha256(f"head {log} {size} {root}".encode()).digest()[:20]
-                for log, size, root in told
-            }
             for name, file in siems.items():
-                report.attempt(None, in_siem, name, file, new)
+                report.attempt(None, in_siem, name, file, new, given)
             for file in vendors:
                 report.attempt(None, by_vendor, file, new)
     whole = all(each["level"] == "note" for each in report.findings)
@@ -662,19 +657,18 @@ def main(argv: list[str] | None = None) -> int:
             raise ValueError("a key is 32 bytes in base64, --siem SINK=FILE, two exports at most")
         result = check(asked.paths, asked.witness, pins, siems, asked.vendor)
     except (OSError, ValueError) as error:
-        sys.stderr.write(f"auditrelay evidence check: {error}\n")
+        sys.stderr.write(re.sub(r"\[Errno \d+\] ", "", f"auditrelay evidence check: {error}\n"))
         return 2
     lines = result.pop("lines")
     for each in result["findings"]:
         where = each["where"] or f"entry {each['entry']}" * (each["entry"] is not None)
         level = "BAD " if each["level"] == "bad" else "note"
-        what = f"{each['what']} ({where})".replace("\n", "\n     ")
+        what = (each["what"] + f" ({where})" * bool(where)).replace("\n", "\n     ")
         lines.append(f"{level} {each['code']}: {what}")
         lines += [f"     do: {each['do']}"] * bool(each["do"])
-    end = (
-        f"whole: nothing before entry {result['entries']} was changed or removed. After it nothing "
-    )
-    lines.append(end + "is proved yet." if result["whole"] else "not whole")
+    end = f"nothing before entry {result['entries']} was changed or removed. After it nothing is "
+    end = f"{end}proved yet." if result["log"] else "the proof fits the head that it leads to."
+    lines.append(f"whole: {end}" if result["whole"] else "not whole")
     text = json.dumps(result, indent=2) if asked.json else "\n".join(lines)
     sys.stdout.write(re.sub(r"[^\n -~]", "?", text) + "\n")  # no sequences that move a cursor
     return 0 if result["whole"] else 1

@@ -1,7 +1,7 @@
 """
 When the evidence is sealed, and what becomes of a head: an event, a log line, a line of a file.
 
-Nothing of this stands between a vendor's reply and its delivery: a seal that fails is told and
+Nothing of this stands between a vendor's reply and its delivery: a seal that fails is logged and
 tried again, and what it would have sealed waits.
 """
 

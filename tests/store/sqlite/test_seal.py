@@ -20,7 +20,7 @@ from auditrelay.events.page import Page
 from auditrelay.evidence import facts
 from auditrelay.evidence.heads import Head
 from auditrelay.evidence.tree import leaf, root
-from auditrelay.service.app import head_event
+from auditrelay.service.seal import head_event
 from auditrelay.settings.reserved import ALERTS
 from auditrelay.store import Proof
 from auditrelay.store.keys import known_key
@@ -57,7 +57,7 @@ def lines(folder: Path) -> list[dict[str, Any]]:
 async def test_the_facts_become_entries_and_the_head_goes_to_the_sinks(
     sealable: SqliteStore, tmp_path: Path, event: Make
 ) -> None:
-    sealed = await sealable.seal(head_event)
+    sealed = await sealable.log.seal(head_event)
     units = [(entry["n"], entry["unit"], entry["seq"], entry["since"]) for entry in lines(tmp_path)]
     assert units == [
         (0, "instance", 1, None),
@@ -93,7 +93,7 @@ async def test_every_head_fits_every_later_log(
     for number in range(20):
         await sealable.add("voice", Page.of([event(100 + number)]))
         await sealable.settle("splunk", [(number, number + 1)])
-        words.append((await sealable.seal(head_event)).head)
+        words.append((await sealable.log.seal(head_event)).head)
     with StateView(tmp_path) as view:
         leaves = [leaf(line.encode()) for _, line in view.read(evidence.entries)]
     assert [root(leaves[: head.size]) for head in words] == [head.root for head in words]
@@ -118,12 +118,12 @@ async def test_what_comes_while_a_seal_is_made_waits_for_the_next_one(
 
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(sealing, "_write", write)
-        await sealable.seal(later)
+        await sealable.log.seal(later)
     await adding[0]
     explained(tmp_path, sealed=True)
     assert "looked_again" in str(rows(tmp_path, "select text from fact"))
     assert '"delay":9' not in str(rows(tmp_path, "select text from entry"))
-    await sealable.seal(head_event)
+    await sealable.log.seal(head_event)
     assert '"delay":9' in str(rows(tmp_path, "select text from entry"))
     explained(tmp_path, sealed=True)
 
@@ -148,9 +148,9 @@ async def test_a_seal_that_breaks_off_has_done_nothing(
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(where, name, fail)
         with pytest.raises(StoreFull):
-            await sealable.seal(head_event)
+            await sealable.log.seal(head_event)
     assert rows(tmp_path, tables + "union all select size, word from head)") == before
-    await sealable.seal(head_event)
+    await sealable.log.seal(head_event)
     explained(tmp_path, sealed=True)
 
 
@@ -171,7 +171,7 @@ async def test_a_head_is_never_there_without_its_event(
 
     monkeypatch.setattr(Writer, "_commit", look)
     for _ in range(3):
-        await sealable.seal(head_event)
+        await sealable.log.seal(head_event)
         await sealable.resweep_done("voice", timedelta(hours=1), NOON)
     assert pairs == {(1, 1, True), (2, 2, True), (3, 3, True)}
 
@@ -188,7 +188,7 @@ async def test_a_head_is_never_there_without_its_event(
 async def test_what_is_sealed_is_not_changed_by_any_bug_of_ours(
     sealable: SqliteStore, tmp_path: Path, statement: str
 ) -> None:
-    await sealable.seal(head_event)
+    await sealable.log.seal(head_event)
     with (
         contextlib.closing(sqlite3.connect(tmp_path / DATABASE)) as db,
         pytest.raises(sqlite3.IntegrityError, match="sealed"),
@@ -209,12 +209,12 @@ async def test_what_is_sealed_is_not_changed_by_any_bug_of_ours(
 async def test_a_log_that_does_not_give_its_head_is_not_continued(
     sealable: SqliteStore, tmp_path: Path, damage: str
 ) -> None:
-    await sealable.seal(head_event)
+    await sealable.log.seal(head_event)
     with contextlib.closing(sqlite3.connect(tmp_path / DATABASE)) as db:
         db.executescript(damage)
     before = rows(tmp_path, "select count(*) from entry")
     with pytest.raises(EvidenceBroken):
-        await sealable.seal(head_event)
+        await sealable.log.seal(head_event)
     assert rows(tmp_path, "select count(*) from entry") == before
 
 
@@ -227,7 +227,7 @@ async def test_a_line_that_is_not_written_as_it_was_hashed_is_found_before_its_h
             "insert or replace into entry values (1, new.unit, replace(new.text, '0', '1')); end;"
         )
     with pytest.raises(EvidenceBroken, match="hashed"):
-        await sealable.seal(head_event)
+        await sealable.log.seal(head_event)
     assert rows(tmp_path, "select * from head") == []
 
 
@@ -251,10 +251,10 @@ async def test_delivered_is_what_was_settled_since_the_last_entry(
     sealable: SqliteStore, tmp_path: Path
 ) -> None:
     await sealable.settle("splunk", [(1, 2)])
-    await sealable.seal(head_event)  # its event is at 2
+    await sealable.log.seal(head_event)  # its event is at 2
     await sealable.settle("splunk", [(0, 1)])
-    await sealable.seal(head_event)
-    await sealable.seal(head_event)
+    await sealable.log.seal(head_event)
+    await sealable.log.seal(head_event)
     done = [
         fact["done"]
         for entry in lines(tmp_path)
@@ -268,9 +268,9 @@ async def test_the_uids_of_each_page_are_exported_as_the_facts_have_them(
     sealable: SqliteStore, tmp_path: Path, event: Make
 ) -> None:
     await sealable.add("voice", Page.of([event(9)]), via="backfill")
-    await sealable.seal(head_event)
+    await sealable.log.seal(head_event)
     await sealable.add("voice", Page.of([event(4)]))
-    await sealable.seal(head_event)
+    await sealable.log.seal(head_event)
     with StateView(tmp_path) as view:
         pages = view.read(evidence.uids)
     accepted = [
@@ -302,7 +302,7 @@ async def test_a_seal_of_many_facts_keeps_other_writes_waiting_only_for_its_writ
 
     loop, drafted, written = asyncio.get_running_loop(), asyncio.Event(), asyncio.Event()
     monkeypatch.setattr(sealing, "draft", slow)
-    task = asyncio.ensure_future(sealable.seal(head_event))
+    task = asyncio.ensure_future(sealable.log.seal(head_event))
     await drafted.wait()
     await sealable.add("voice", Page.of([event(5)]))
     assert not task.done()
