@@ -203,6 +203,8 @@ async def test_a_bug_in_a_sink_holds_it_alone_until_it_works(
             double.clock = clock.seconds
             table = {**double.settings(), **(rig.variant.settings if rig.variant else {})}
             table["linger"] = "20ms"
+            if "ack" in table:
+                table["ack_timeout"] = "1d"  # five minutes pass in a quarter of a second here
             stored = lambda: [  # noqa: E731  # short
                 each for each in double.stored.by_native_id.elements() if each in made
             ]
