@@ -597,7 +597,7 @@ def check_exports(
     new.named |= {head.size for head in own}
     report.lines.append(f"log        {new.log}, until {iso(new.at)}, {len(new.leaves)} entries")
     for name, unit in sorted(new.units.items()) if new.whole else ():
-        state = {key: value for key, value in unit.state.items() if type(value) is int}
+        state: dict[str, Any] = {k: v for k, v in unit.state.items() if type(v) is int}
         state |= {key: iso(state[key]) for key in ("started", "covered_until") if key in state}
         state |= {"gaps": sum(fact.fact == "gap" for fact in unit.facts), "late": unit.sums["late"]}
         report.lines.append(f"{name}: " + ", ".join(f"{key} {state[key]}" for key in state))

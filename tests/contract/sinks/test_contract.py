@@ -296,7 +296,7 @@ async def test_an_unknown_outcome_is_a_possible_duplicate(
     else:
         assert fault == "truncated", "a status came"
         assert (verdict.rejected, verdict.retry, rig.stored.total) == ((), (), 4)
-        # Whoever takes the status as proof needs no body at all.
+        # A sink to which the status is enough needs no body at all.
         rig.fail(faults.empty(200, process=True))
         assert (await sink.send(items(sink, 1))).rejected == ()
         return
