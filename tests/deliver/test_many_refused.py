@@ -69,6 +69,7 @@ async def test_events_behind_thousands_of_refused_ones_come_through_in_less_than
     assert {name for name, *_ in world.dead()} <= bad
 
 
+@pytest.mark.parametrize("speed", [20])  # a breaker may open twice on the way: a minute of probes
 @pytest.mark.parametrize("refuse", [each, whole, first])
 async def test_good_events_among_as_many_refused_ones_come_through(
     world: World, refuse: Refuse
