@@ -10,6 +10,7 @@ from typing import Any
 import httpx
 import pytest
 
+from auditrelay.evidence.heads import Head
 from auditrelay.sandbox import vendors
 
 pytestmark = pytest.mark.process
@@ -64,6 +65,28 @@ def test_the_sandbox_serves_and_prints_totals(ending: str, extra: tuple[str, ...
     assert splunk["lost"] == {name: 260 if name == "bland" else 0 for name in vendors.available()}
     assert (splunk["repeated_uids"], splunk["unknown"]) == ([f"u-{native[0]}"], 1)
     assert native[0] not in splunk["lost_ids"]["bland"]
+
+
+@pytest.mark.parametrize("extra", [(), ("--lean",)])
+def test_a_head_of_the_evidence_is_no_event_that_a_vendor_had(extra: tuple[str, ...]) -> None:
+    head = Head("ab" * 16, 7, bytes(32))
+    process, addresses = start("--events", "30", *extra)
+    event = {
+        "event": {
+            "event_id": head.uid,
+            "signature": "auditrelay.ledger_sealed",
+            "description": f"Ledger sealed: 7 entries, head {head.word}",
+        },
+        "fields": {"event_id": head.uid},
+    }
+    httpx.post(
+        f"{addresses['splunk']['url']}/services/collector/event",
+        content=json.dumps(event, separators=(",", ":")),
+        headers={"Authorization": f"Splunk {addresses['splunk']['token']}"},
+    ).raise_for_status()
+    out, problems = process.communicate(timeout=20)
+    assert (process.returncode, problems) == (0, "")
+    assert json.loads(out)["stored"]["splunk"]["uids"] == 0
 
 
 def test_a_bad_duration_is_explained() -> None:

@@ -204,7 +204,7 @@ def _compare(stored: Stored, made: dict[str, set[str]]) -> dict[str, Any]:
     known: set[str] = set().union(*made.values())
     return {
         "events": stored.total,
-        "uids": len(stored.by_uid),
+        "uids": len(stored.by_uid.keys() - stored.head_uids),
         "lost": {name: len(ids) for name, ids in lost.items()},
         "lost_ids": {name: sorted(ids)[:_SHOWN] for name, ids in lost.items() if ids},
         "repeated": sum(repeated.values()) - len(repeated),

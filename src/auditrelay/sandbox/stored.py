@@ -4,11 +4,15 @@ import json
 import re
 from collections import Counter
 from collections.abc import Iterable, Iterator
+from hashlib import sha256
 from typing import Any, Final
 
 _MARK: Final = re.compile(r"sandbox-[a-z0-9_.]+-\d{8}(?:-\d+)?")
 
 _HEAD: Final = "auditrelay.ledger_sealed"
+
+_WORD: Final = re.compile(rb"arh1\.([0-9a-f]{32})\.([0-9]+)\.([0-9a-f]{64})")
+"""A head of the evidence, up to its root."""
 
 
 class Stored:
@@ -31,6 +35,8 @@ class Stored:
         self.uids: list[str | None] = []
         self.documents: list[Any] = []
         self.heads: list[Any] = []
+        self.head_uids: set[str] = set()
+        """The uids among ``by_uid`` of heads, in lean mode."""
         self._native_ids: list[str | None] = []
 
     def add(self, document: Any, uid: str | None, native_id: str | None) -> None:
@@ -49,6 +55,13 @@ class Stored:
             self.uids.append(uid)
             self._native_ids.append(native_id)
             self.documents.append(document)
+
+    def note_heads(self, body: bytes) -> None:
+        """Note, for lean mode, the uids of the heads in *body*; they follow from the words."""
+        if b"arh1." in body:
+            for found in _WORD.finditer(body):
+                text = b"head " + b" ".join(found.groups())
+                self.head_uids.add(sha256(text).hexdigest()[:40])
 
     def lose(self, document: Any) -> None:
         """Remove this very *document*: accepted, but lost before it reached a disk."""

@@ -140,6 +140,7 @@ class Datadog(Intake):
             self.stored.total += len(uids)
             self.stored.by_uid.update(uids)
             self.stored.by_native_id.update(scan(body, b'"vendor":{', b'"id":'))
+            self.stored.note_heads(body)
             return json_response(202, {})
         try:
             logs = json.loads(body, parse_constant=_no_constant)

@@ -524,6 +524,7 @@ class Splunk(Intake):
         self.stored.total += len(uids)
         self.stored.by_uid.update(uids)
         self.stored.by_native_id.update(scan(body, b'"native_event_id"', b":"))
+        self.stored.note_heads(body)
 
     def _node(self, request: Request) -> tuple[int, dict[str, str]]:
         """Return the node that the load balancer picks, and the cookie that it sets."""

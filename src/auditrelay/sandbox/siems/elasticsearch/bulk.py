@@ -252,6 +252,7 @@ class Bulk:
                 self._stored.total += 1
                 items.append(b'{"create":{"status":201}}')
         self._stored.by_native_id.update(scan(body, b'"event":{', b'"id":'))
+        self._stored.note_heads(body)
         errors = b"true" if _LEAN_CONFLICT in items else b"false"
         text = b'{"took":1,"errors":%b,"items":[%b]}' % (errors, b",".join(items))
         return Response(200, text, {"Content-Type": "application/json"})
