@@ -57,11 +57,12 @@ class Stored:
             self.documents.append(document)
 
     def note_heads(self, body: bytes) -> None:
-        """Note, for lean mode, the uids of the heads in *body*; they follow from the words."""
+        """Take the heads in *body*, for lean mode, out of the total; their words say the uids."""
         if b"arh1." in body:
-            for found in _WORD.finditer(body):
-                text = b"head " + b" ".join(found.groups())
-                self.head_uids.add(sha256(text).hexdigest()[:40])
+            texts = {b"head " + b" ".join(found.groups()) for found in _WORD.finditer(body)}
+            uids = {sha256(text).hexdigest()[:40] for text in texts} - self.head_uids
+            self.head_uids |= uids
+            self.total -= len(uids)
 
     def lose(self, document: Any) -> None:
         """Remove this very *document*: accepted, but lost before it reached a disk."""
