@@ -492,8 +492,7 @@ def in_siem(name: str, path: Path, new: Journal, given: list[Any]) -> None:
                     due.add(uid)
     lacks, more = sorted(due - theirs.keys()), sorted(theirs.keys() - ours)
     if lacks:
-        what = f"{name} lacks {len(lacks)} of {len(due)}, such as {lacks[0].hex()}"
-        new.say("not_in_siem", what)
+        new.say("not_in_siem", f"{name} lacks {len(lacks)} of {len(due)}, such as {lacks[0].hex()}")
     if more:
         early = any(theirs[uid][1] <= new.at for uid in more)
         what = f"{name} has {len(more)} that no entry has, such as {more[0].hex()}"
@@ -599,7 +598,8 @@ def check_exports(
     for name, unit in sorted(new.units.items()) if new.whole else ():
         state: dict[str, Any] = {k: v for k, v in unit.state.items() if type(v) is int}
         state |= {key: iso(state[key]) for key in ("started", "covered_until") if key in state}
-        state |= {"gaps": sum(fact.fact == "gap" for fact in unit.facts), "late": unit.sums["late"]}
+        gaps = {"gaps": sum(fact.fact == "gap" for fact in unit.facts), "late": unit.sums["late"]}
+        state |= gaps if "started" in state else {}
         report.lines.append(f"{name}: " + ", ".join(f"{key} {state[key]}" for key in state))
     return new
 
