@@ -209,6 +209,8 @@ async def test_a_possible_duplicate_is_counted_where_the_outcome_is_unknown(
         await eventually(lambda: delivered(daemon, {"splunk": 0, "datadog": 0, "elastic": 0}))
         for name, stored in intakes(sandbox).items():
             extra = sum(stored.by_native_id.values()) - len(stored.by_native_id)
+            # The head of the seal at the start may be in the batch of which nothing is known.
+            extra += len(stored.heads) - len(set(map(json.dumps, stored.heads)))
             counted = await daemon.metric("auditrelay_events_possible_duplicate_total", sink=name)
             assert counted == extra, name
             assert bool(extra) == (name != "elastic"), name
