@@ -75,6 +75,7 @@ def sink(**changes: Any) -> SinkStatus:
         "enabled": True,
         "address_key": "url",
         "credentials": (Credential("token", ("${file:/run/t}",)),),
+        "proves": "taken",
         "sources": ("voice",),
         "up": True,
         "held": False,

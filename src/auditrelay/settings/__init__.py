@@ -209,6 +209,13 @@ class SourceSettings(PeerSettings):
         return self
 
 
+Proves = Literal["stored", "taken", "nothing"]
+"""
+What a success of a sink proves: that the event is stored for good, that the product has taken
+charge of it (what becomes of it then it never tells), or nothing.
+"""
+
+
 class SinkSettings(PeerSettings):
     """The keys of every sink. A product's module sets its own defaults, with the reason."""
 
@@ -226,3 +233,8 @@ class SinkSettings(PeerSettings):
     concurrency: int = Field(4, ge=1, le=64)
     """Most requests in flight."""
     compression: Literal["gzip", "none"] = "gzip"
+
+    @property
+    def proves(self) -> Proves:
+        """What a success of the sink, as configured, proves; an intake mostly takes only."""
+        return "taken"

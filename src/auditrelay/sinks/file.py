@@ -35,7 +35,7 @@ from auditrelay.events.forms import FORMS, SPLICED
 from auditrelay.events.forms.derived import Derived, RenderContext
 from auditrelay.events.marks import NO_MARKS
 from auditrelay.events.page import Page
-from auditrelay.settings import SinkSettings
+from auditrelay.settings import Proves, SinkSettings
 from auditrelay.settings.values import Size
 from auditrelay.sinks import Form, Item, Limits, Rendered, Verdict
 from auditrelay.sinks._requests import chunks, dump
@@ -76,6 +76,11 @@ class Settings(SinkSettings):
     def address_key(self) -> str:
         """The key that names the destination."""
         return "path"
+
+    @property
+    def proves(self) -> Proves:
+        """A file is synced to the disk; what reads stdout acknowledges nothing."""
+        return "nothing" if self.path == "-" else "stored"
 
     @field_validator("path")
     @classmethod

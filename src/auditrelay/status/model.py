@@ -8,6 +8,8 @@ from typing import Annotated, ClassVar, Literal
 
 from msgspec import UNSET, Meta, Struct, UnsetType
 
+from auditrelay.settings import Proves
+
 Kind = Literal["source", "sink"]
 
 Time = Annotated[str, Meta(extra_json_schema={"format": "date-time"})]
@@ -118,6 +120,11 @@ class SinkStatus(PeerStatus, frozen=True, kw_only=True):
 
     kind: ClassVar[Kind] = "sink"
 
+    proves: Proves | None
+    """
+    What its success proves: that an event is stored, that it was taken, or nothing; null if it is
+    not configured any more.
+    """
     sources: tuple[str, ...]
     """The sources that it receives."""
     up: bool

@@ -213,6 +213,7 @@ def _sink(
         orphaned=UNSET if settings else True,
         address_key=settings.address_key if settings else UNSET,
         credentials=_credentials(settings),
+        proves=settings.proves if settings else None,
         sources=() if settings is None else tuple(config.sources_of(name)),
         up=condition.up,
         held=condition.held,

@@ -5,7 +5,7 @@ from typing import Literal, Self
 
 from pydantic import Field, field_validator, model_validator
 
-from auditrelay.settings import SinkSettings
+from auditrelay.settings import Proves, SinkSettings
 from auditrelay.settings.addresses import Address
 from auditrelay.settings.secrets import Secret
 from auditrelay.settings.values import Size
@@ -32,6 +32,11 @@ class Settings(SinkSettings):
     """The ingest pipeline that every event goes through."""
     format: Form = "ecs"
     batch_bytes: Size = Field(5_000_000, le=REQUEST_BYTES)
+
+    @property
+    def proves(self) -> Proves:
+        """Each event's own answer says that it is in the translog of its index."""
+        return "stored"
 
     @property
     def addresses(self) -> Mapping[str, str]:

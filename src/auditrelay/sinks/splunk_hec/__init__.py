@@ -34,7 +34,7 @@ from auditrelay.events.timestamps import epoch_seconds
 from auditrelay.http.credentials import KeyCredentials
 from auditrelay.http.peer import Peer
 from auditrelay.http.replies import Reply
-from auditrelay.settings import SinkSettings
+from auditrelay.settings import Proves, SinkSettings
 from auditrelay.settings.addresses import Address
 from auditrelay.settings.secrets import Secret
 from auditrelay.settings.values import Duration, Size
@@ -135,6 +135,11 @@ class Settings(SinkSettings):
     def addresses(self) -> Mapping[str, str]:
         """The collector's address."""
         return {"url": self.url}
+
+    @property
+    def proves(self) -> Proves:
+        """An acknowledged batch is indexed; otherwise it was put into a queue in memory."""
+        return "stored" if self.ack else "taken"
 
     @field_validator("url")
     @classmethod

@@ -16,6 +16,14 @@ from auditrelay.status.page.timeline import timeline
 from auditrelay.telemetry import humanize
 
 
+_PROVED = {
+    "stored": "that it is stored",
+    "taken": "that it was taken",
+    "nothing": "nothing",
+}
+"""In words, what a success of a sink proves of an event."""
+
+
 def page(report: Report) -> str:
     """Return the page that shows *report*."""
     now = datetime.fromisoformat(report.at)
@@ -204,6 +212,7 @@ def _sink(report: Report, row: SinkStatus, now: datetime) -> Markup:
         facts["oldest waiting"] = humanize.span(row.oldest_undelivered_seconds)
     if row.enabled:
         everything = len(row.sources) == sum(not each.orphaned for each in report.sources)
+        facts["success proves"] = _PROVED[row.proves or "nothing"]
         facts["receives"] = "all sources" if everything else humanize.join(row.sources) or "none"
     return _peer(report, row, now, facts=facts, picture=_throughput(row))
 

@@ -1,0 +1,48 @@
+"""What a success of each sink proves: its status says it as the README's table does."""
+
+import re
+from datetime import UTC, datetime
+from pathlib import Path
+
+import pytest
+from auditrelay.config import load
+from auditrelay.sinks import available
+from auditrelay.status.report import report
+
+README = (Path(__file__).parents[2] / "README.md").read_text("utf-8")
+ROWS = re.findall(r"^\| \[.+?\]\(docs/sinks/\w+\.md\).*? \| `(\w+)` \|.*?\|(.*?)\|", README, re.M)
+SINKS = {
+    "splunk_hec": ['url = "https://s.example.com"\ntoken = "t-1234567"', "ack = true"],
+    "datadog": ['api_key = "k-1234567"'],
+    "elasticsearch": ['urls = ["https://e.example.com"]\napi_key = "a:b-1234567"'],
+    "file": ['path = "-"', 'path = "{folder}/events.ndjson"'],
+}
+"""Of each type the keys that it needs, and those with which its success proves more."""
+PROVED = [
+    ("splunk_hec", 0, "taken"),
+    ("splunk_hec", 1, "with `ack`: stored"),
+    ("datadog", 0, "taken"),
+    ("elasticsearch", 0, "stored"),
+    ("file", 0, "on stdout: nothing"),
+    ("file", 1, "stored"),
+]
+
+
+def test_each_sink_is_in_the_table() -> None:
+    assert sorted(name for name, _ in ROWS) == available() == sorted(SINKS)
+
+
+@pytest.mark.parametrize(("kind", "keys", "words"), PROVED)
+def test_the_status_says_it_as_the_table(kind: str, keys: int, words: str, tmp_path: Path) -> None:
+    needed, *more = SINKS[kind]
+    chosen = more[keys - 1] if keys else needed
+    lines = [chosen] if "path" in chosen else dict.fromkeys([needed, chosen])
+    path = tmp_path / "auditrelay.toml"
+    path.write_text(
+        f'[sinks.here]\ntype = "{kind}"\n' + "\n".join(lines).format(folder=tmp_path) + "\n"
+        '[sources.bland]\ntype = "bland"\napi_key = "b-1234567"\n'
+    )
+    now = datetime(2026, 3, 10, tzinfo=UTC)
+    (row,) = report(load(path, {"HOME": str(tmp_path)}), (), (), spool_bytes=0, now=now).sinks
+    assert row.proves == words.rpartition(" ")[2]
+    assert words in dict(ROWS)[kind]
