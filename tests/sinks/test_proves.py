@@ -5,12 +5,15 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 import pytest
+
 from auditrelay.config import load
 from auditrelay.sinks import available
 from auditrelay.status.report import report
 
 README = (Path(__file__).parents[2] / "README.md").read_text("utf-8")
-ROWS = re.findall(r"^\| \[.+?\]\(docs/sinks/\w+\.md\).*? \| `(\w+)` \|.*?\|(.*?)\|", README, re.M)
+ROWS = re.findall(
+    r"^\| \[.+?\]\(docs/sinks/\w+\.md\).*? \| `(\w+)` \|.*?\|(.*?)\|", README, re.MULTILINE
+)
 SINKS = {
     "splunk_hec": ['url = "https://s.example.com"\ntoken = "t-1234567"', "ack = true"],
     "datadog": ['api_key = "k-1234567"'],

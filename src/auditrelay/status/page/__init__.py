@@ -15,7 +15,6 @@ from auditrelay.status.page.html import Markup, tag
 from auditrelay.status.page.timeline import timeline
 from auditrelay.telemetry import humanize
 
-
 _PROVED = {
     "stored": "that it is stored",
     "taken": "that it was taken",
