@@ -87,6 +87,10 @@ class Switches:
     *acks*: "prompt" after *ack_after* polls; "never" although the events are stored; "lost", never
     and not stored. *index_quirk*: code 7 names an event one too high. *nodes* behind a sticky load
     balancer keep separate acknowledgements. *health* is the code of the health endpoint.
+
+    Another product than Splunk has a *scheme* of its own, a *path* for events (its health is below
+    it), *params* that every request must have, a health endpoint without a body (*health* None),
+    and may answer a request without events as a success (*no_data* false).
     """
 
     max_content_length: int = 838_860_800
@@ -97,7 +101,11 @@ class Switches:
     acks: Literal["prompt", "never", "lost"] = "prompt"
     ack_after: int = 0
     nodes: int = 1
-    health: int = 17
+    health: int | None = 17
+    scheme: str = "splunk"
+    path: str | None = None
+    params: tuple[str, ...] = ()
+    no_data: bool = True
 
 
 @dataclass(slots=True)
@@ -322,10 +330,12 @@ class Splunk(Intake):
     def respond(self, request: Request) -> Response:  # noqa: PLR0911  # an answer a line
         """Answer as HEC would."""
         path = request.path.rstrip("/") or "/"
+        own = self.switches.path
+        health, events = (_HEALTH, _EVENT) if own is None else ({f"{own}/health"}, {own})
         try:
-            if path in _HEALTH:
+            if path in health:
                 return self._health(request)
-            if path not in _EVENT | _RAW | _ACK:
+            if path not in events | _RAW | _ACK:
                 text = "The requested URL was not found on this server."
                 return json_response(404, {"text": text, "code": 404})
             if request.method != "POST":
@@ -337,6 +347,9 @@ class Splunk(Intake):
             if len(request.body) > self.switches.max_content_length:
                 page = b"<html><body>Content-Length exceeds maximum</body></html>"
                 return Response(413, page, {"Content-Type": "text/html"})
+            for name in self.switches.params:
+                if name not in request.query:
+                    return json_response(400, {"message": f"{name} is required"})
             return self._receive(request, token, raw=path in _RAW)
         except _Refused as refused:
             return _reply(refused.code, refused.number)
@@ -347,6 +360,8 @@ class Splunk(Intake):
                 self._token(request)
             except _Refused as refused:
                 return _reply(22 if refused.code == 1 else 21)
+        if self.switches.health is None:
+            return Response(200, b"")
         if self.switches.health == 19 and request.query.get("ack") != "true":
             return _reply(17)
         return _reply(self.switches.health)
@@ -363,7 +378,7 @@ class Splunk(Intake):
         scheme, _, secret = value.partition(" ")
         if scheme.lower() == "basic":
             secret = _password(secret)
-        elif scheme.lower() != "splunk":
+        elif scheme.lower() != self.switches.scheme:
             raise _Refused(3)
         if not secret.strip():
             raise _Refused(2)
@@ -392,7 +407,7 @@ class Splunk(Intake):
                 raise
             raise _Refused(6) from error
         if not body.strip():
-            raise _Refused(5)
+            raise _Refused(5 if self.switches.no_data else 0)
         scripted = self._scripted()
         warned = scripted is not None and scripted.code in {24, 25}
         if scripted is not None and scripted.after is None and not warned:

@@ -8,6 +8,11 @@ field ``event_id``. The form is ``cim`` by default.
 A 200 means that Splunk has queued a batch in memory. With ``ack`` it is asked afterwards whether
 the batch is indexed ("indexer acknowledgement"), and only then is the batch delivered.
 
+Other products speak the protocol too, under another path, with another scheme in the header of the
+token or with parameters, and some cannot be asked for their health or answer a request without
+events in other words: ``path``, ``auth_scheme``, ``params`` and ``check``. What counts as success
+is the same for all.
+
 Protocol: help.splunk.com, "Format events for HTTP Event Collector", "Troubleshoot HTTP Event
 Collector" and "About HTTP Event Collector Indexer Acknowledgment"; replies and their codes as
 listed there for 10.4.
@@ -18,10 +23,10 @@ import re
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from datetime import datetime, timedelta
-from typing import Any, Literal, NamedTuple
+from typing import Any, Literal, NamedTuple, Self
 
 import orjson
-from pydantic import Field, field_validator
+from pydantic import Field, field_validator, model_validator
 
 from auditrelay.clock import Clock
 from auditrelay.errors import Refused, Rejected, Retryable, code_of
@@ -37,7 +42,7 @@ from auditrelay.http.replies import Reply
 from auditrelay.settings import Proves, SinkSettings
 from auditrelay.settings.addresses import Address
 from auditrelay.settings.secrets import Secret
-from auditrelay.settings.values import Duration, Size
+from auditrelay.settings.values import Duration, Labels, Size
 from auditrelay.sinks import AckId, Counts, Form, Item, Limits, Rejection, Rendered, Verdict
 from auditrelay.sinks._requests import (
     MAX_ANSWER_BYTES,
@@ -45,11 +50,15 @@ from auditrelay.sinks._requests import (
     clean,
     dump,
     error_for,
+    is_proof,
     unexpected_body,
     unproven,
 )
 from auditrelay.sinks.splunk_hec.channel import Channel
 from auditrelay.telemetry.metrics import Metrics
+
+_COLLECTOR = "/services/collector"
+_EVENT_PATH = f"{_COLLECTOR}/event"
 
 EVENT_BYTES = 5 * 1024 * 1024
 """maxEventSize; HEC refuses a larger event with code 6, and the rest of its batch with it."""
@@ -115,7 +124,15 @@ class Settings(SinkSettings):
     url: Address
     """Scheme, host and port of the collector: ``https://splunk.example.com:8088``."""
     token: Secret
-    index: str | None = None
+    auth_scheme: Literal["Splunk", "Bearer"] = "Splunk"
+    """What stands before the token in the header Authorization."""
+    path: str = _EVENT_PATH
+    """Where events are sent to."""
+    params: Labels = Field({})
+    """Parameters in the address of each request that carries events."""
+    check: Literal["hec", "health", "none"] = "hec"
+    """How the sink is checked: health and token as at Splunk, the health alone, or not at all."""
+    index: str | None = Field(None, min_length=1, max_length=255)
     """Where Splunk stores the events; by default the index of the token."""
     sourcetype: str | None = Field(None, min_length=1)
     """By default ``auditrelay:<vendor>:audit``; with a form other than cim, that form for audit."""
@@ -141,22 +158,44 @@ class Settings(SinkSettings):
         """An acknowledged batch is indexed; otherwise it was put into a queue in memory."""
         return "stored" if self.ack else "taken"
 
+    @property
+    def health_path(self) -> str:
+        """Where the collector is asked for its health."""
+        return f"{_COLLECTOR if self.path == _EVENT_PATH else self.path}/health"
+
     @field_validator("url")
     @classmethod
     def _is_the_root(cls, url: str) -> str:
-        if "/services/collector" in url:
-            raise ValueError("leave out /services/collector and what follows; it is added")
+        if _COLLECTOR in url:
+            raise ValueError(
+                f"leave out {_COLLECTOR} and what follows; it is added (another path: path)"
+            )
         return url
+
+    @field_validator("path")
+    @classmethod
+    def _is_a_path(cls, path: str) -> str:
+        if not re.fullmatch(r"(/[A-Za-z0-9._~!$&'()*+,;=:@-]+)+", path, re.ASCII):
+            raise ValueError(
+                f"{path!r} is not a path: write {_EVENT_PATH!r}; parameters go into params"
+            )
+        return path
 
     @field_validator("index")
     @classmethod
-    def _is_an_index(cls, index: str | None) -> str | None:
-        if index is not None and not re.fullmatch(r"_?[a-z0-9][a-z0-9_-]*", index, re.ASCII):
-            raise ValueError(
-                f"{index!r} is not the name of an index: lower-case letters, digits, _ and -, "
-                "the first a letter or a digit"
-            )
+    def _is_a_name(cls, index: str | None) -> str | None:
+        if index is not None and (not index.isprintable() or index != index.strip()):
+            raise ValueError(f"{index!r} is not a name: no line ends, no blanks around it")
         return index
+
+    @model_validator(mode="after")
+    def _acknowledges_where_splunk_does(self) -> Self:
+        if self.ack and self.path != _EVENT_PATH:
+            raise ValueError(
+                f"ack: only Splunk acknowledges, at {_COLLECTOR}/ack: leave out path, or set "
+                "ack = false"
+            )
+        return self
 
 
 EXAMPLE = """\
@@ -166,6 +205,13 @@ type = "splunk_hec"
 # Scheme, host and port of the HTTP Event Collector; its path is added.
 url = "https://splunk.example.com:8088"
 token = "${env:SPLUNK_HEC_TOKEN}"
+# For products that speak the protocol otherwise than Splunk (docs/hec-relatives.md): the
+# scheme of the token ("Bearer"), the path, parameters such as { logGroup = "audit" }, and how
+# `auditrelay check` asks: "hec", "health" (that alone), or "none".
+# auth_scheme = "Splunk"
+# path = "/services/collector/event"
+# params = {}
+# check = "hec"
 # The index. By default the token's own.
 # index = "audit"  # no default
 # By default auditrelay:<vendor>:audit.
@@ -207,7 +253,8 @@ class Sink:
             settings,
             base_url=settings.url,
             credentials=KeyCredentials(
-                lambda: {"Authorization": f"Splunk {settings.token.reveal()}"}, [settings.token]
+                lambda: {"Authorization": f"{settings.auth_scheme} {settings.token.reveal()}"},
+                [settings.token],
             ),
             metrics=metrics,
             clock=clock,
@@ -294,7 +341,8 @@ class Sink:
             headers |= channel.cookie_header
         reply = await self._peer.request(
             "POST",
-            "/services/collector/event",
+            self._settings.path,
+            params=self._settings.params or None,
             headers=headers,
             content=content,
             status_counts=True,
@@ -332,7 +380,7 @@ class Sink:
         """Return which of *numbers* are indexed. Raises Retryable or Refused."""
         reply = await self._peer.request(
             "POST",
-            "/services/collector/ack",
+            f"{_COLLECTOR}/ack",
             params={"channel": channel.id},
             headers={"Content-Type": "application/json", **channel.cookie_header},
             content=orjson.dumps({"acks": list(numbers)}),
@@ -448,16 +496,24 @@ class Sink:
         Splunk checks the token first and answers "No data" (code 5) only to a valid one. With
         ``ack``, a channel is opened, which proves that the token acknowledges. That the indexers
         do, and that a load balancer is sticky, only an event can prove.
+
+        With ``check = "health"`` the token is not tested, and with "none" nothing is asked.
         """
-        ack = self._settings.ack
+        settings = self._settings
+        ack = settings.ack
+        if settings.check == "none":
+            return f'not asked (check = "none"): only an event tests {settings.url} and the token'
         health = await self._peer.request(
             "GET",
-            "/services/collector/health",
+            settings.health_path,
             params={"ack": "true"} if ack else None,
             status_counts=True,
         )
-        if health.status != 200:
+        if not is_proof(health):
             self._verdict(_parse(health), 0)
+        if settings.check == "health":
+            address = f"{settings.url}{settings.health_path}"
+            return f"{address} is healthy; only an event tests the token (check)"
         channel = None
         if ack:
             channel = Channel(self._poll_acks, self._settings.ack_timeout)
