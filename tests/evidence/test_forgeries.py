@@ -642,6 +642,36 @@ async def hold_heads_back(case: Case) -> None:
         siem.rows = [*siem.rows[: indexed - 9], *late]
 
 
+async def delete_what_was_declared(case: Case, *, goes_on: bool = False) -> None:
+    """Delete that an operator began a backfill: of what it has read other facts tell."""
+    history = case.history
+    await history.begin()
+    span = Interval(NOON, NOON + HOUR)
+    await history.store.begin_backfill("okta", span, [], history.clock.now())
+    await history.end()
+    case.sql("delete from fact where text like '%\"fact\":\"backfill\"%'")
+    if goes_on:
+        await case.go_on()
+
+
+async def put_an_old_fact_back(case: Case) -> None:
+    """Blame a configuration of before, whose fact had its tag."""
+    history = case.history
+    history.settings["sources.okta.settle"] = "1m"
+    await history.begin()
+    with case.db() as db:
+        query = "select unit, at, text, tag from fact where text like '%configured%'"
+        old = db.execute(query).fetchone()
+    await history.seal()
+    history.settings["sources.okta.settle"] = "2m"
+    await history.store.log.configure(history.configured())
+    await history.end()
+    with case.db() as db:
+        number = db.execute("select id from fact where text like '%configured%'").fetchone()
+        put = "update fact set unit = ?, at = ?, text = ?, tag = ? where id = ?"
+        assert db.execute(put, (*old, *number)).rowcount == 1
+
+
 def prune_what_waits(case: Case) -> None:
     with case.db() as db:
         (end,) = db.execute("select value from meta where name = 'next_position'").fetchone()
@@ -779,6 +809,7 @@ FORGERIES: Final = {
         "9",
         delete_an_event_everywhere,
         {"state": set(), "heads": {"rewritten"}, "auditor": {"rewritten"}},
+        keyed={"state": {"state"}},
     ),
     "journal and ledger emptied": Forgery(
         "10",
@@ -816,7 +847,7 @@ FORGERIES: Final = {
         "15", lambda case: roll_back(case, "then"), {"auditor": {"fork"}}
     ),
     "position moved past waiting events": Forgery(
-        "16", settle_what_waits, {"state": set()}
+        "16", settle_what_waits, {"state": set()}, keyed={"state": {"position"}}
     ),
     "position moved, and sealed": Forgery(
         "16",
@@ -834,6 +865,7 @@ FORGERIES: Final = {
         "18",
         lambda case: edit_a_waiting_page(case, sealed=False),
         {"state": set()},
+        keyed={"state": {"spool"}},
     ),
     "waiting events edited, and sealed": Forgery(
         "18",
@@ -961,7 +993,24 @@ FORGERIES: Final = {
         ),
         {"seal": {"evidence_broken"}, "state": {"rewritten"}, "auditor": {"rewritten"}},
     ),
-    "open facts deleted": Forgery("42", sql("delete from fact"), {"state": {"known", "spool"}}),
+    "open facts deleted": Forgery(
+        "42",
+        sql("delete from fact"),
+        {"state": {"known", "spool"}},
+        keyed={"state": {"known", "spool", "state"}},
+    ),
+    "an open fact deleted that nothing else explains": Forgery(
+        "42", delete_what_was_declared, {"state": set()}, keyed={"state": {"state"}}
+    ),
+    "the same, and sealed": Forgery(
+        "42",
+        lambda case: delete_what_was_declared(case, goes_on=True),
+        {"start": set(), "state": set(), "auditor": set()},
+        keyed={"start": {"broken"}},
+    ),
+    "an open fact exchanged for one from before the seal": Forgery(
+        "42", put_an_old_fact_back, {"state": set()}, keyed={"state": {"state"}}
+    ),
     "window claimed that was never read": Forgery(
         "43", claim_unread, {"state": set(), "auditor": {"vendor"}}
     ),

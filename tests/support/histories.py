@@ -352,7 +352,7 @@ class History:
 
     def check(self, given: Sequence[tuple[str, Head]] = ()) -> Checked:
         """Run ``coverage --check``."""
-        with StateView(self.folder) as view:
+        with StateView(self.folder, self.keys) as view:
             return view.check(*([given] if given else []))
 
     def export(self, folder: Path) -> Path:

@@ -279,7 +279,8 @@ def _check(
         for each in checked.findings:
             where = "" if each.where is None else f"{each.where}: "
             entry = "" if each.entry is None else f" (entry {each.entry})"
-            typer.echo(f"BAD  {each.code}: {where}{each.what}{entry}\n     do: {each.do}")
+            level = "BAD " if each.level == "bad" else "note"
+            typer.echo(f"{level} {each.code}: {where}{each.what}{entry}\n     do: {each.do}")
         if checked.whole:
             typer.echo(f"intact: {checked.entries} entries, the newest head is {checked.head}")
     if not checked.whole:

@@ -1,5 +1,6 @@
 """With a key: what was changed in the state before it was sealed is noticed where it is read."""
 
+import asyncio
 import json
 import sqlite3
 from collections.abc import Iterable
@@ -205,3 +206,50 @@ async def test_a_key_that_comes_goes_or_is_lost(
     assert fact["before"] == (None if before is None else before.key_id)
     assert fact["signature"] is None
     assert codes(tmp_path, after) == set()
+
+
+async def test_an_open_fact_that_is_gone_is_missed_before_the_seal_and_at_it(
+    tmp_path: Path,
+) -> None:
+    store = await begun(tmp_path, KEY)
+    await store.log.seal(head_event, KEY.head)
+    for number in range(3):
+        configured = facts.configured(digest=bytes(32), settings={"number": number})
+        await store.log.configure(configured)
+    forge(tmp_path, "delete from fact where text like '%\"number\":2%'")  # the last: no hole
+    assert codes(tmp_path, KEY) == {"state"}
+    assert (await store.log.state()).broken is None
+    await store.log.seal(head_event, KEY.head)
+    assert "wait to be sealed are missing" in str((await store.log.state()).broken)
+    assert codes(tmp_path, KEY) == set(), "what is there now is counted from the new head on"
+    await store.close()
+
+
+async def test_facts_that_come_while_a_seal_is_drafted_are_counted(tmp_path: Path) -> None:
+    store = await begun(tmp_path, KEY)
+
+    async def configure(number: int) -> None:
+        configured = facts.configured(digest=bytes(32), settings={"number": number})
+        await store.log.configure(configured)
+
+    for number in range(20):
+        sealing = asyncio.ensure_future(store.log.seal(head_event, KEY.head))
+        await asyncio.sleep(0)
+        await configure(number)
+        await sealing
+        await configure(-number)
+    assert codes(tmp_path, KEY) == set()
+    await store.close()
+    store = await begun(tmp_path, KEY)
+    assert (await store.log.state()).broken is None
+    await store.close()
+
+
+async def test_a_check_without_the_key_says_that_it_compares_no_tags(tmp_path: Path) -> None:
+    await filled(tmp_path, KEY)
+    with StateView(tmp_path) as view:
+        checked = view.check()
+    assert checked.whole
+    [note] = checked.findings
+    assert (note.level, note.code) == ("note", "key")
+    assert "were not compared" in note.what

@@ -139,6 +139,16 @@ def bad(
     return Finding("bad", code, entry, at, where, what, _DO[code])
 
 
+_NOT_COMPARED: Final = Finding(
+    "note",
+    "key",
+    None,
+    None,
+    None,
+    "the state has tags of a key, and the configuration has none: they were not compared",
+    "run it with the configuration of the service, whose evidence.key is set",
+)
+
 _TAGGED: Final = {
     "fact": "state",
     "spool": "spool",
@@ -202,13 +212,19 @@ class _Check:
 
     def _check_tags(self) -> None:
         keys = tags.keys_of(self._db)
-        if keys is not None and keys.public.hex() != self._instance.key:
+        if keys is None:
+            if self._instance.key:
+                self._findings.append(_NOT_COMPARED)
+            return
+        if keys.public.hex() != self._instance.key:
             # All tags would be wrong, which says nothing about any of the rows.
             self._say("key", "the key of the configuration is not the one that is in force")
             return
         for table, name in tags.all_wrong(self._db):
             what = f"{_TABLES[table]} {name} has not the tag of the key: we did not write it"
             self._say(_TAGGED[table], what, where=f"{table} {name}")
+        if not tags.are_open_whole(self._db):
+            self._say("state", tags.OPEN_WRONG, where="meta.open_facts")
 
     def _say(self, code: str, what: str, **more: Any) -> None:
         found = sum(each.code == code for each in self._findings)

@@ -70,11 +70,11 @@ class EvidenceLog:
         at = await asyncio.to_thread(tip.read, self._dir)
 
         def work(db: sqlite3.Connection) -> tuple[Branch | None, Head]:
+            keying.begin(db, run.key_before, now)  # first: a fact has the tag of the key in force
             try:
                 branch = branches.begin(db, at, now)
             except EvidenceBroken:
                 branch = branches.after_damage(db, now)
-            keying.begin(db, run.key_before, now)
             runs = meta.find(db, _RUNS)
             orderly = None if runs is None else not runs
             started = facts.started(run=run.run, versions=run.versions, orderly=orderly)

@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from typing import Final
 
 from auditrelay.evidence.facts import Body, text
-from auditrelay.store.sqlite.tags import tag
+from auditrelay.store.sqlite.tags import add_open, tag
 
 INSTANCE: Final = "instance"
 """The unit of what neither a source nor a sink did."""
@@ -46,12 +46,14 @@ def insert(db: sqlite3.Connection, unit: str, bodies: Sequence[Body], now: int) 
     """Insert the facts *bodies* of *unit*, in their order."""
     # One statement, whatever there is to tell: see intake.
     for first in range(0, len(bodies), _MOST):
-        part = bodies[first : first + _MOST]
+        lines = [text(body) for body in bodies[first : first + _MOST]]
+        tags = [tag(db, "fact", unit, now, line) for line in lines]
         db.execute(
-            "insert into fact (unit, at, text, tag) values " + ",".join(["(?,?,?,?)"] * len(part)),  # noqa: S608  # constants
+            "insert into fact (unit, at, text, tag) values " + ",".join(["(?,?,?,?)"] * len(lines)),  # noqa: S608  # constants
             [
                 value
-                for line in map(text, part)
-                for value in (unit, now, line, tag(db, "fact", unit, now, line))
+                for line, own in zip(lines, tags, strict=True)
+                for value in (unit, now, line, own)
             ],
         )
+        add_open(db, tags)

@@ -54,6 +54,8 @@ def _report_wrong(db: sqlite3.Connection, now: int) -> None:
     for (name,) in db.execute("select name from sink").fetchall():
         sinks.trust(db, name, now)
     wrong = tags.all_wrong(db)
+    if not wrong and not tags.are_open_whole(db):
+        branches.set_broken(db, tags.OPEN_WRONG, now)
     if wrong:
         table, name = wrong[0]
         more = f", and {len(wrong) - 1} more rows" if len(wrong) > 1 else ""

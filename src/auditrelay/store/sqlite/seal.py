@@ -36,6 +36,7 @@ from auditrelay.store.sqlite.sources import source_id
 from auditrelay.store.sqlite.spool import PRUNED, Spool
 from auditrelay.store.sqlite.spooling import Spooling
 from auditrelay.store.sqlite.state_dir import connect
+from auditrelay.store.sqlite.tags import OPEN_WRONG
 from auditrelay.store.sqlite.writer import translate
 from auditrelay.window import covered_until, micros, moment
 
@@ -365,6 +366,7 @@ def _write(db: sqlite3.Connection, spool: Spool, made: _Draft, event: AuditEvent
     again = Frontier.load(written)
     for (line,) in db.execute("select text from entry where n >= ? order by n", (made.first,)):
         again.append(leaf(line.encode("ascii")))
+    whole = tags.are_open_whole(db)  # before there is another head
     head = made.sealed.head
     if (again.size, again.root()) != (head.size, head.root) or again.dump() != made.after:
         raise EvidenceBroken("the entries that were written are not those that were hashed")
@@ -378,8 +380,11 @@ def _write(db: sqlite3.Connection, spool: Spool, made: _Draft, event: AuditEvent
     )
     db.execute("update meta set value = ? where name = 'frontier'", (made.after,))
     db.execute("delete from fact where id <= ?", (made.last_fact,))
+    tags.begin_open(db)
     if made.strange:
         what = f"{made.strange} facts that were to be sealed were changed or put in: left out"
         branches.set_broken(db, what, now)
+    elif not whole:
+        branches.set_broken(db, OPEN_WRONG, now)
     body = accepted(NOTICE, placed, page, known_keys(page))
     insert(db, of_source(ALERTS), [body], now)

@@ -6,7 +6,7 @@ such a row nor put one in; without a key there are no tags. Works on a connectio
 """
 
 import sqlite3
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from typing import Final
 
 from auditrelay.evidence.heads import Keys
@@ -97,3 +97,64 @@ def put_all(db: sqlite3.Connection) -> None:
             db.execute(f"update {table} set tag = null where tag is not null")  # noqa: S608  # constants
         else:
             put(db, table)
+    db.execute("delete from meta where name = ?", (_OPEN,))
+    begin_open(db)
+
+
+# --- all open facts together --------------------------------------------------------------------
+
+_OPEN: Final = "open_facts"
+"""The name of the tag over all open facts: the tag of a row says nothing about a row that is gone.
+
+Each fact continues it from the tag before, and it begins with the newest head, so that one from
+before the seal fits no more.
+"""
+
+OPEN_WRONG: Final = "facts that wait to be sealed are missing, or others were put in"
+"""What it means if that tag is another one."""
+
+
+def add_open(db: sqlite3.Connection, added: Iterable[bytes | None]) -> None:
+    """Continue the tag over all open facts with those that are *added*, given their tags."""
+    if keys_of(db) is None:
+        return
+    row = db.execute("select value from meta where name = ?", (_OPEN,)).fetchone()
+    _put_open(db, _continued(db, row and row[0], added))
+
+
+def begin_open(db: sqlite3.Connection) -> None:
+    """Set the tag over the facts that are open now, once there is another head or key."""
+    if keys_of(db) is not None:
+        _put_open(db, _over_open(db))
+
+
+def are_open_whole(db: sqlite3.Connection) -> bool:
+    """Return whether the open facts are all that we wrote, in their order; True without a key."""
+    if keys_of(db) is None:
+        return True
+    row = db.execute("select value from meta where name = ?", (_OPEN,)).fetchone()
+    return row is not None and row[0] == _over_open(db)
+
+
+def _over_open(db: sqlite3.Connection) -> bytes | None:
+    row = db.execute("select word from head order by size desc limit 1").fetchone()
+    begin = tag(db, _OPEN, None if row is None else row[0])
+    return _continued(db, begin, (each for (each,) in db.execute(_OPEN_TAGS)))
+
+
+_OPEN_TAGS: Final = "select tag from fact order by id"
+
+
+def _continued(
+    db: sqlite3.Connection, before: bytes | None, added: Iterable[bytes | None]
+) -> bytes | None:
+    for each in added:
+        before = tag(db, _OPEN, before, each)
+    return before
+
+
+def _put_open(db: sqlite3.Connection, value: bytes | None) -> None:
+    db.execute(
+        "insert into meta values (?, ?) on conflict (name) do update set value = excluded.value",
+        (_OPEN, value),
+    )
