@@ -649,7 +649,7 @@ async def delete_what_was_declared(case: Case, *, goes_on: bool = False) -> None
     span = Interval(NOON, NOON + HOUR)
     await history.store.begin_backfill("okta", span, [], history.clock.now())
     await history.end()
-    case.sql("delete from fact where text like '%\"fact\":\"backfill\"%'")
+    case.sql('delete from fact where text like \'%"fact":"backfill"%\'')
     if goes_on:
         await case.go_on()
 

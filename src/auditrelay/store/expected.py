@@ -15,8 +15,8 @@ from auditrelay.store import DAMAGED, REOPENED, Fact
 Part = tuple[int, int]
 """A half-open range of event time, in microseconds."""
 
-FROM_THE_SPOOL: Final = frozenset({"notice", "replay"})
-"""Kinds of accepted pages whose uids are not among the known ones at their places."""
+OWN: Final = frozenset({"notice", "replay"})
+"""Kinds of accepted pages whose uids are not known at their places, and are kept by the page."""
 
 OLD_LATE: Final = frozenset({"late", "vanished"})
 """Records of an older journal that say nothing about what was read."""
@@ -64,7 +64,7 @@ class OfSource:
         self.events[body["fact"]] += body.get("events", 0)
         match body["fact"]:
             case "accepted":
-                known = body["via"] not in FROM_THE_SPOOL
+                known = body["via"] not in OWN
                 self.pages.append(Pages(fact, body["pages"], known))
                 self.replayed += body["events"] if body["via"] == "replay" else 0
             case "covered":

@@ -40,6 +40,7 @@ def void(db: sqlite3.Connection, spool: Spool, first: int, now: int) -> None:
             for begin, until in ledger.take_back(db, owner, (start, end), DAMAGED, now)
         ]
     db.execute("delete from spool where first = ?", (first,))
+    db.execute("delete from own_page where first = ?", (first,))
     spool.resize(db, -size)
     insert(db, of_source(source), bodies, now)
     branches.set_broken(

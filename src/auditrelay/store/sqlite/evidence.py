@@ -9,11 +9,10 @@ from typing import Any, Final
 
 from auditrelay.evidence import facts
 from auditrelay.store import Fact
-from auditrelay.store.expected import FROM_THE_SPOOL
-from auditrelay.store.keys import known_keys
-from auditrelay.store.packing import unpack
+from auditrelay.store.expected import OWN
 from auditrelay.store.sealing import EvidenceState
 from auditrelay.store.sqlite import branches
+from auditrelay.store.sqlite.accepted import own_keys
 from auditrelay.store.sqlite.facts import source_of
 from auditrelay.store.sqlite.readers import FOREVER, reader_of
 
@@ -97,7 +96,7 @@ def uids(db: sqlite3.Connection) -> Iterator[tuple[int, int, bytes]]:
     Yield the keys of each page that an ``accepted`` fact tells of, in order of entries and facts.
 
     Each is the number of the entry, the first place, and the keys, joined. Pages are left out of
-    which not all uids are known any more; of our own events, which those in the spool have.
+    which not all uids are known any more.
     """
     known: dict[str, KnownKeys] = {}
     rows = db.execute("select unit, n, text from entry order by n")
@@ -117,17 +116,12 @@ def uids(db: sqlite3.Connection) -> Iterator[tuple[int, int, bytes]]:
             known[unit] = KnownKeys(db, -1 if row is None else row[0])
         of_unit = known[unit]
         keys = {
-            first: _spooled_keys(db, first) if via in FROM_THE_SPOOL else of_unit.at(first, count)
+            first: own_keys(db, first) if via in OWN else of_unit.at(first, count)
             for _, via, first, count in sorted(pages, key=lambda page: page[2])
         }
         for n, _, first, count in pages:
             if len(keys[first]) == count:
                 yield n, first, b"".join(keys[first])
-
-
-def _spooled_keys(db: sqlite3.Connection, first: int) -> list[bytes]:
-    row = db.execute("select count, events from spool where first = ?", (first,)).fetchone()
-    return [] if row is None else known_keys(unpack(row[1], first, row[0])[0])
 
 
 def newest_word(db: sqlite3.Connection) -> str | None:

@@ -8,9 +8,7 @@ time. So each statement that handles a page of events returns one row.
 
 import sqlite3
 from collections.abc import Iterable, Mapping, Sequence
-from hashlib import sha256
 from itertools import groupby, islice
-from typing import Final
 
 import msgspec
 
@@ -26,13 +24,14 @@ from auditrelay.store import (
     Proof,
     StoredDeadLetter,
 )
-from auditrelay.store.keys import KEY, keys_of, known_key, known_keys
+from auditrelay.store.keys import KEY, keys_of, known_key
 from auditrelay.store.ledger import Change, Changes, NewEvents
 from auditrelay.store.sqlite import backfills, contents, dead_letters, known, ledger, meta
+from auditrelay.store.sqlite.accepted import NOTICE, REPLAY, accepted, own
 from auditrelay.store.sqlite.facts import insert, of_sink, of_source
 from auditrelay.store.sqlite.sinks import refilled
 from auditrelay.store.sqlite.sources import file_read, source_id
-from auditrelay.store.sqlite.spool import Placed, Spool
+from auditrelay.store.sqlite.spool import Spool
 from auditrelay.store.sqlite.uids import Uids
 from auditrelay.window import micros
 
@@ -41,12 +40,6 @@ _NOT_SPOOLED = -1
 
 _MAX_EVENTS = 1000
 """How many single events become one page at most: a page is read as a whole."""
-
-NOTICE: Final = "notice"
-"""How an event of our own comes into the spool, in the fact that tells of its page."""
-
-_REPLAY: Final = "replay"
-"""The same for a record that was put aside, and that an operator has sent after all."""
 
 _Reports = Mapping[tuple[str, int, int], tuple[str, int]]
 """By kind, start and end of a gap: the uid and the place of the event that reports it."""
@@ -106,7 +99,7 @@ def add(
     if notices:
         page = Page.of(notices.values())
         placed = spool.append(db, owner, page, now)
-        bodies.append(accepted(NOTICE, placed, page, known_keys(page)))
+        bodies.append(own(db, NOTICE, owner, placed, page, now=now))
         reports = {
             what: (event.uid, place)
             for place, (what, event) in enumerate(notices.items(), placed.first)
@@ -138,21 +131,6 @@ def _notices(changes: Changes, notice: Notice | None) -> dict[tuple[str, int, in
         for each in group
         if each.new
     }
-
-
-def accepted(
-    via: str, placed: Placed, page: Page, keys: Sequence[bytes], *, late: int = 0
-) -> facts.Body:
-    """Return the fact about a *page* of new events with these *keys*."""
-    return facts.accepted(
-        via=via,
-        first=placed.first,
-        count=len(page),
-        late=late,
-        uids=facts.digest(keys),
-        raws=sha256("".join(page.raw_sha256).encode()).digest(),
-        stored=placed.stored,
-    )
 
 
 def _put_aside(letters: Sequence[tuple[bytes, str]]) -> list[facts.Body]:
@@ -192,8 +170,7 @@ def report_changed(
         part = reported[first : first + _MAX_EVENTS]
         page = Page.of([each.event for each in part if each.event])
         placed = spool.append(db, owner, page, now)
-        bodies = accepted(NOTICE, placed, page, known_keys(page))
-        insert(db, of_source(source), [bodies], now)
+        insert(db, of_source(source), [own(db, NOTICE, owner, placed, page, now=now)], now)
     return reported
 
 
@@ -243,8 +220,7 @@ def replay(
             for position, each in enumerate(letters, placed.first):
                 dead_letters.start_replay(db, each.id, None if sink is None else position)
             if sink is None:
-                bodies = accepted(_REPLAY, placed, page, known_keys(page))
-                insert(db, of_source(source), [bodies], now)
+                insert(db, of_source(source), [own(db, REPLAY, owner, placed, page, now=now)], now)
             else:
                 bodies = facts.replayed(
                     first=placed.first,

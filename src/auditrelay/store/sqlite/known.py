@@ -21,6 +21,7 @@ from auditrelay.store import Contents, DeliveryStatus, LookedUp
 from auditrelay.store.keys import KEY, TIMELESS, sortable
 from auditrelay.store.packing import unpack
 from auditrelay.store.sqlite import dead_letters, meta
+from auditrelay.store.sqlite.accepted import forget_own
 from auditrelay.store.sqlite.contents import DIGEST, contents
 from auditrelay.store.sqlite.facts import insert, of_source
 from auditrelay.store.sqlite.readers import reader_of
@@ -276,4 +277,6 @@ def forget_before(db: sqlite3.Connection, before: int, now: int) -> int:
         left -= events
         if not left:
             break
+    if (forgotten := meta.find(db, FORGOTTEN)) is not None:
+        forget_own(db, forgotten)
     return FORGET_STEP - left

@@ -21,6 +21,7 @@ _OF_A_SOURCE: Final = (
     "known",
     "uid_log",
     "spool",
+    "own_page",
     "vanished",
     "late",
     "lateness",

@@ -138,6 +138,12 @@ create table late (                  -- where late events were found, by day, fo
     events integer not null,
     primary key (source, start, via, day)
 ) strict, without rowid;
+create table own_page (              -- a page whose uids are not known at their places: notices
+    first integer primary key,       -- as in spool, which may have pruned it
+    source integer not null,
+    recorded integer not null,
+    keys blob not null               -- as in known, joined
+) strict;
 alter table sink add column tag blob;
 alter table feed add column tag blob;
 alter table dead_letter add column tag blob;

@@ -24,12 +24,11 @@ from auditrelay.evidence.facts import Body
 from auditrelay.evidence.heads import Head
 from auditrelay.evidence.tree import Frontier, leaf
 from auditrelay.settings.reserved import ALERTS
-from auditrelay.store.keys import known_keys
 from auditrelay.store.progress import Progress
 from auditrelay.store.sealing import HeadEvent, MakeHead, Sealed
 from auditrelay.store.sqlite import branches, disk_reserve, ledger, meta, tags
+from auditrelay.store.sqlite.accepted import NOTICE, own
 from auditrelay.store.sqlite.facts import INSTANCE, insert, of_sink, of_source, sink_of, source_of
-from auditrelay.store.sqlite.intake import NOTICE, accepted
 from auditrelay.store.sqlite.known import FORGOTTEN
 from auditrelay.store.sqlite.readers import reader_of
 from auditrelay.store.sqlite.sources import source_id
@@ -373,7 +372,8 @@ def _write(db: sqlite3.Connection, spool: Spool, made: _Draft, event: AuditEvent
     # A head needs little room, and none of what is kept for verdicts.
     disk_reserve.require_room(db, _EVENT_BYTES)
     page = Page.of([event])
-    placed = spool.append(db, source_id(db, ALERTS), page, now, beyond=True)
+    owner = source_id(db, ALERTS)
+    placed = spool.append(db, owner, page, now, beyond=True)
     db.execute(
         "insert into head values (?, ?, ?, ?, ?)",
         (head.size, made.sealed.at, head.root, head.word, placed.first),
@@ -386,5 +386,4 @@ def _write(db: sqlite3.Connection, spool: Spool, made: _Draft, event: AuditEvent
         branches.set_broken(db, what, now)
     elif not whole:
         branches.set_broken(db, OPEN_WRONG, now)
-    body = accepted(NOTICE, placed, page, known_keys(page))
-    insert(db, of_source(ALERTS), [body], now)
+    insert(db, of_source(ALERTS), [own(db, NOTICE, owner, placed, page, now=now)], now)

@@ -16,8 +16,10 @@ from auditrelay.store import Fact
 from auditrelay.store.expected import OfSink, OfSource, Part, joined, without
 from auditrelay.store.progress import Progress
 from auditrelay.store.sqlite import ledger, meta
+from auditrelay.store.sqlite.accepted import own_keys
 from auditrelay.store.sqlite.evidence import KnownKeys
 from auditrelay.store.sqlite.facts import of_sink, of_source
+from auditrelay.store.sqlite.known import FORGOTTEN
 from auditrelay.store.sqlite.readers import reader_of
 from auditrelay.window import iso, moment
 
@@ -68,6 +70,7 @@ class _OneSource:
         """Check all of it."""
         self._check_ledger()
         self._check_known()
+        self._check_own()
         self._check_state()
 
     def _say(self, code: str, what: str, **more: Any) -> None:
@@ -138,6 +141,26 @@ class _OneSource:
                 first = self.expected.pages[number].places[0][0]
                 what = f"the uids from place {first} on are not those that were accepted"
                 self._say("known", what, entry=each.entry, at=each.at)
+
+    def _check_own(self) -> None:
+        """Check the uids of our own events, and of records that were put aside and then sent."""
+        forgotten = meta.find(self.db, FORGOTTEN) is not None
+        for each in self.expected.pages:
+            if each.known or each.removed:
+                continue
+            places = [place for place in each.places if place[0] not in self.expected.void]
+            keys = [own_keys(self.db, first) for first, _ in places]
+            if [len(page) for page in keys] != [count for _, count in places]:
+                # The facts of our own pages tell of no forgetting: it is that of known uids.
+                if not forgotten:
+                    what = f"uids of our own events from place {each.places[0][0]} on are missing"
+                    self._say("known", what, entry=each.fact.entry, at=each.fact.at)
+            elif len(places) == len(each.places) and (
+                digest_of_pages(each.fact, [digest(page) for page in keys])
+                != each.fact.body["uids"]
+            ):
+                what = f"the uids of our own events from place {each.places[0][0]} on are others"
+                self._say("known", what, entry=each.fact.entry, at=each.fact.at)
 
     def _check_found(self, found: Fact) -> None:
         """Check what an upgrade has found: nothing was forgotten since."""
