@@ -263,7 +263,7 @@ class Journal:
             raise Stop("order", f"is not entry {n}: number {unit.seq + 1} of {name}")
         left = [fact["log"] for fact in facts if fact["fact"] == "continued"]
         self.ends |= dict.fromkeys(left, n)
-        if log in self.ends or (n and left != [self.log] * (log != self.log)):
+        if log in self.ends or (n and left[:1] != [self.log] * (log != self.log)):
             raise Stop("branch", "begins a log that does not say which other one it continues")
         if name == "instance" and n and unit.state is not None:  # a seal begins
             self.seals += [n] * (log == self.log)

@@ -40,36 +40,25 @@ def frontier_of(db: sqlite3.Connection) -> Frontier:
         raise EvidenceBroken(f"the frontier of the log is damaged: {error}") from error
 
 
-def begin(db: sqlite3.Connection, tip: Head | None, now: int) -> Branch | None:
+def begin(db: sqlite3.Connection, tip: Head | None, now: int, *, is_new: bool) -> Branch | None:
     """
     Compare the state with the *tip* beside it; if it does not fit, go on in a new log.
 
+    Of a state that *is_new* no process has begun to serve it: heads of its log cannot have left.
     Returns the branch, None if the log goes on.
     """
     log, frontier = log_of(db), frontier_of(db)
-    newest = db.execute("select word from head order by size desc limit 1").fetchone()
-    if newest is None or Head.parse(newest[0]).log != log:
-        return _begin_unsealed(db, tip, log, frontier, now)
     known = tip is not None and _has_left(db, tip)
     if tip is not None and known and tip.log == log:
         return None
+    if is_new and (tip is None or not tip.size):
+        _rename(db)  # it may be a copy, such as one in an image: two instances are not of one log
+        return None
+    if tip is not None and tip.size and not frontier.size:
+        log = tip.log  # the one whose heads have left
     # A tip of the log before this one is a tip that stayed where the state has come back to.
     why, is_alert = (NO_TIP, False) if tip is None or known else (OLDER, True)
     return _continue(db, log, frontier, why, now, is_alert=is_alert, tip=tip)
-
-
-def _begin_unsealed(
-    db: sqlite3.Connection, tip: Head | None, log: str, frontier: Frontier, now: int
-) -> Branch | None:
-    """Begin with a state of whose *log* no head has left; what the *tip* says may be lost."""
-    if tip is not None and tip.log == log and tip.size <= frontier.size:
-        return None
-    if tip is not None and tip.size and not frontier.size:
-        return _continue(db, tip.log, frontier, OLDER, now, is_alert=True, tip=tip)
-    # It may be a copy, and heads of this log may have left from the other one by now. That it goes
-    # on from another log, if it does, a fact says already.
-    _rename(db)
-    return None
 
 
 def after_damage(db: sqlite3.Connection, now: int) -> Branch:
@@ -150,8 +139,8 @@ def _has_left(db: sqlite3.Connection, tip: Head) -> bool:
         head = Head.parse(row[0])
         if (head.log, head.root) == (tip.log, tip.root):
             return True
-    # No head was made where a log begins. The tip stays there if a kill comes between the first
-    # seal and the tip of it.
+    # No head was made where a log begins. The tip is that until the first seal, and stays so if a
+    # kill comes between the first seal and the tip of it.
     return tip.log == log_of(db) and _root_of(db, tip.size) == tip.root
 
 

@@ -8,7 +8,7 @@ from typing import Final
 
 import structlog
 
-from auditrelay.errors import EvidenceBroken
+from auditrelay.errors import EvidenceBroken, StateError
 from auditrelay.evidence import facts
 from auditrelay.evidence.facts import Body
 from auditrelay.evidence.heads import Head
@@ -71,17 +71,21 @@ class EvidenceLog:
 
         def work(db: sqlite3.Connection) -> tuple[Branch | None, Head]:
             keying.begin(db, run.key_before, now)  # first: a fact has the tag of the key in force
+            runs = meta.find(db, _RUNS)
             try:
-                branch = branches.begin(db, at, now)
+                branch = branches.begin(db, at, now, is_new=runs is None)
             except EvidenceBroken:
                 branch = branches.after_damage(db, now)
-            runs = meta.find(db, _RUNS)
             orderly = None if runs is None else not runs
             started = facts.started(run=run.run, versions=run.versions, orderly=orderly)
             insert(db, INSTANCE, [started], now)
             meta.put(db, _RUNS, 1)
             _configure(db, run.configured, now)
-            return branch, _tip_of(db)
+            head = _tip_of(db)
+            if runs is None:
+                # Before the commit: killed behind it, the state would look like a copy of itself.
+                self._first_tip(head)
+            return branch, head
 
         branch, head = await self._writer.write(work)
         await self._write_tip(head)
@@ -130,6 +134,13 @@ class EvidenceLog:
         branch, head = await self._writer.write(work)
         await self._write_tip(head)
         return branch
+
+    def _first_tip(self, head: Head) -> None:
+        try:
+            tip.write(self._dir, head.log, head.size, head.root)
+        except OSError as error:
+            reason = error.strerror or str(error)
+            raise StateError(f"the tip of the evidence cannot be written: {reason}") from error
 
     async def _write_tip(self, head: Head) -> None:
         try:

@@ -10,6 +10,8 @@ from pathlib import Path
 from typing import IO, Final
 
 from auditrelay import __version__
+from auditrelay.errors import RelayError
+from auditrelay.evidence.heads import Head
 from auditrelay.store.sqlite.evidence import entries, heads, newest_word, uids
 
 JOURNAL: Final = "journal.ndjson"
@@ -55,8 +57,18 @@ def export(
     All entries go to ``journal.ndjson`` and all heads to ``heads.txt``. With *within*, times in
     microseconds, the uids of what was sealed in that time go to ``uids.ndjson``, a page a line:
     ``{"n", "first", "keys"}``, the entry, the first place and the keys, in base64. At last comes
-    ``manifest.json``: without it the export is not complete. Raises FileExistsError and OSError.
+    ``manifest.json``: without it the export is not complete. Raises FileExistsError and OSError,
+    and RelayError between the begin of a new log and its first seal: heads of the log before that
+    lie beyond the branch would look as if the end of it had been cut off.
     """
+    word = newest_word(db)
+    (log,) = db.execute("select value from meta where name = 'log'").fetchone()
+    if word is not None and Head.parse(word).log != log:
+        raise RelayError(
+            "the state was restored, copied, moved or damaged, and goes on in a new log of which "
+            "nothing is sealed yet: start the service, and export after its first seal (within 5 "
+            "minutes)"
+        )
     digests: dict[str, str] = {}
     sealed: list[int] = []  # entries whose uids are wanted
     with (folder / JOURNAL).open("xb") as stream:
@@ -82,7 +94,6 @@ def export(
                 file.line(f'{{"n":{n},"first":{first},"keys":"{text}"}}')
                 found += len(keys) // 28
             digests[UIDS] = file.digest
-    (log,) = db.execute("select value from meta where name = 'log'").fetchone()
     manifest = {
         "v": 1,
         "auditrelay": __version__,
@@ -90,7 +101,7 @@ def export(
         "entries": count,
         "heads": written_heads,
         "uids": found,
-        "head": newest_word(db),
+        "head": word,
         "sha256": digests,
     }
     with (folder / MANIFEST).open("x", encoding="ascii") as written:

@@ -28,6 +28,8 @@ def with_heads(
         frontier.append(leaf(text.encode()))
         if frontier.size in wanted:
             roots[frontier.size] = frontier.root()
+    for (text,) in db.execute("select text from fact where text like '%\"continued\"%'"):
+        ends |= _left({"facts": [json.loads(text)]}, frontier.size)
     (log,) = db.execute("select value from meta where name = 'log'").fetchone()
     ends[log] = frontier.size
     findings = [

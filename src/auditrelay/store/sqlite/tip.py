@@ -1,8 +1,9 @@
 """
 The tip: a file with the newest head that has left, which no backup has.
 
-It is replaced after each seal has been committed. A state that was restored, copied or moved is
-therefore one without a tip, or one that the tip does not fit.
+It is replaced after each seal has been committed, never before: a tip that is newer than the
+state means that it was rolled back. Only where a new state begins the tip is written first. A state
+that was restored, copied or moved is therefore one without a tip, or one that it does not fit.
 """
 
 import os
