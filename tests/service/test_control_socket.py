@@ -34,7 +34,7 @@ from auditrelay.status import idle_server
 ASKED = Forget("a\nb ü", yes=True)
 
 
-async def echo(request: Request, on_progress: OnProgress) -> Result:
+async def echo(request: Request, on_progress: OnProgress, by: int | None) -> Result:
     assert isinstance(request, Forget)
     await on_progress(Note("half of it"))
     return Forgotten(request.name)
@@ -62,7 +62,7 @@ async def test_progress_is_reported_when_it_is_made_and_not_at_the_end(tmp_path:
     async def on_progress(_: Progress) -> None:
         reported.set()
 
-    async def wait(request: Request, on_progress: OnProgress) -> Result:
+    async def wait(request: Request, on_progress: OnProgress, by: int | None) -> Result:
         await on_progress(Note("half of it"))
         await reported.wait()
         return Forgotten("it")
@@ -241,7 +241,7 @@ async def test_an_answer_may_be_long_and_one_that_is_too_long_is_an_error(
 ) -> None:
     ids = tuple(range(300_000))
 
-    async def many(_: Request, __: OnProgress) -> Result:
+    async def many(_: Request, __: OnProgress, by: int | None) -> Result:
         return Replayed(ids)
 
     async with service(tmp_path, many):
@@ -257,7 +257,7 @@ async def test_the_work_is_cancelled_when_the_command_disconnects(
 ) -> None:
     began, cancelled = asyncio.Event(), asyncio.Event()
 
-    async def work(_: Request, on_progress: OnProgress) -> Result:
+    async def work(_: Request, on_progress: OnProgress, by: int | None) -> Result:
         try:
             began.set()
             while busy:
@@ -282,7 +282,7 @@ async def test_two_commands_are_answered_concurrently_each_with_its_own_result(
 ) -> None:
     both = asyncio.Barrier(2)
 
-    async def meet(request: Request, _: OnProgress) -> Result:
+    async def meet(request: Request, _: OnProgress, by: int | None) -> Result:
         assert isinstance(request, Replay)
         await both.wait()
         return Replayed(request.ids)
@@ -297,7 +297,7 @@ async def test_a_service_that_stops_sends_an_error_to_waiting_commands_and_does_
 ) -> None:
     began = asyncio.Event()
 
-    async def work(_: Request, __: OnProgress) -> Result:
+    async def work(_: Request, __: OnProgress, by: int | None) -> Result:
         began.set()
         await asyncio.Event().wait()
         raise AssertionError
@@ -336,7 +336,7 @@ async def test_cleanup_that_takes_long_is_not_cut_off_by_the_stop(
     began, cancelled, cleaned = asyncio.Event(), asyncio.Event(), asyncio.Event()
     cancels = 0
 
-    async def work(_: Request, __: OnProgress) -> Result:
+    async def work(_: Request, __: OnProgress, by: int | None) -> Result:
         nonlocal cancels
         began.set()
         try:
@@ -378,7 +378,7 @@ async def test_a_command_that_does_not_read_its_answers_does_not_keep_the_servic
 ) -> None:
     stuck = asyncio.Event()
 
-    async def talk(_: Request, on_progress: OnProgress) -> Result:
+    async def talk(_: Request, on_progress: OnProgress, by: int | None) -> Result:
         while True:
             writing = asyncio.ensure_future(on_progress(Note("x" * 1_000_000)))
             if not (await asyncio.wait([writing], timeout=0.1))[0]:
@@ -465,7 +465,7 @@ async def test_a_command_of_a_version_without_http_does_not_wait_for_ever(tmp_pa
 async def test_an_error_of_the_service_is_raised_in_the_command(
     tmp_path: Path, error: RelayError
 ) -> None:
-    async def fail(_: Request, __: OnProgress) -> Result:
+    async def fail(_: Request, __: OnProgress, by: int | None) -> Result:
         raise error
 
     async with service(tmp_path, fail) as serving:
@@ -477,7 +477,7 @@ async def test_an_error_of_the_service_is_raised_in_the_command(
 
 @pytest.mark.parametrize("bug", [KeyError("x"), ValueError("x"), OSError("x"), TypeError("x")])
 async def test_a_bug_ends_the_service_loudly(tmp_path: Path, bug: Exception) -> None:
-    async def fail(_: Request, __: OnProgress) -> Result:
+    async def fail(_: Request, __: OnProgress, by: int | None) -> Result:
         raise bug
 
     async with service(tmp_path, fail) as serving:

@@ -73,7 +73,7 @@ REPORT = VerifyReport(
         Replay((1, 2)),
         Drop(()),
         Forget("a\nb ü", yes=False),
-        Restored("disk died", 0),
+        Restored("disk died"),
     ],
     ids=lambda request: type(request).__name__,
 )

@@ -2,7 +2,6 @@
 
 import base64
 import json
-import os
 import re
 import sqlite3
 from collections.abc import Callable
@@ -195,7 +194,7 @@ def restored(
     if not 0 < len(text) <= _MOST_REASON or not text.isprintable():
         raise ConfigError(f"--reason: must be 1 to {_MOST_REASON} printable characters on one line")
     _must_be_there(config)
-    _, undelivered = run_command(config, options.clock, Restored(text, os.getuid()), Recorded)
+    _, undelivered = run_command(config, options.clock, Restored(text), Recorded)
     typer.echo("Recorded: the next entry of the evidence says who has restored the state, and why.")
     for each in undelivered or ():
         typer.echo(f"auditrelay: not delivered yet: {each}", err=True)

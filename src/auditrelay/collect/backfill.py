@@ -62,7 +62,7 @@ class Backfiller:
     """
     One backfill of the source of *collector* over *span*, into *sinks* (none: all of them).
 
-    *on_progress* is called after each slice.
+    *by* is the user id of the operator who asked for it, *on_progress* is called after each slice.
     """
 
     def __init__(
@@ -73,6 +73,7 @@ class Backfiller:
         span: Interval,
         sinks: Sequence[str],
         clock: Clock,
+        by: int | None = None,
         on_progress: Callable[[BackfillProgress], Awaitable[None]],
     ) -> None:
         self._collector = collector
@@ -81,6 +82,7 @@ class Backfiller:
         self._span = span
         self._sinks = sinks
         self._clock = clock
+        self._by = by
         self._on_progress = on_progress
         self._progress = BackfillProgress(0, span.length.total_seconds())
         self._number: int | None = None
@@ -94,7 +96,7 @@ class Backfiller:
         """
         await self._collector.checkpoint.refresh()
         backfill = await self._store.begin_backfill(
-            self._collector.name, self._span, self._sinks, self._clock.now()
+            self._collector.name, self._span, self._sinks, self._clock.now(), by=self._by
         )
         self._number = backfill.id
         progress = self._progress
@@ -209,7 +211,7 @@ class Backfiller:
                     await pass_over(part, passed_over())
             again = [backfilled(page) for page in pages if len(page)]
             count = sum(map(len, again))
-            proof = Proof(backfill=self._number, part=part, read=count)
+            proof = Proof(backfill=self._number, part=part, read=count, by=self._by)
             await reader.writer.write_when_room(
                 lambda: self._store.resend(self._collector.name, self._sinks, again, proof)
             )

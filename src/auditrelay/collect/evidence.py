@@ -34,13 +34,20 @@ class Backfills(Forwarded, Protocol):
     """The progress of backfills, and the events that they need not read at the source."""
 
     async def begin_backfill(
-        self, source: str, span: Interval, sinks: Sequence[str], now: datetime
+        self,
+        source: str,
+        span: Interval,
+        sinks: Sequence[str],
+        now: datetime,
+        *,
+        by: int | None = None,
     ) -> Backfill:
         """
         Return the unfinished backfill of *source* into *sinks* that overlaps *span*, or a new one.
 
         No *sinks* means all of them. An unfinished backfill is resumed: its done parts need not be
-        done again. On return its range, widened to *span*, is durable.
+        done again. On return its range, widened to *span*, is durable. *by* is the user id of the
+        operator who asked for it.
         """
 
     async def end_backfill(self, id: int, now: datetime) -> None:  # noqa: A002  # its name

@@ -176,7 +176,8 @@ class Verifier:
 
     *searchable* are the sinks to ask themselves, by name. With *repair* missing events are
     forwarded: to every sink if they were never forwarded, else to the sink that lacks them.
-    *on_progress* is called after each part; if it *lists*, first with what the source shows there.
+    *by* is the user id of the operator who asked for it. *on_progress* is called after each part;
+    if it *lists*, first with what the source shows there.
     """
 
     def __init__(
@@ -190,6 +191,7 @@ class Verifier:
         repair: bool,
         lists: bool = False,
         clock: Clock,
+        by: int | None = None,
         on_progress: Callable[[VerifyProgress | Shown], Awaitable[None]],
     ) -> None:
         self._collector = collector
@@ -203,6 +205,7 @@ class Verifier:
         self._repairs = repair
         self._lists = lists
         self._clock = clock
+        self._by = by
         self._on_progress = on_progress
         self._checked = 0
         self._digest = _Digest(span.start)
@@ -410,7 +413,7 @@ class Verifier:
         self._repaired += len(added.new)
         for sink, events in to_resend.items():
             again = backfilled(Page.of(events))
-            await self._store.resend(self._collector.name, [sink], [again], Proof())
+            await self._store.resend(self._collector.name, [sink], [again], Proof(by=self._by))
             self._writer.announce()
             self._repaired += len(again)
 

@@ -9,6 +9,7 @@ code for one source or sink only holds that one.
 import asyncio
 import contextlib
 import gc
+import os
 import sys
 from collections.abc import AsyncIterator, Callable
 from dataclasses import asdict
@@ -279,7 +280,7 @@ class App:
         Returns the result, and why what stays in the spool for the service was not delivered.
         """
         async with self._delivering() as undelivered:
-            result = await self._commands.do(request, on_progress)
+            result = await self._commands.do(request, on_progress, os.getuid())
         await self._sealer.end()
         return result, undelivered
 

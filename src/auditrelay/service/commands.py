@@ -53,31 +53,33 @@ class Commands:
         self._busy: Counter[str] = Counter()
         """How many requests are in progress for each source."""
 
-    async def do(self, request: Request, on_progress: OnProgress) -> Result:  # noqa: PLR0911  # one for each request
+    async def do(  # noqa: PLR0911  # one for each request
+        self, request: Request, on_progress: OnProgress, by: int | None = None
+    ) -> Result:
         """
-        Do *request*; return its result.
+        Do *request* of the user with the id *by*, who stands in the evidence; return its result.
 
         Raises ConfigError for what this configuration does not allow, and RelayError.
         """
         match request:
             case Backfill():
                 with self._reading(request.source):
-                    return await self._backfill(request, on_progress)
+                    return await self._backfill(request, on_progress, by)
             case Verify():
                 with self._reading(request.source):
-                    return await self._verify(request, on_progress)
+                    return await self._verify(request, on_progress, by)
             case Replay():
-                return await self._replay(request)
+                return await self._replay(request, by)
             case Drop():
-                dropped = await self._store.drop(request.ids, self._clock.now())
+                dropped = await self._store.drop(request.ids, self._clock.now(), by=by)
                 return Dropped(tuple(letter.id for letter in dropped))
             case Forget():
-                return await self._forget(request)
+                return await self._forget(request, by)
             case Reopen():
                 with self._reading(request.source):
-                    return await self._reopen(request)
+                    return await self._reopen(request, by)
             case Restored():
-                await self._store.log.restored(request.reason, request.by)
+                await self._store.log.restored(request.reason, by)
                 return Recorded()
 
     @contextlib.contextmanager
@@ -88,7 +90,9 @@ class Commands:
         finally:
             self._busy[source] -= 1
 
-    async def _backfill(self, request: Backfill, on_progress: OnProgress) -> Backfilled:
+    async def _backfill(
+        self, request: Backfill, on_progress: OnProgress, by: int | None
+    ) -> Backfilled:
         collector = self._collector(
             request.source, "put an export of it into its directory, and it is read at once"
         )
@@ -102,6 +106,7 @@ class Commands:
             span=span,
             sinks=fed if request.sinks else (),
             clock=self._clock,
+            by=by,
             on_progress=on_progress,
         )
         if request.dry_run:
@@ -110,7 +115,7 @@ class Commands:
             await backfiller.run(concurrency=request.concurrency, newest_first=request.newest_first)
         )
 
-    async def _verify(self, request: Verify, on_progress: OnProgress) -> Verified:
+    async def _verify(self, request: Verify, on_progress: OnProgress, by: int | None) -> Verified:
         collector = self._collector(request.source, "there is nothing to compare with")
         await collector.checkpoint.refresh()
         span = self._span(collector, request)
@@ -137,11 +142,12 @@ class Commands:
             repair=request.repair,
             lists=request.listed,
             clock=self._clock,
+            by=by,
             on_progress=on_progress,
         )
         return Verified(await verifier.run())
 
-    async def _reopen(self, request: Reopen) -> Reopened:
+    async def _reopen(self, request: Reopen, by: int | None) -> Reopened:
         """Take gaps back: what has settled is read again, what is still to come is forgotten."""
         collector = self._collector(
             request.source, "put an export of it into its directory, and it is read at once"
@@ -175,6 +181,7 @@ class Commands:
         proof = Proof(
             reopens=tuple(until(settled, [wanted])),
             retracts=tuple(holes(wanted, until(settled, [wanted]))),
+            by=by,
         )
         await store.add(collector.name, Page.of(()), via="reopen", proof=proof)
         for each in gaps:
@@ -189,13 +196,13 @@ class Commands:
         collector.polls.due.set()
         return Reopened(tuple(gaps), expired)
 
-    async def _replay(self, request: Replay) -> Replayed:
-        sent = await self._store.replay(request.ids)
+    async def _replay(self, request: Replay, by: int | None) -> Replayed:
+        sent = await self._store.replay(request.ids, by=by)
         for deliverer in self._topology.deliverers.values():
             deliverer.wake.set()
         return Replayed(tuple(letter.id for letter in sent))
 
-    async def _forget(self, request: Forget) -> Forgotten:
+    async def _forget(self, request: Forget, by: int | None) -> Forgotten:
         name = request.name
         if name in self._topology.config.sources or name in self._topology.config.sinks:
             raise ConfigError(
@@ -218,7 +225,7 @@ class Commands:
         if not request.yes and (lost := self._losses(sources.get(name), sinks.get(name))):
             raise ConfigError(f"This permanently deletes {lost} of {name}. Pass --yes to confirm.")
         await self._topology.remove_orphan(name)
-        await self._store.forget(name)
+        await self._store.forget(name, by=by)
         return Forgotten(name)
 
     def _losses(self, source: SourceState | None, sink: SinkState | None) -> str:

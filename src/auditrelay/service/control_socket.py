@@ -39,7 +39,7 @@ from auditrelay.service.desk import (
     decode_request,
     encode,
 )
-from auditrelay.status.idle_server import IdleServer
+from auditrelay.status.idle_server import USER, IdleServer
 
 SOCKET: Final = "control"
 
@@ -183,7 +183,8 @@ class _Answering:
         if self.stopping:
             await answer(_STOPPING)
         else:
-            working = self._work.create_task(self._do(request, answer))
+            by = scope["state"].get(USER)
+            working = self._work.create_task(self._do(request, answer, by))
             leaving = asyncio.ensure_future(_disconnect(receive))
             await asyncio.wait([working, leaving], return_when=asyncio.FIRST_COMPLETED)
             leaving.cancel()
@@ -194,13 +195,18 @@ class _Answering:
                 await answer(_STOPPING)  # or nothing, if the client has disconnected
         await send({"type": "http.response.body", "body": b""})
 
-    async def _do(self, request: bytes | None, answer: Callable[[Answer], Awaitable[None]]) -> None:
+    async def _do(
+        self,
+        request: bytes | None,
+        answer: Callable[[Answer], Awaitable[None]],
+        by: int | None,
+    ) -> None:
         try:
             if request is None:
                 raise ConfigError(f"the request has not come within {REQUEST_SECONDS:.0f} seconds")
             if len(request) > MAX_REQUEST:
                 raise ConfigError(f"the request is longer than {MAX_REQUEST:,} bytes")
-            result = await self._handle(decode_request(request), answer)
+            result = await self._handle(decode_request(request), answer, by)
         except RelayError as error:
             await answer(Failure.of(error))
         else:

@@ -89,10 +89,9 @@ class Reopen(Struct, frozen=True, kw_only=True, tag_field="do", tag="reopen"):
 
 
 class Restored(Struct, frozen=True, tag_field="do", tag="restored"):
-    """Tell, in the evidence, that the operator *by* (a user id) restored the state, and why."""
+    """Tell, in the evidence, that the operator has restored the state, and why."""
 
     reason: Annotated[str, Meta(min_length=1, max_length=1000)]
-    by: int | None
 
 
 Request = Backfill | Verify | Replay | Drop | Forget | Reopen | Restored
@@ -186,7 +185,8 @@ Answer = Progress | Result | Failure
 
 # -- the desk --------------------------------------------------------------------------------------
 
-Handle = Callable[[Request, OnProgress], Awaitable[Result]]
+Handle = Callable[[Request, OnProgress, int | None], Awaitable[Result]]
+"""Does a request, which the user with that id has made; None if the system does not tell."""
 
 
 class Desk(Protocol):

@@ -66,9 +66,9 @@ class Registry(Protocol):
 
 
 class DeadLetters(Protocol):
-    """What an operator decides about dead letters."""
+    """What an operator decides about dead letters; *by* is his user id, for the evidence."""
 
-    async def replay(self, ids: Sequence[int]) -> list[StoredDeadLetter]:
+    async def replay(self, ids: Sequence[int], *, by: int | None = None) -> list[StoredDeadLetter]:
         """
         Spool the dead letters *ids* again, each for its sink; return those that were spooled.
 
@@ -77,7 +77,9 @@ class DeadLetters(Protocol):
         it again. Raises StoreFull if the spool or the disk has no room.
         """
 
-    async def drop(self, ids: Sequence[int], now: datetime) -> list[StoredDeadLetter]:
+    async def drop(
+        self, ids: Sequence[int], now: datetime, *, by: int | None = None
+    ) -> list[StoredDeadLetter]:
         """
         Discard the dead letters *ids*; return those discarded.
 
@@ -93,9 +95,11 @@ class OperatorStore(States, DeadLetters, Protocol):
     def log(self) -> "EvidenceLog":
         """The log of the evidence."""
 
-    async def forget(self, name: str) -> None:
+    async def forget(self, name: str, *, by: int | None = None) -> None:
         """
         Delete the whole state of the source or sink *name*, which must not be in use.
+
+        *by* is the user id of the operator who asked for it.
 
         Its backlog goes with it, and so do its events that wait for other sinks. This takes several
         transactions: if it raises, some of the work may be done, and calling it again finishes it.

@@ -18,6 +18,7 @@ import asyncio
 import contextlib
 import resource
 import socket
+import struct
 from collections.abc import Iterator
 from email.utils import formatdate
 from typing import Final, cast
@@ -50,6 +51,13 @@ these attempts multiply until they take the whole processor.
 """
 
 
+USER: Final = "user"
+"""The key of the ``state`` of a request on a Unix socket: the id of the user who has made it."""
+
+_UCRED: Final = struct.Struct("iII")
+"""Process, user and group: ``struct ucred`` of unix(7)."""
+
+
 class _Protocol(H11Protocol):
     _has_begun = False
     since = 0.0
@@ -64,6 +72,8 @@ class _Protocol(H11Protocol):
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]  # as uvicorn's
         """Make room for the connection, and give it time for its request."""
         super().connection_made(transport)
+        if (user := user_of(transport.get_extra_info("socket"))) is not None:
+            self.app_state = {**self.app_state, USER: user}  # of this connection alone
         self._await_request()
         connections = cast("set[_Protocol]", self.connections)
         open_ones = [each for each in connections if not each.transport.is_closing()]
@@ -107,6 +117,15 @@ class _Protocol(H11Protocol):
         super().data_received(data)
         if self.answering:
             self._stop_waiting()
+
+
+def user_of(connection: socket.socket) -> int | None:
+    """Return the id of the user at the other end of a *connection*, as the kernel has kept it."""
+    if connection.family != socket.AF_UNIX:
+        return None
+    credentials = connection.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, _UCRED.size)
+    _, user, _ = _UCRED.unpack(credentials)
+    return int(user)
 
 
 def max_connections() -> int:

@@ -73,7 +73,7 @@ class Proof:
     *covers* are spans that were read to their end, *gaps* spans that cannot be read, with a reason
     each. *reopens* are spans whose gaps are to be read again, *retracts* spans whose gaps are as if
     they had never been declared. *file* has been read whole. *backfill* is the number of the
-    backfill whose part this was.
+    backfill whose part this was. *by* is the user id of the operator who asked for it, if one has.
     """
 
     covers: tuple[Interval, ...] = ()
@@ -88,6 +88,7 @@ class Proof:
     """How many events the source showed of that part."""
     new: int = 0
     """How many of them were new, on the pages before this one."""
+    by: int | None = None
 
 
 @dataclass(frozen=True, slots=True)

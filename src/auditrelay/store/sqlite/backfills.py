@@ -13,7 +13,13 @@ from auditrelay.window import Interval, micros, moment
 
 
 def begin(
-    db: sqlite3.Connection, source: str, span: Interval, sinks: Sequence[str], now: datetime
+    db: sqlite3.Connection,
+    source: str,
+    span: Interval,
+    sinks: Sequence[str],
+    now: datetime,
+    *,
+    by: int | None,
 ) -> Backfill:
     """Return the unfinished backfill that overlaps *span*, widened to it, or a new one."""
     owner = source_id(db, source)
@@ -29,7 +35,7 @@ def begin(
             "returning id",
             (owner, names, start, end, micros(now)),
         ).fetchone()
-        _tell(db, source, (found[0], start, end), sinks, now)
+        _tell(db, source, (found[0], start, end), sinks, now, by=by)
         return Backfill(found[0], span, ())
     number = row[0]
     widened = db.execute(
@@ -38,7 +44,7 @@ def begin(
         (start, end, number),
     ).fetchone()
     if widened is not None:
-        _tell(db, source, (number, *widened), sinks, now)
+        _tell(db, source, (number, *widened), sinks, now, by=by)
     parts = db.execute(
         "select start, end, events, new from backfill_part where backfill = ? order by start",
         (number,),
@@ -58,9 +64,11 @@ def _tell(
     begun: tuple[int, int, int],
     sinks: Sequence[str],
     now: datetime,
+    *,
+    by: int | None,
 ) -> None:
     number, start, end = begun
-    body = facts.backfill(id=number, start=start, end=end, sinks=sorted(sinks), by=None)
+    body = facts.backfill(id=number, start=start, end=end, sinks=sorted(sinks), by=by)
     insert(db, of_source(source), [body], micros(now))
 
 

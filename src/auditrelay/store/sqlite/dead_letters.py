@@ -137,7 +137,9 @@ def start_replay(db: sqlite3.Connection, number: int, position: int | None) -> N
         tags.put(db, "dead_letter", "id = ?", number)
 
 
-def drop(db: sqlite3.Connection, ids: Sequence[int], now: int) -> list[StoredDeadLetter]:
+def drop(
+    db: sqlite3.Connection, ids: Sequence[int], now: int, *, by: int | None
+) -> list[StoredDeadLetter]:
     """Discard the dead letters *ids* that are not being replayed: delete their events."""
     found = not_replaying(db, ids)
     for letter in found:
@@ -147,7 +149,7 @@ def drop(db: sqlite3.Connection, ids: Sequence[int], now: int) -> list[StoredDea
         tags.put(db, "dead_letter", "id = ?", letter.id)
     for (unit, reason), group in groupby(sorted(found, key=_group), _group):
         uids = [letter.letter.event.uid for letter in group]
-        tell(db, unit, [facts.dropped(reason=reason, uids=uids, by=None)], now)
+        tell(db, unit, [facts.dropped(reason=reason, uids=uids, by=by)], now)
     return found
 
 

@@ -188,7 +188,7 @@ def resend(
     owner = source_id(db, source)
     for sink in sinks:
         bodies = [
-            refilled(spool.append(db, owner, page, now, only=sink), page)
+            refilled(spool.append(db, owner, page, now, only=sink), page, by=proof.by)
             for page in pages
             if len(page)
         ]
@@ -207,9 +207,9 @@ def enter(
 
 
 def replay(
-    db: sqlite3.Connection, spool: Spool, ids: Sequence[int], now: int
+    db: sqlite3.Connection, spool: Spool, ids: Sequence[int], now: int, *, by: int | None
 ) -> list[StoredDeadLetter]:
-    """Spool the dead letters *ids* that are not being replayed already; return which they are."""
+    """Spool the dead letters *ids*, unless they are being replayed; return which they are."""
     found = dead_letters.not_replaying(db, ids)
     for (source, sink), group in groupby(found, lambda each: (each.source, each.sink)):
         owner = source_id(db, source)
@@ -227,7 +227,7 @@ def replay(
                     count=len(page),
                     uids=page.uid,
                     stored=placed.stored,
-                    by=None,
+                    by=by,
                 )
                 insert(db, of_sink(sink), [bodies], now)
     return found
@@ -249,7 +249,7 @@ def _write(
     ledger.write(db, owner, changes, via, now)
     if changes.history:
         before = meta.read(db, "next_position")
-        bodies += [_of_ledger(each, via, before, reports) for each in changes.history]
+        bodies += [_of_ledger(each, via, before, reports, proof.by) for each in changes.history]
     if proof.file is not None:
         bodies += file_read(db, owner, proof.file, now)
     if proof.backfill is not None and proof.part is not None:
@@ -257,8 +257,14 @@ def _write(
     return bodies
 
 
-def _of_ledger(change: Change, via: str, before: int, reports: _Reports) -> facts.Body:
-    """Return the fact about a *change* of the ledger, whose events have places below *before*."""
+def _of_ledger(
+    change: Change, via: str, before: int, reports: _Reports, by: int | None
+) -> facts.Body:
+    """
+    Return the fact about a *change* of the ledger, which *by* has asked for.
+
+    Its events have places below *before*.
+    """
     start, end, reason = change.start, change.end, change.reason
     match change.what:
         case "covered":
@@ -268,6 +274,6 @@ def _of_ledger(change: Change, via: str, before: int, reports: _Reports) -> fact
             made = facts.gap if what == "gap" else facts.filled
             return made(start=start, end=end, reason=reason, uid=uid, place=place)
         case "reopened":
-            return facts.reopened(start=start, end=end, reason=reason, by=None)
+            return facts.reopened(start=start, end=end, reason=reason, by=by)
         case "retracted":
-            return facts.retracted(start=start, end=end, reason=reason, by=None)
+            return facts.retracted(start=start, end=end, reason=reason, by=by)

@@ -30,19 +30,21 @@ _OF_A_SOURCE: Final = (
 )
 
 
-async def remove(writer: Writer, spooling: Spooling, log: Spool, name: str, now: int) -> None:
+async def remove(
+    writer: Writer, spooling: Spooling, log: Spool, name: str, now: int, *, by: int | None
+) -> None:
     """Delete everything of the source or sink *name*: first the fact, and last its row."""
-    await writer.write(lambda db: declare(db, name, now))
+    await writer.write(lambda db: declare(db, name, now, by=by))
     while await writer.write(lambda db: some_known(db, name)):  # there may be millions
         pass
     await spooling.rearrange(lambda db: log.resize(db, -source(db, name)))
     await spooling.rearrange(lambda db: log.resize(db, -sink(db, name)))
 
 
-def declare(db: sqlite3.Connection, name: str, now: int) -> None:
-    """Record that an operator removes the source or sink *name*: before anything of it is gone."""
+def declare(db: sqlite3.Connection, name: str, now: int, *, by: int | None) -> None:
+    """Record that *by* removes the source or sink *name*: before anything of it is gone."""
     place = meta.read(db, "next_position")
-    body = {**facts.operator(did="forget", by=None, name=name), "place": place}
+    body = {**facts.operator(did="forget", by=by, name=name), "place": place}
     for table, unit in (("source", of_source(name)), ("sink", of_sink(name))):
         if db.execute(f"select 1 from {table} where name = ?", (name,)).fetchone():  # noqa: S608  # constants
             insert(db, unit, [body], now)

@@ -151,14 +151,14 @@ def trust(db: sqlite3.Connection, name: str, now: int) -> None:
     branches.set_broken(db, f"the position of the sink {name} was changed: it repeats events", now)
 
 
-def refilled(placed: Placed, page: Page) -> facts.Body:
-    """Return the fact about a *page* that was put into the spool for one sink alone."""
+def refilled(placed: Placed, page: Page, *, by: int | None = None) -> facts.Body:
+    """Return the fact about a *page* for one sink alone; *by* is the operator who asked for it."""
     return facts.refilled(
         first=placed.first,
         count=len(page),
         uids=facts.digest(known_keys(page)),
         stored=placed.stored,
-        by=None,
+        by=by,
     )
 
 

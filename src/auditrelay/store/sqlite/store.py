@@ -284,10 +284,18 @@ class SqliteStore:
     # -- backfill --------------------------------------------------------------------------------
 
     async def begin_backfill(
-        self, source: str, span: Interval, sinks: Sequence[str], now: datetime
+        self,
+        source: str,
+        span: Interval,
+        sinks: Sequence[str],
+        now: datetime,
+        *,
+        by: int | None = None,
     ) -> Backfill:
         """Find the unfinished backfill that overlaps *span* and widen it, or insert a new one."""
-        return await self._writer.write(lambda db: backfills.begin(db, source, span, sinks, now))
+        return await self._writer.write(
+            lambda db: backfills.begin(db, source, span, sinks, now, by=by)
+        )
 
     async def end_backfill(self, id: int, now: datetime) -> None:  # noqa: A002  # its name
         """Set the end of the backfill *id*."""
@@ -346,14 +354,18 @@ class SqliteStore:
 
     # -- dead letters, and what is of both ------------------------------------------------------
 
-    async def replay(self, ids: Sequence[int]) -> list[StoredDeadLetter]:
+    async def replay(self, ids: Sequence[int], *, by: int | None = None) -> list[StoredDeadLetter]:
         """Spool the dead letters *ids* again, and mark them as being replayed."""
         now = self._now()
-        return await self._spooling.append(lambda db: intake.replay(db, self._spool, ids, now))
+        return await self._spooling.append(
+            lambda db: intake.replay(db, self._spool, ids, now, by=by)
+        )
 
-    async def drop(self, ids: Sequence[int], now: datetime) -> list[StoredDeadLetter]:
+    async def drop(
+        self, ids: Sequence[int], now: datetime, *, by: int | None = None
+    ) -> list[StoredDeadLetter]:
         """Mark the dead letters *ids* as dropped, and delete their events."""
-        return await self._writer.write(lambda db: dead_letters.drop(db, ids, micros(now)))
+        return await self._writer.write(lambda db: dead_letters.drop(db, ids, micros(now), by=by))
 
     async def save_condition(
         self, peer: Literal["source", "sink"], name: str, condition: Condition
@@ -389,9 +401,9 @@ class SqliteStore:
             return True
         return made
 
-    async def forget(self, name: str) -> None:
+    async def forget(self, name: str, *, by: int | None = None) -> None:
         """Delete every row of the source or sink *name*."""
-        await removal.remove(self._writer, self._spooling, self._spool, name, self._now())
+        await removal.remove(self._writer, self._spooling, self._spool, name, self._now(), by=by)
 
     @property
     def log(self) -> EvidenceLog:
