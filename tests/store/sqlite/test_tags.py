@@ -4,6 +4,7 @@ import asyncio
 import json
 import sqlite3
 from collections.abc import Iterable
+from hashlib import sha256
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +17,8 @@ from auditrelay.evidence import facts
 from auditrelay.evidence.heads import Keys, is_signed, succession
 from auditrelay.service.seal import head_event
 from auditrelay.settings.reserved import ALERTS
-from auditrelay.store import DeadLetter, Proof
+from auditrelay.store import DeadLetter, Proof, RejectedEvent
+from auditrelay.store.packing import pack, unpack
 from auditrelay.store.sealing import Run
 from auditrelay.store.sqlite.state_dir import DATABASE
 from auditrelay.store.sqlite.store import SqliteStore
@@ -253,3 +255,61 @@ async def test_a_check_without_the_key_says_that_it_compares_no_tags(tmp_path: P
     [note] = checked.findings
     assert (note.level, note.code) == ("note", "key")
     assert "were not compared" in note.what
+
+
+def change_a_page(folder: Path, keys: Keys | None) -> None:
+    """Blame another event, and with a key make what no key is needed for again."""
+    [(blob,)] = rows(folder, "select events from spool where first = 0")
+    page, _ = unpack(blob, 0, 3)
+    forged, _ = pack(Page.of([make_event(77, source="okta"), *list(page)[1:]]))
+    sha = rows(folder, "select sha from spool where first = 0")[0][0]
+    if keys is not None:
+        sha = sha256(forged).digest()
+    forge(folder, "update spool set events = ?, sha = ? where first = 0", forged, sha)
+
+
+@pytest.mark.parametrize("keys", [KEY, None])
+async def test_a_page_that_was_changed_is_not_sent_again_from_the_spool(
+    tmp_path: Path, keys: Keys | None
+) -> None:
+    await filled(tmp_path, keys)
+    store = await begun(tmp_path, keys)
+    change_a_page(tmp_path, keys)
+    assert await store.spooled_events("okta", span(-60, 60)) is None, "it is read at the source"
+    assert "page at place 0" in str((await store.log.state()).broken)
+    assert [each.gap for each in await store.ledger("okta") if each.gap] == ["damaged"]
+    await store.close()
+    assert codes(tmp_path, keys) == set(), "what is left is explained"
+
+
+@pytest.mark.parametrize("keys", [KEY, None])
+async def test_a_record_is_not_compared_with_one_that_was_changed(
+    tmp_path: Path, keys: Keys | None
+) -> None:
+    await filled(tmp_path, keys)
+    store = await begun(tmp_path, keys)
+    change_a_page(tmp_path, keys)
+    assert await store.contents.spooled([0, 1]) == {}
+    assert "page at place 0" in str((await store.log.state()).broken)
+    await store.close()
+    assert codes(tmp_path, keys) == set()
+
+
+@pytest.mark.parametrize("keys", [KEY, None])
+async def test_a_dead_letter_is_not_made_of_an_event_that_was_changed(
+    tmp_path: Path, keys: Keys | None
+) -> None:
+    await filled(tmp_path, keys)
+    store = await begun(tmp_path, keys)
+    change_a_page(tmp_path, keys)  # after the sink has read it
+    rejected = RejectedEvent(1, "invalid", "no", 400, 1, NOON, NOON, reduced=True)
+    await store.settle("splunk", [(0, 3)], [rejected])
+    with StateView(tmp_path, keys) as view:
+        assert view.dead_letters(sinks=["splunk"]) == []
+    assert "page at place 0" in str((await store.log.state()).broken)
+    assert [each.gap for each in await store.ledger("okta") if each.gap] == ["damaged"]
+    page = Page.of([make_event(number, source="okta") for number in range(3)])
+    added = await store.add("okta", page, proof=Proof(covers=(span(-60, 60),)))
+    assert len(added.new) == 3, "it comes again"
+    await store.close()
+    assert codes(tmp_path, keys) == set()

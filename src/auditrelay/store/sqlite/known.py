@@ -25,6 +25,7 @@ from auditrelay.store.sqlite.accepted import forget_own
 from auditrelay.store.sqlite.contents import DIGEST, contents
 from auditrelay.store.sqlite.facts import insert, of_source
 from auditrelay.store.sqlite.readers import reader_of
+from auditrelay.store.sqlite.spool import examine
 from auditrelay.store.sqlite.uids import Uids, logged
 from auditrelay.window import Interval, micros
 
@@ -198,7 +199,7 @@ def _rows(count: int) -> str:
 
 
 def spooled_events(db: sqlite3.Connection, owner: int, span: Interval) -> list[Page] | None:
-    """Return the known events of *span* by the page, or None if some were pruned."""
+    """Return the known events of *span* by the page, or None if some were pruned; PageDamaged."""
     wanted = {
         position
         for (position,) in db.execute(
@@ -209,13 +210,14 @@ def spooled_events(db: sqlite3.Connection, owner: int, span: Interval) -> list[P
     pages: list[Page] = []
     if not wanted:
         return pages
-    for first, count, blob in db.execute(
-        "select first, count, events from spool where first + count > ? and first <= ? "
+    for first, count, sha, blob in db.execute(
+        "select first, count, sha, events from spool where first + count > ? and first <= ? "
         "and source = ? and only is null order by first",
         (min(wanted), max(wanted), owner),
     ):
         inside = sorted(wanted.intersection(range(first, first + count)))
         if inside:
+            examine(db, first, sha, blob)
             page, _ = unpack(blob, first, count)
             pages.append(page.take([position - first for position in inside]))
     return pages if sum(map(len, pages)) == len(wanted) else None

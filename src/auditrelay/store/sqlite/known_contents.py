@@ -8,9 +8,10 @@ from auditrelay.store import Changed, Contents
 from auditrelay.store.keys import keys_of
 from auditrelay.store.places import place, position_of
 from auditrelay.store.sqlite import intake, known
+from auditrelay.store.sqlite.page_reader import PageReader
 from auditrelay.store.sqlite.reader_thread import ReaderThread
 from auditrelay.store.sqlite.sources import source_id
-from auditrelay.store.sqlite.spool import LOG, Spool, events_at
+from auditrelay.store.sqlite.spool import LOG, Spool
 from auditrelay.store.sqlite.spooling import Spooling
 from auditrelay.store.sqlite.uids import Uids
 from auditrelay.window import micros
@@ -20,9 +21,17 @@ class KnownContents:
     """What a store knows of the contents of records; see ``collect.ledger.KnownContents``."""
 
     def __init__(
-        self, reader: ReaderThread, spooling: Spooling, log: Spool, uids: Uids, clock: Clock
+        self,
+        reader: ReaderThread,
+        pages: PageReader,
+        spooling: Spooling,
+        log: Spool,
+        uids: Uids,
+        *,
+        clock: Clock,
     ) -> None:
         self._read = reader.read
+        self._pages = pages
         self._spooling = spooling
         self._spool = log
         self._uids = uids
@@ -39,7 +48,7 @@ class KnownContents:
 
     async def spooled(self, places: Collection[int]) -> Mapping[int, AuditEvent]:
         """Read the events at *places* from the spool."""
-        found = await self._read(lambda db: events_at(db, map(position_of, places)))
+        found = await self._pages.at([position_of(each) for each in places])
         return {place(LOG, position): event for position, event in found.items()}
 
     async def report_changed(self, source: str, changes: Sequence[Changed]) -> list[Changed]:

@@ -1,19 +1,27 @@
 """Read what waits for a sink: from memory where it can, and no page that was changed."""
 
 import asyncio
-from collections.abc import Callable
+import sqlite3
+from collections.abc import Callable, Collection
+from typing import TypeVar
 
 import structlog
 
+from auditrelay.events import AuditEvent
+from auditrelay.events.page import Page
 from auditrelay.store import SpoolPage
 from auditrelay.store.progress import Range
-from auditrelay.store.sqlite import spool
+from auditrelay.store.sqlite import known, spool
 from auditrelay.store.sqlite.damage import void
 from auditrelay.store.sqlite.handover import Handover
 from auditrelay.store.sqlite.reader_thread import ReaderThread
 from auditrelay.store.sqlite.readers import FOREVER
-from auditrelay.store.sqlite.spool import PageDamaged, Spool, read_pages
+from auditrelay.store.sqlite.sources import source_id
+from auditrelay.store.sqlite.spool import PageDamaged, Spool, events_at, read_pages
 from auditrelay.store.sqlite.spooling import Spooling
+from auditrelay.window import Interval
+
+T = TypeVar("T")
 
 _log: structlog.stdlib.BoundLogger = structlog.get_logger(__name__)
 
@@ -48,10 +56,28 @@ class PageReader:
         """Return the backlog of *sink* at *places*."""
         return (await self._from_disk(sink, places, most))[0]
 
+    async def at(self, positions: Collection[int]) -> dict[int, AuditEvent]:
+        """Return by position the events at *positions* that are in the spool."""
+        return await self._whole(lambda db: events_at(db, positions))
+
+    async def in_span(self, source: str, span: Interval) -> list[Page] | None:
+        """Return the known events of *span* by the page, or None if some are not there any more."""
+        try:
+            return await self._read(
+                lambda db: known.spooled_events(db, source_id(db, source), span)
+            )
+        except PageDamaged as damaged:
+            await self._take_out(damaged.first)
+            return None
+
     async def _from_disk(self, sink: str, places: Range, most: int) -> tuple[list[SpoolPage], int]:
+        return await self._whole(lambda db: read_pages(db, sink, places[0], most, places[1]))
+
+    async def _whole(self, read: Callable[[sqlite3.Connection], T]) -> T:
+        """Return what *read* finds, once each page that was changed is taken out."""
         while True:
             try:
-                return await self._read(lambda db: read_pages(db, sink, places[0], most, places[1]))
+                return await self._read(read)
             except PageDamaged as damaged:
                 await self._take_out(damaged.first)
 

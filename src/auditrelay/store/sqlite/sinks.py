@@ -20,10 +20,11 @@ from auditrelay.store.keys import known_keys
 from auditrelay.store.places import position_of
 from auditrelay.store.progress import Range
 from auditrelay.store.sqlite import branches, dead_letters, meta, tags
+from auditrelay.store.sqlite.damage import void
 from auditrelay.store.sqlite.facts import insert, of_sink
 from auditrelay.store.sqlite.readers import Reader, reader_of, waiting_for, waits
 from auditrelay.store.sqlite.sources import source_id
-from auditrelay.store.sqlite.spool import Placed, Spool, events_at
+from auditrelay.store.sqlite.spool import PageDamaged, Placed, Spool, events_at
 
 
 def start(db: sqlite3.Connection, name: str, sources: Collection[str], now: int) -> None:
@@ -122,7 +123,7 @@ def settle(
         (progress.position, json.dumps(progress.ahead), name),
     )
     tags.put(db, "sink", "name = ?", name)
-    copies, bodies = _insert(db, name, dead) if dead else ({}, [])
+    copies, bodies = _insert(db, log, name, dead, now) if dead else ({}, [])
     for source, group in groupby(sorted(copies.items(), key=_source), _source):
         page = Page.of(copy for _, copy in group)
         placed = log.append(db, source_id(db, source), page, now, only=name, beyond=True)
@@ -163,14 +164,15 @@ def refilled(placed: Placed, page: Page, *, by: int | None = None) -> facts.Body
 
 
 def _insert(
-    db: sqlite3.Connection, name: str, dead: Sequence[RejectedEvent]
+    db: sqlite3.Connection, log: Spool, name: str, dead: Sequence[RejectedEvent], now: int
 ) -> tuple[dict[int, AuditEvent], list[facts.Body]]:
     """
     Insert the *dead* letters of the sink *name*.
 
-    Returns by place the reduced copies to send, and the facts about the letters.
+    Returns by place the reduced copies to send, and the facts about the letters. A page of the
+    *log* that was changed meanwhile is taken out: its events become no letters, and are read again.
     """
-    events = events_at(db, [position_of(each.place) for each in dead])
+    events = _whole_events_at(db, log, [position_of(each.place) for each in dead], now)
     copies = {}
     refused: dict[str, list[str]] = {}
     for each in dead:
@@ -194,6 +196,16 @@ def _insert(
             if copy is not None:
                 copies[each.place] = copy
     return copies, [facts.dead(reason=reason, uids=uids) for reason, uids in refused.items()]
+
+
+def _whole_events_at(
+    db: sqlite3.Connection, log: Spool, positions: Sequence[int], now: int
+) -> dict[int, AuditEvent]:
+    while True:
+        try:
+            return events_at(db, positions)
+        except PageDamaged as damaged:
+            void(db, log, damaged.first, now)
 
 
 def _source(copy: tuple[int, AuditEvent]) -> str:

@@ -202,19 +202,24 @@ def examine(db: sqlite3.Connection, first: int, sha: bytes | None, blob: bytes) 
 
 
 def events_at(db: sqlite3.Connection, positions: Iterable[int]) -> dict[int, AuditEvent]:
-    """Return by position the events at *positions* that are in the spool; inflate a page once."""
+    """
+    Return by position the events at *positions* that are in the spool; inflate a page once.
+
+    Raises PageDamaged.
+    """
     found: dict[int, AuditEvent] = {}
     first, page = 0, Page.of([])
     for position in sorted(positions):
         if not first <= position < first + len(page):
             row = db.execute(
-                "select first, count, events from spool where first = "
+                "select first, count, sha, events from spool where first = "
                 "(select max(first) from spool where first <= ?1) and first + count > ?1",
                 (position,),
             ).fetchone()
             if row is None:
                 continue
-            first, count, blob = row
+            first, count, sha, blob = row
+            examine(db, first, sha, blob)
             page, _ = unpack(blob, first, count)
         found[position] = page[position - first]
     return found

@@ -119,7 +119,9 @@ class SqliteStore:
         self._log = EvidenceLog(
             state_dir, self._spooling, self._spool, reader=self._reader, now=self._now
         )
-        self._contents = KnownContents(self._reader, self._spooling, self._spool, self._uids, clock)
+        self._contents = KnownContents(
+            self._reader, self._pages, self._spooling, self._spool, self._uids, clock=clock
+        )
 
     @classmethod
     async def open(
@@ -315,7 +317,7 @@ class SqliteStore:
 
     async def spooled_events(self, source: str, span: Interval) -> list[Page] | None:
         """Read the known events of *span* from the spool; None if some were pruned."""
-        return await self._read(lambda db: known.spooled_events(db, source_id(db, source), span))
+        return await self._pages.in_span(source, span)
 
     # -- sinks -----------------------------------------------------------------------------------
 
