@@ -26,6 +26,8 @@ from tests.support.daemon import (
 )
 
 from auditrelay.sandbox import Sandbox, faults
+from auditrelay.store.sqlite import evidence
+from auditrelay.store.sqlite.view import StateView
 
 pytestmark = pytest.mark.process
 
@@ -320,3 +322,38 @@ async def test_a_backfill_first_shows_how_datadog_will_treat_old_events(
     assert ended.status == 0
     first = next(line for line in ended.stderr.splitlines() if line.startswith("note: "))
     assert "datadog: " in first
+
+
+@pytest.mark.parametrize("once", [True, False])
+async def test_a_head_that_a_command_has_sealed_is_sent_by_the_next_run(
+    sandbox: Sandbox, tmp_path: Path, once: bool
+) -> None:
+    now = datetime.now(UTC)
+    sandbox.bland.fill(5, now - timedelta(minutes=30), now - timedelta(minutes=5))
+    config = configure(tmp_path, only_bland(sandbox), sinks(sandbox))
+    assert (await command(config, "run", "--once")).status == 0
+
+    def waiting() -> dict[str, list[str]]:
+        """Return by sink the heads that it lacks."""
+        with StateView(tmp_path / "state") as view:
+            words = [head.word for head in view.read(evidence.heads)]
+        stored = {name: json.dumps(each.heads) for name, each in intakes(sandbox).items()}
+        return {
+            name: lacks
+            for name, text in stored.items()
+            if (lacks := [word for word in words if word not in text])
+        }
+
+    assert waiting() == {}
+    ended = await command(config, "verify", "bland", "--from", iso(now - timedelta(hours=1)))
+    assert ended.status == 0, ended.stderr
+    left = waiting()
+    assert left.keys() == intakes(sandbox).keys(), "the command has sealed, and sends no more"
+    [word] = left["elastic"]
+    if once:
+        assert (await command(config, "run", "--once")).status == 0
+    else:
+        async with Daemon(config) as daemon:
+            await eventually(lambda: all(word not in lacks for lacks in waiting().values()))
+            assert await daemon.end() == 0
+    assert all(word not in lacks for lacks in waiting().values())
