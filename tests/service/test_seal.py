@@ -2,6 +2,7 @@
 
 import asyncio
 import contextlib
+import json
 from collections.abc import AsyncIterator, Callable
 from dataclasses import dataclass, field, replace
 from datetime import timedelta
@@ -206,9 +207,24 @@ async def test_a_head_that_no_sink_has_taken_is_counted(world: World) -> None:
         assert await world.sealer.seal()
         state = await world.store.log.state()
         assert state.untold == number + 1
+        assert state.taken_by == ()
     [*_, last] = await backlog(world.store)
     await world.store.settle("splunk", [(0, last.first + len(last.events))])
     state = await world.store.log.state()
     assert (state.untold, state.untold_since) == (0, None)
     assert isinstance(state.sealed, int)
     assert state.head == world.heads()[-1]
+    assert state.taken_by == ("splunk",)
+    assert await world.sealer.seal()
+    assert (await world.store.log.state()).taken_by == (), "it is that of the newest head"
+
+
+async def test_a_sink_that_began_behind_a_head_has_not_taken_it(world: World) -> None:
+    assert await world.sealer.seal()
+    await world.store.start_sink("late", ["okta", ALERTS])
+    assert (await world.store.log.state()).taken_by == ()
+    assert await world.sealer.seal()
+    with StateView(world.folder) as view:
+        lines = view.read(lambda db: db.execute("select text from entry where unit = 'instance'"))
+    [head] = [fact for fact in json.loads(lines[-1][0])["facts"] if fact["fact"] == "head"]
+    assert head["told"] == []

@@ -170,6 +170,8 @@ class EvidenceStatus(Struct, frozen=True, kw_only=True):
     head: str | None = None
     """The newest head; null before the first seal."""
     sealed_at: Time | None = None
+    taken_by: tuple[str, ...] = ()
+    """The sinks that have taken the newest head."""
     untold_heads: int = 0
     """How many of the newest heads no sink has taken yet."""
     untold_since: Time | None = None

@@ -100,6 +100,7 @@ def _evidence(state: EvidenceState, failing: Failing | None) -> EvidenceStatus:
         entries=state.entries,
         head=state.head,
         sealed_at=_time(state.sealed),
+        taken_by=state.taken_by,
         untold_heads=state.untold,
         untold_since=_time(state.untold_since),
         broken=state.broken,

@@ -72,9 +72,10 @@ class EvidenceState:
     """
     The evidence so far: how many *entries*, the newest *head* as a word, and when it was *sealed*.
 
-    *untold* is how many of the newest heads no sink has taken, the oldest of them sealed at
-    *untold_since*. *broken* says what is missing or was changed, noticed at *broken_since*, until
-    an operator explains it. Times are microseconds.
+    *taken_by* are the sinks that have taken the newest head. *untold* is how many of the newest
+    heads no sink has taken, the oldest of them sealed at *untold_since*. *broken* says what is
+    missing or was changed, noticed at *broken_since*, until an operator explains it. Times are
+    microseconds.
     """
 
     entries: int = 0
@@ -84,6 +85,7 @@ class EvidenceState:
     untold_since: int | None = None
     broken: str | None = None
     broken_since: int | None = None
+    taken_by: tuple[str, ...] = ()
 
 
 @dataclass(slots=True)

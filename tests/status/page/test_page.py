@@ -9,7 +9,8 @@ import pytest
 from msgspec.structs import replace
 from tests.support.stages import ENVIRON, SECRET, STAGES, stage, staged
 
-from auditrelay.status.model import AnyPeer, Credential, Finding, Report
+from auditrelay.evidence.heads import Head
+from auditrelay.status.model import AnyPeer, Credential, EvidenceStatus, Finding, Report
 from auditrelay.status.page import page
 from auditrelay.status.page.diagram import MOST
 from auditrelay.store.conditions import SinkCondition, SourceCondition
@@ -219,3 +220,27 @@ async def test_late_events_are_shown_where_they_were_found(tmp_path: Path) -> No
         instance.now += timedelta(days=5)
         late = (await instance.status()).sources[0].late
         assert sorted(find.events for find in late) == [1, 4]
+
+
+async def test_the_newest_head_is_shown_with_the_sinks_that_have_it(tmp_path: Path) -> None:
+    head = Head("7346c92e" * 4, 40_007, bytes.fromhex("1c941d00" * 8))
+    async with stage(tmp_path) as instance:
+        shown = await instance.status()
+        assert "none yet" in evidence_of(shown)
+        sealed = (instance.now - timedelta(minutes=25)).isoformat()
+    evidence = EvidenceStatus(
+        entries=40_007, head=head.word, sealed_at=sealed, taken_by=("elastic", "splunk")
+    )
+    text = evidence_of(replace(shown, evidence=evidence))
+    for words in ("25 min ago", "40,007 entries", "1c941d001c941d00…", "7346c92e7346c92e…"):
+        assert words in text
+    assert text.count("has it") == 2
+    assert text.count("datadogdoes not have it yet") == 1
+    forged = replace(evidence, head=EVIL)
+    assert "is no head" in evidence_of(replace(shown, evidence=forged))
+
+
+def evidence_of(report: Report) -> str:
+    """Return the text of the section about the evidence."""
+    section = page(report).partition('<h2 id="evidence">')[2].partition("</section>")[0]
+    return Outline(f'<h2 id="evidence">{section}').text

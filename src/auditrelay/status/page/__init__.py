@@ -7,7 +7,9 @@ the old one.
 
 from collections.abc import Iterator, Mapping, Sequence
 from datetime import datetime
+from typing import Final
 
+from auditrelay.evidence.heads import Head
 from auditrelay.status.model import AnyPeer, Finding, Report, SinkStatus, SourceStatus
 from auditrelay.status.page.badge import state_of
 from auditrelay.status.page.diagram import flow
@@ -21,6 +23,10 @@ _PROVED = {
     "nothing": "nothing",
 }
 """In words, what a success of a sink proves of an event."""
+
+
+_DIGITS: Final = 16
+"""How many digits of the root of a head, and of a log, are shown: enough to tell them apart."""
 
 
 def page(report: Report) -> str:
@@ -51,6 +57,7 @@ def page(report: Report) -> str:
                 _section("Sources", [_source(report, row, now) for row in report.sources]),
                 _legend(),
                 _section("Sinks", [_sink(report, row, now) for row in report.sinks]),
+                _evidence(report, now),
                 id="main",
             ),
         ),
@@ -185,6 +192,48 @@ def _section(title: str, articles: list[Markup]) -> Markup:
     )
 
 
+def _evidence(report: Report, now: datetime) -> Markup:
+    """Return what there is of the newest head: compare it with what a SIEM shows."""
+    evidence = report.evidence
+    facts = {"newest head": "none yet: the first is sealed within 5 minutes of the start"}
+    if evidence.head is not None and evidence.sealed_at is not None:
+        age = (now - datetime.fromisoformat(evidence.sealed_at)).total_seconds()
+        facts = {
+            "newest head": f"sealed {humanize.span(max(age, 0))} ago",
+            **_in_words(evidence.head),
+            **{
+                row.name: "has it" if row.name in evidence.taken_by else "does not have it yet"
+                for row in report.sinks
+                if row.enabled
+            },
+        }
+    return tag(
+        "section",
+        tag("h2", "Evidence", id="evidence"),
+        _facts(facts),
+        aria_labelledby="evidence",
+    )
+
+
+def _in_words(word: str) -> dict[str, str]:
+    """Return what the head *word* says; whoever can write the state may have put any text there."""
+    try:
+        head = Head.parse(word)
+    except ValueError:
+        return {"it": "is no head: run auditrelay coverage --check"}
+    return {
+        "over": f"{head.size:,} entries",
+        "root": f"{head.root.hex()[:_DIGITS]}\N{HORIZONTAL ELLIPSIS}",
+        "log": f"{head.log[:_DIGITS]}\N{HORIZONTAL ELLIPSIS}",
+    }
+
+
+def _facts(facts: Mapping[str, str]) -> Markup:
+    return tag(
+        "dl", *(tag("div", tag("dt", term), tag("dd", fact)) for term, fact in facts.items())
+    )
+
+
 def _source(report: Report, row: SourceStatus, now: datetime) -> Markup:
     lag = row.lag_seconds
     facts = {
@@ -236,10 +285,7 @@ def _peer(
             class_="who",
         ),
         picture,
-        tag(
-            "dl",
-            *(tag("div", tag("dt", term), tag("dd", fact)) for term, fact in facts.items()),
-        ),
+        _facts(facts),
         tag("p", _lateness(row), class_="detail")
         if isinstance(row, SourceStatus) and row.late
         else None,

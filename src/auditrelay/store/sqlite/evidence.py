@@ -8,6 +8,7 @@ from itertools import groupby
 from typing import Any, Final
 
 from auditrelay.evidence import facts
+from auditrelay.settings.reserved import ALERTS
 from auditrelay.store import Fact
 from auditrelay.store.expected import OWN
 from auditrelay.store.sealing import EvidenceState
@@ -37,18 +38,46 @@ _MOST_UNTOLD: Final = 1000
 def state_of(db: sqlite3.Connection) -> EvidenceState:
     """Return what there is of the evidence, and whether it has left."""
     (count,) = db.execute("select coalesce(max(n) + 1, 0) from entry").fetchone()
-    newest = db.execute("select word, at from head order by size desc limit 1").fetchone()
-    sinks = db.execute("select name from sink where ends is null").fetchall()
-    readers = [reader_of(db, name).progress for (name,) in sinks]
+    newest = db.execute("select word, at, place from head order by size desc limit 1").fetchone()
+    told = Takers(db)
     untold, since = 0, None
     query = "select at, place from head order by size desc limit ?"
     for at, place in db.execute(query, (_MOST_UNTOLD,)):
-        if any(not progress.open_ranges(place, place + 1) for progress in readers):
+        if told.of(place):
             break
         untold, since = untold + 1, at
-    word, sealed = newest or (None, None)
+    word, sealed, place = newest or (None, None, None)
     why, broken_since = branches.broken(db)
-    return EvidenceState(count, word, sealed, untold, since, why, broken_since)
+    return EvidenceState(
+        count,
+        word,
+        sealed,
+        untold,
+        since,
+        why,
+        broken_since,
+        () if place is None else told.of(place),
+    )
+
+
+class Takers:
+    """The sinks that are configured, each with what it has settled of our own events."""
+
+    def __init__(self, db: sqlite3.Connection) -> None:
+        rows = db.execute(
+            "select name, since from sink join feed on feed.sink = sink.id "
+            "where ends is null and source = ? order by name",
+            (ALERTS,),
+        ).fetchall()
+        self._sinks = [(name, since, reader_of(db, name).progress) for name, since in rows]
+
+    def of(self, place: int) -> tuple[str, ...]:
+        """Return the sinks that have settled the event at *place*: not those that began behind."""
+        return tuple(
+            name
+            for name, since, progress in self._sinks
+            if since <= place and not progress.open_ranges(place, place + 1)
+        )
 
 
 def entries(db: sqlite3.Connection, start: int = 0) -> Iterator[tuple[int, str]]:

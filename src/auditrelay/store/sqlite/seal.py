@@ -28,9 +28,9 @@ from auditrelay.store.progress import Progress
 from auditrelay.store.sealing import HeadEvent, MakeHead, Sealed
 from auditrelay.store.sqlite import branches, disk_reserve, ledger, meta, tags
 from auditrelay.store.sqlite.accepted import NOTICE, own
+from auditrelay.store.sqlite.evidence import Takers
 from auditrelay.store.sqlite.facts import INSTANCE, insert, of_sink, of_source, sink_of, source_of
 from auditrelay.store.sqlite.known import FORGOTTEN
-from auditrelay.store.sqlite.readers import reader_of
 from auditrelay.store.sqlite.sources import source_id
 from auditrelay.store.sqlite.spool import PRUNED, Spool
 from auditrelay.store.sqlite.spooling import Spooling
@@ -118,7 +118,7 @@ def draft(db: sqlite3.Connection, make_head: MakeHead, now: int) -> _Draft:
         if now < sealed_at:
             at = sealed_at
             own.append(facts.clock(seconds=-(-(sealed_at - now) // 1_000_000)))
-        own.append(facts.head(size=head.size, root=head.root, taken_by=_takers(db, place)))
+        own.append(facts.head(size=head.size, root=head.root, taken_by=Takers(db).of(place)))
     for (source,) in db.execute("select name from source"):
         bodies.setdefault(of_source(source), [])
     for (sink,) in db.execute("select name from sink"):
@@ -220,14 +220,6 @@ def _last(db: sqlite3.Connection, unit: str) -> dict[str, Any] | None:
         "select text from entry where unit = ? order by n desc limit 1", (unit,)
     ).fetchone()
     return None if row is None else json.loads(row[0])
-
-
-def _takers(db: sqlite3.Connection, place: int) -> list[str]:
-    """Return the sinks, of those that are configured, that have settled the event at *place*."""
-    names = db.execute("select name from sink where ends is null").fetchall()
-    return [
-        name for (name,) in names if not reader_of(db, name).progress.open_ranges(place, place + 1)
-    ]
 
 
 def _merged(bodies: Sequence[Body]) -> list[Body]:
