@@ -1,6 +1,8 @@
 """A past range compared with its source: missing events, deleted events, repairs."""
 
+import sqlite3
 from collections.abc import AsyncGenerator, Sequence
+from contextlib import closing
 from datetime import datetime, timedelta
 from typing import Any
 
@@ -14,6 +16,8 @@ from auditrelay.errors import Refused
 from auditrelay.events import AuditEvent
 from auditrelay.sources import Page
 from auditrelay.store import RejectedEvent
+from auditrelay.store.keys import known_key
+from auditrelay.store.sqlite.state_dir import DATABASE
 from auditrelay.store.sqlite.view import StateView
 from auditrelay.window import Interval
 
@@ -332,3 +336,66 @@ async def test_times_are_written_as_everywhere(world: World) -> None:
         assert time.endswith("Z")
         assert datetime.fromisoformat(time).utcoffset() == timedelta(0)
     assert report.start == "2026-01-10T11:00:00Z"
+
+
+@pytest.mark.parametrize(
+    "statement",
+    [
+        "delete from known where key = (select min(key) from known)",
+        (
+            "update known set key = cast(substr(key, 1, 27) || x'00' as blob) "
+            "where key = (select min(key) from known)"
+        ),
+        "update known set position = 99 where key = (select max(key) from known)",
+        "update known set position = -1 where key = (select max(key) from known)",
+    ],
+    ids=["deleted", "exchanged", "of no page", "without a place"],
+)
+async def test_a_known_uid_that_the_evidence_does_not_tell_of_is_not_taken_as_forwarded(
+    world: World, statement: str
+) -> None:
+    await read_all(world, 6)
+    assert missing(await verify(world)) == []
+    with closing(sqlite3.connect(world.folder / DATABASE)) as db:
+        assert db.execute(statement).rowcount == 1
+        db.commit()
+    report = await verify(world)
+    assert report.missing, "one was edited, so nothing is known of those accepted with it"
+    assert any("unproved" in counts for counts in report.sinks.values())
+    before = len(await backlog(world.store, "sink"))
+    report = await verify(world, repair=True)
+    assert report.repaired >= 1
+    assert len(await backlog(world.store, "sink")) > before
+
+
+async def test_a_uid_put_in_before_its_event_does_not_hide_it(world: World) -> None:
+    await read_all(world, 6)
+    collector, at = world.collector(), NOON - 30 * MINUTE
+    name = world.vendor.add(at)
+    record = b'{"id":"%b","event_type":"auth.logout","created_at":"%b"}'
+    text = record % (name.encode(), at.isoformat().encode())
+    [event] = collector.new_reader().writer.identify([text]).page()
+    with closing(sqlite3.connect(world.folder / DATABASE)) as db:
+        row = "insert into known select id, ?, 2, null from source where name = 'calls'"
+        assert db.execute(row, (known_key(event),)).rowcount == 1
+        db.commit()
+    assert name in dict(missing(await verify(world, collector)))
+
+
+async def test_what_is_accepted_while_it_compares_is_proved(world: World) -> None:
+    await read_all(world, 6)
+    real = world.store.delivery_status
+    collector = world.collector()
+    statuses: list[Any] = []
+
+    async def later(source: str, events: Any, *, proved: Any) -> Any:
+        at = (NOON - 20 * MINUTE).isoformat().encode()
+        text = b'{"id":"rx","event_type":"auth.logout","created_at":"%b"}' % at
+        page = collector.new_reader().writer.identify([text]).page()
+        await world.store.add("calls", page)
+        statuses.extend(await real(source, list(page), proved=proved))
+        return await real(source, events, proved=proved)
+
+    world.store.delivery_status = later  # type: ignore[method-assign]  # a poll comes between
+    assert missing(await verify(world, collector)) == []
+    assert statuses == [{"sink": "waiting", "other": "waiting"}]

@@ -11,7 +11,7 @@ from auditrelay.cli.options import Options
 from auditrelay.cli.remote import run_command
 from auditrelay.cli.times import parse_time
 from auditrelay.clock import Clock
-from auditrelay.collect.verify import MISSING_AT_SINK, Shown, VerifyReport
+from auditrelay.collect.verify import MISSING_AT_SINK, UNPROVED, Shown, VerifyReport
 from auditrelay.config.model import Config
 from auditrelay.errors import ConfigError, RelayError
 from auditrelay.service.desk import Progress, Verified, Verify
@@ -129,6 +129,11 @@ def _print(report: VerifyReport) -> None:
     if report.deleted_at_source:
         typer.echo(
             f"  {len(report.deleted_at_source):,} forwarded events were deleted at the source"
+        )
+    if any(UNPROVED in statuses for statuses in report.sinks.values()):
+        typer.echo(
+            "  UNPROVED: known, and the evidence does not say that they were accepted: uids were "
+            "edited in the state; see auditrelay coverage --check"
         )
     _print_changed(report)
     missing = report.missing

@@ -7,7 +7,7 @@ from typing import Protocol
 
 from auditrelay.events import AuditEvent
 from auditrelay.events.page import Page
-from auditrelay.store import Backfill, DeliveryStatus, LookedUp, Proof, Span
+from auditrelay.store import Backfill, DeliveryStatus, LookedUp, Proof, Proved, Span
 from auditrelay.window import Interval
 
 
@@ -68,10 +68,21 @@ class Evidence(Forwarded, Protocol):
     async def end_of_spool(self, source: str) -> int:
         """Return the place that the next spooled event of *source* will have, at the earliest."""
 
+    async def proved(self, source: str) -> Proved:
+        """
+        Return which of the known uids of *source* the evidence tells of.
+
+        It reads all of them: a second for a million.
+        """
+
     async def delivery_status(
-        self, source: str, events: Sequence[AuditEvent]
+        self, source: str, events: Sequence[AuditEvent], *, proved: Proved | None = None
     ) -> list[Mapping[str, DeliveryStatus] | None]:
-        """Return the status of each event at every sink; None for an event that is not known."""
+        """
+        Return the status of each event at every sink; None for an event that is not known.
+
+        One that is not *proved* to be accepted, if that is asked, is ``unproved`` at every sink.
+        """
 
     async def find_deleted(
         self, source: str, span: Interval, seen: AbstractSet[bytes], before: int

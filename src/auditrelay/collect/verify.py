@@ -31,12 +31,15 @@ from auditrelay.events.notices import changed_uid
 from auditrelay.events.page import Page
 from auditrelay.sources import UNREADABLE
 from auditrelay.sources import Page as SourcePage
-from auditrelay.store import DeliveryStatus, Proof, Span
+from auditrelay.store import DeliveryStatus, Proof, Proved, Span
 from auditrelay.store.keys import known_key, time_in_key, uid_bytes
 from auditrelay.window import Interval, iso, micros, moment, slices
 
 MISSING_AT_SINK: Final = "missing_at_sink"
 """The status of an event that was delivered, and that the sink itself does not find."""
+
+UNPROVED: Final = "unproved"
+"""The status of an event that is known, and that the evidence does not say to be accepted."""
 
 _LISTED: Final = 1000
 """How many events are passed on at once."""
@@ -217,6 +220,7 @@ class Verifier:
         self._statuses: dict[str, Counter[str]] = {sink: Counter() for sink in sinks}
         self._partial: list[NotShown] = []
         self._gaps: list[Span] = []
+        self._proved: Proved | None = None
 
     async def run(self) -> VerifyReport:
         """Return the report. Raises RelayError."""
@@ -224,6 +228,7 @@ class Verifier:
         await self._collector.checkpoint.refresh()
         name, span = self._collector.name, self._span
         await self._list(())
+        self._proved = await self._store.proved(name)
         self._gaps = [each for each in await self._store.ledger(name) if each.gap is not None]
         length = PartLength.of(self._collector.settings, IN_MEMORY)
         for part in slices(span, self._collector.settings.max_window):
@@ -277,7 +282,9 @@ class Verifier:
         found = list(shown.events.values())
         self._digest.add(part, map(known_key, found))
         await self._list(found)
-        statuses = await self._store.delivery_status(self._collector.name, found)
+        statuses = await self._store.delivery_status(
+            self._collector.name, found, proved=self._proved
+        )
         not_stored = await self._find_missing_at_sinks(found, statuses)
         to_resend: dict[str, list[AuditEvent]] = {}
         for event, by_sink in zip(found, statuses, strict=True):
@@ -287,10 +294,11 @@ class Verifier:
                 continue
             missing_at = []
             for sink, delivered in by_sink.items():
-                missing = event.uid in not_stored.get(sink, ())
+                unproved = delivered == UNPROVED
+                missing = unproved or event.uid in not_stored.get(sink, ())
                 # A sink may have been added since the comparison began.
                 counts = self._statuses.setdefault(sink, Counter())
-                counts[MISSING_AT_SINK if missing else delivered] += 1
+                counts[MISSING_AT_SINK if missing and not unproved else delivered] += 1
                 if missing:
                     missing_at.append(sink)
                     to_resend.setdefault(sink, []).append(event)

@@ -14,7 +14,8 @@ raises StoreFull if the disk has no room. A source or sink must have been starte
 method is called for it, else that method raises KeyError. Each method names its further errors.
 """
 
-from collections.abc import Callable
+from bisect import bisect
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any, Final, Literal
@@ -230,13 +231,40 @@ class StoredDeadLetter:
     replayed: bool = False
 
 
-DeliveryStatus = Literal["delivered", "waiting", "dead_letter", "dropped", "before_sink"]
+DeliveryStatus = Literal[
+    "delivered", "waiting", "dead_letter", "dropped", "before_sink", "unproved"
+]
 """
 The status of a forwarded event at one sink.
 
 ``dropped``: a dead letter that an operator discarded. ``before_sink``: the event was forwarded
-before the sink received that source.
+before the sink received that source. ``unproved``: it is known, and the evidence does not say that
+it was accepted (:class:`Proved`).
 """
+
+
+@dataclass(frozen=True, slots=True)
+class Proved:
+    """
+    Which known uids the evidence tells of, by their places: where others are known, one was edited.
+
+    *ranges* of places below *end* are sorted, and disjoint; what came later was not looked at, but
+    for *strays*. *aside*: those that were put aside, which have no place, are as many as facts say.
+    """
+
+    ranges: Sequence[tuple[int, int]]
+    end: int
+    strays: frozenset[int]
+    aside: bool
+
+    def has(self, place: int) -> bool:
+        """Return whether the uid that is known at *place* was accepted, as far as facts tell."""
+        if place < 0:
+            return self.aside
+        if place >= self.end:
+            return place not in self.strays
+        number = bisect(self.ranges, (place, self.end)) - 1
+        return number >= 0 and place < self.ranges[number][1]
 
 
 @dataclass(frozen=True, slots=True)

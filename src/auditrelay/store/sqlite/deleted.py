@@ -12,13 +12,14 @@ from auditrelay.window import Interval, micros
 
 
 def find_deleted(
-    db: sqlite3.Connection, owner: int, span: Interval, seen: AbstractSet[bytes], before: int
+    db: sqlite3.Connection, source: str, span: Interval, seen: AbstractSet[bytes], before: int
 ) -> list[bytes]:
     """
-    Return the known keys of *span* whose uid was not *seen*, of events spooled *before* that place.
+    Return the known keys of *source* in *span* whose uid was not *seen*, of events spooled *before* that place.
 
     What was seen counts whatever its time is now.
     """
+    owner = source_id(db, source)
     return [
         key
         for (key,) in db.execute(

@@ -24,31 +24,46 @@ def _for_owner(path: str, flags: int) -> int:
     return os.open(path, flags | os.O_NOFOLLOW, 0o600)
 
 
-def reserve(state_dir: Path) -> bool:
+class Reserve:
     """
-    Reserve room on the disk; return whether the disk had it.
+    The room that is reserved beside the state in *state_dir*, if the disk had it.
 
-    When the disk is full, the reserve is released: positions can still be written, so that
-    delivery continues and pruning can make room.
+    When the disk is full, it is released: positions can still be written, so that delivery
+    continues and pruning can make room. Until it is there again new events are refused.
     """
-    path = state_dir / _FILE
-    try:
-        if path.exists() and path.stat().st_size == _BYTES:
-            return True
-        with open(path, "wb", opener=_for_owner) as file:
-            file.write(b"\0" * _BYTES)
-            file.flush()
-            os.fsync(file.fileno())
-    except OSError:
-        with contextlib.suppress(OSError):
-            path.unlink(missing_ok=True)
-        return False
-    return True
 
+    def __init__(self, state_dir: Path) -> None:
+        self._path = state_dir / _FILE
+        self.is_there = self._reserve()
 
-def release(state_dir: Path) -> None:
-    """Release the reserved room."""
-    (state_dir / _FILE).unlink(missing_ok=True)
+    def release(self) -> None:
+        """Release the room."""
+        self.is_there = False
+        self._path.unlink(missing_ok=True)
+
+    def restore(self) -> bool:
+        """Reserve the room again if it is not; return whether that was so, and is done."""
+        was_there, self.is_there = self.is_there, self.is_there or self._reserve()
+        return self.is_there and not was_there
+
+    def require(self) -> None:
+        """Raise StoreFull unless the room is there."""
+        if not self.is_there:
+            raise StoreFull("the disk is full")
+
+    def _reserve(self) -> bool:
+        try:
+            if self._path.exists() and self._path.stat().st_size == _BYTES:
+                return True
+            with open(self._path, "wb", opener=_for_owner) as file:
+                file.write(b"\0" * _BYTES)
+                file.flush()
+                os.fsync(file.fileno())
+        except OSError:
+            with contextlib.suppress(OSError):
+                self._path.unlink(missing_ok=True)
+            return False
+        return True
 
 
 def require_room(db: sqlite3.Connection, size: int) -> None:

@@ -159,14 +159,21 @@ def newest_word(db: sqlite3.Connection) -> str | None:
     return None if row is None else row[0]
 
 
-def facts_of(db: sqlite3.Connection, unit: str) -> Iterator[Fact]:
-    """Yield all facts of *unit* in their order: those in its entries, then those that wait."""
+def facts_of(db: sqlite3.Connection, unit: str, *, merged: bool = True) -> Iterator[Fact]:
+    """
+    Yield all facts of *unit* in their order: those in its entries, then those that wait.
+
+    The latter are *merged* as a seal would do it, or as they were written.
+    """
     query = "select n, text from entry where unit = ? order by n"
     for n, text in db.execute(query, (unit,)):
         entry: dict[str, Any] = json.loads(text)
         for body in entry["facts"]:
             yield Fact(body, entry["at"], n)
     waiting = db.execute("select at, text from fact where unit = ? order by id", (unit,)).fetchall()
+    if not merged:
+        yield from (Fact(json.loads(text), at, None) for at, text in waiting)
+        return
     at = waiting[-1][0] if waiting else 0
     for body in facts.merge(json.loads(text) for _, text in waiting):
         yield Fact(body, at, None)

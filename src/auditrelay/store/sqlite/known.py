@@ -17,7 +17,7 @@ from typing import Final
 
 from auditrelay.events.page import Page
 from auditrelay.evidence import facts
-from auditrelay.store import Contents, DeliveryStatus, LookedUp
+from auditrelay.store import Contents, DeliveryStatus, LookedUp, Proved
 from auditrelay.store.keys import KEY, TIMELESS, sortable
 from auditrelay.store.packing import unpack
 from auditrelay.store.sqlite import dead_letters, meta
@@ -25,6 +25,7 @@ from auditrelay.store.sqlite.accepted import forget_own
 from auditrelay.store.sqlite.contents import DIGEST, contents
 from auditrelay.store.sqlite.facts import insert, of_source
 from auditrelay.store.sqlite.readers import reader_of
+from auditrelay.store.sqlite.sources import source_id
 from auditrelay.store.sqlite.spool import examine
 from auditrelay.store.sqlite.uids import Uids, logged
 from auditrelay.window import Interval, micros
@@ -224,9 +225,15 @@ def spooled_events(db: sqlite3.Connection, owner: int, span: Interval) -> list[P
 
 
 def delivery_status(
-    db: sqlite3.Connection, uids: Uids, source: str, owner: int, keys: Sequence[bytes]
+    db: sqlite3.Connection,
+    uids: Uids,
+    source: str,
+    keys: Sequence[bytes],
+    *,
+    proved: Proved | None,
 ) -> list[Mapping[str, DeliveryStatus] | None]:
     """Return the status of the event of each of *keys* at every sink; None if it is not known."""
+    owner = source_id(db, source)
     sinks = []
     for name, since in db.execute(
         "select sink.name, feed.since from sink join feed on feed.sink = sink.id "
@@ -244,6 +251,9 @@ def delivery_status(
         (position,) = db.execute(
             "select position from known where source = ? and key = ?", (owner, known[key[8:]][:KEY])
         ).fetchone()
+        if proved is not None and not proved.has(position):
+            found.append({name: "unproved" for name, _, _ in sinks})
+            continue
         uid = key[8:].hex()
         found.append(
             {

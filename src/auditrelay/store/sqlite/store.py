@@ -27,6 +27,7 @@ from auditrelay.store import (
     LookedUp,
     Notice,
     Proof,
+    Proved,
     Reached,
     RejectedEvent,
     SinkState,
@@ -44,7 +45,6 @@ from auditrelay.store.sqlite import (
     backfills,
     dead_letters,
     deleted,
-    disk_reserve,
     intake,
     known,
     ledger,
@@ -54,7 +54,9 @@ from auditrelay.store.sqlite import (
     sources,
     spool,
     states,
+    unit_checks,
 )
+from auditrelay.store.sqlite.disk_reserve import Reserve
 from auditrelay.store.sqlite.evidence_log import EvidenceLog
 from auditrelay.store.sqlite.forgetting import forget_old
 from auditrelay.store.sqlite.handover import Handover
@@ -108,10 +110,10 @@ class SqliteStore:
         self._handover = Handover(all_readers(write), meta.read(write, "next_position"))
         self._uids = Uids()
         self._look_ups = LookUps()
-        self._disk_full = not disk_reserve.reserve(state_dir)
+        self._reserve = Reserve(state_dir)
         self._reader = ReaderThread(connect(state_dir, write=False, keys=keys))
         self._read = self._reader.read
-        self._writer = Writer(write, self._when_full)
+        self._writer = Writer(write, self._reserve.release)
         self._spooling = Spooling(self._writer, self._spool, self._handover)
         self._pages = PageReader(
             self._reader, self._handover, self._spooling, self._spool, now=self._now
@@ -173,7 +175,7 @@ class SqliteStore:
         condition: SourceCondition | None = None,
     ) -> Added:
         """Spool and remember the new ones of *events*, enter the *proof*, insert the *bad* rows."""
-        self._require_room()
+        self._reserve.require()
         keys, now = known_keys(events), self._now()
         text = None if condition is None else encode_condition(condition)
 
@@ -253,13 +255,17 @@ class SqliteStore:
 
     # -- comparing with a source -----------------------------------------------------------------
 
+    async def proved(self, source: str) -> Proved:
+        """Compare the known uids with the facts, as a check does, beside what sinks read."""
+        return await asyncio.to_thread(unit_checks.read_proved, self._dir, source)
+
     async def delivery_status(
-        self, source: str, events: Sequence[AuditEvent]
+        self, source: str, events: Sequence[AuditEvent], *, proved: Proved | None = None
     ) -> list[Mapping[str, DeliveryStatus] | None]:
         """Look each of *events* up among the known, in each sink's progress and dead letters."""
         keys = [known_key(event) for event in events]
         return await self._read(
-            lambda db: known.delivery_status(db, self._uids, source, source_id(db, source), keys)
+            lambda db: known.delivery_status(db, self._uids, source, keys, proved=proved)
         )
 
     async def find_deleted(
@@ -272,15 +278,14 @@ class SqliteStore:
     async def _find_deleted(
         self, source: str, span: Interval, seen: AbstractSet[bytes], before: int
     ) -> list[bytes]:
-        return await self._read(
-            lambda db: deleted.find_deleted(db, source_id(db, source), span, seen, before)
-        )
+        return await self._read(lambda db: deleted.find_deleted(db, source, span, seen, before))
 
     async def count_forwarded(self, source: str, span: Interval) -> tuple[int, str]:
         """Count the known events of *span*, and return their digest."""
-        parts = micros(span.start), micros(span.end)
-        read = self._read(lambda db: ledger.digest_of(db, source_id(db, source), *parts))
-        count, digest = await read
+        at = micros(span.start), micros(span.end)
+        count, digest = await self._read(
+            lambda db: ledger.digest_of(db, source_id(db, source), *at)
+        )
         return count, digest.hex()
 
     # -- backfill --------------------------------------------------------------------------------
@@ -307,7 +312,7 @@ class SqliteStore:
         self, source: str, sinks: Sequence[str], pages: Sequence[Page], proof: Proof
     ) -> None:
         """Spool *pages*, known or not, for each of *sinks* alone, and enter the *proof*."""
-        self._require_room()
+        self._reserve.require()
         now = self._now()
         await self._spooling.append(
             lambda db: intake.resend(
@@ -379,10 +384,9 @@ class SqliteStore:
 
     async def prune(self, now: datetime) -> int:
         """Delete delivered pages after *retention* and uids after *remember*; shrink the file."""
-        pruned = await self._spooling.rearrange(
-            lambda db: self._spool.prune(db, micros(now - self._retention), micros(now))
-        )
-        await forget_old(self._writer, before=micros(now - self._remember), now=micros(now))
+        at, before = micros(now), micros(now - self._retention)
+        pruned = await self._spooling.rearrange(lambda db: self._spool.prune(db, before, at))
+        await forget_old(self._writer, before=micros(now - self._remember), now=at)
         await self._writer.write(spool.shrink)
         return pruned
 
@@ -398,10 +402,7 @@ class SqliteStore:
             made = await self._spooling.rearrange(lambda db: self._spool.delete_delivered(db, now))
         except StoreFull:  # so full that not even a deletion can be written
             made = False
-        if self._disk_full and await asyncio.to_thread(disk_reserve.reserve, self._dir):
-            self._disk_full = False
-            return True
-        return made
+        return await asyncio.to_thread(self._reserve.restore) or made
 
     async def forget(self, name: str, *, by: int | None = None) -> None:
         """Delete every row of the source or sink *name*."""
@@ -427,11 +428,3 @@ class SqliteStore:
 
     def _now(self) -> int:
         return micros(self._clock.confirmed.certain())
-
-    def _require_room(self) -> None:
-        if self._disk_full:
-            raise StoreFull("the disk is full")
-
-    def _when_full(self) -> None:
-        self._disk_full = True
-        disk_reserve.release(self._dir)

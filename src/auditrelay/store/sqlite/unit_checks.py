@@ -6,21 +6,26 @@ Works on a connection, within one snapshot.
 
 import sqlite3
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from contextlib import closing
+from dataclasses import dataclass, field
 from hashlib import sha256
+from pathlib import Path
 from typing import Any
 
 from auditrelay.evidence.facts import chain, digest
 from auditrelay.settings.reserved import ALERTS
-from auditrelay.store import Fact
-from auditrelay.store.expected import OfSink, OfSource, Part, joined, without
+from auditrelay.store import Fact, Proved
+from auditrelay.store.expected import OfInstance, OfSink, OfSource, Part, joined, without
 from auditrelay.store.progress import Progress
 from auditrelay.store.sqlite import ledger, meta
 from auditrelay.store.sqlite.accepted import own_keys
-from auditrelay.store.sqlite.evidence import KnownKeys
-from auditrelay.store.sqlite.facts import of_sink, of_source
+from auditrelay.store.sqlite.evidence import KnownKeys, facts_of
+from auditrelay.store.sqlite.facts import INSTANCE, of_sink, of_source
 from auditrelay.store.sqlite.known import FORGOTTEN
 from auditrelay.store.sqlite.readers import reader_of
+from auditrelay.store.sqlite.sources import source_id
+from auditrelay.store.sqlite.state_dir import connect
+from auditrelay.store.sqlite.writer import translate
 from auditrelay.window import iso, moment
 
 Say = Callable[..., None]
@@ -65,6 +70,8 @@ class _OneSource:
     sealed: Entry | None
     start: int
     say: Say
+    doubted: list[Part] = field(default_factory=list)
+    """Places whose known uids are not those that were accepted."""
 
     def check(self) -> None:
         """Check all of it."""
@@ -129,7 +136,8 @@ class _OneSource:
             if len(keys) == count:
                 continue
             incomplete.add(number)
-            if not self.expected.events["forgot"]:
+            if len(keys) > count or not self.expected.events["forgot"]:
+                self._doubt(number)
                 what = f"{count - len(keys)} of the {count} uids at place {first} are missing"
                 self._say("known", what, entry=self.expected.pages[number].fact.entry)
         for place in known_keys.strays():
@@ -138,9 +146,31 @@ class _OneSource:
         for number, found in digests.items():
             each = self.expected.pages[number].fact
             if number not in incomplete and digest_of_pages(each, found) != each.body["uids"]:
+                self._doubt(number)
                 first = self.expected.pages[number].places[0][0]
                 what = f"the uids from place {first} on are not those that were accepted"
                 self._say("known", what, entry=each.entry, at=each.at)
+
+    def _doubt(self, number: int) -> None:
+        places = self.expected.pages[number].places
+        self.doubted.extend((first, first + count) for first, count in places)
+
+    def proved(self) -> Proved:
+        """Return which of the known uids facts tell of."""
+        self._check_known()
+        pages = [each for each in self.expected.pages if each.known and not each.removed]
+        places = [(first, first + count) for each in pages for first, count in each.places]
+        ranges = without(joined([(0, self.start), *places]), joined(self.doubted))
+        end = meta.read(self.db, "next_position")
+        beyond = self.db.execute(
+            "select position from known where source = ? and position >= ?", (self.owner, end)
+        )
+        (aside,) = self.db.execute(
+            "select count(*) from known where source = ? and position < 0", (self.owner,)
+        ).fetchone()
+        events = self.expected.events
+        fits = bool(events["forgot"]) or aside == events["put_aside"]
+        return Proved(ranges, end, frozenset(place for (place,) in beyond), fits)
 
     def _check_own(self) -> None:
         """Check the uids of our own events, and of records that were put aside and then sent."""
@@ -173,6 +203,7 @@ class _OneSource:
             hashing.update(key)
             events += 1
         if (events, hashing.hexdigest()) != (found.body["events"], found.body["uids"]):
+            self.doubted.append((0, self.start))
             what = "the uids from before the upgrade are not those that it found"
             self._say("known", what, entry=found.entry)
 
@@ -212,6 +243,31 @@ class _OneSource:
         if letters != must and self.expected.found is None:
             what = f"{letters} records that were put aside are there, and facts tell of {must}"
             self._say("letters", what)
+
+
+def read_proved(state_dir: Path, name: str) -> Proved:
+    """Return what :func:`proved` finds in the state in *state_dir*, on a connection of its own."""
+    try:
+        with closing(connect(state_dir, write=False)) as db:
+            db.execute("begin")  # one snapshot of facts and uids
+            return proved(db, name)
+    except sqlite3.Error as error:
+        raise translate(error) from error
+
+
+def proved(db: sqlite3.Connection, name: str) -> Proved:
+    """Return which of the known uids of the source *name* its facts tell of."""
+    expected, instance = OfSource(), OfInstance()
+    for fact in facts_of(db, of_source(name), merged=False):
+        expected.take(fact)
+        if fact.body["fact"] == "operator" and fact.body["did"] == "forget":
+            expected = expected.after_removal()
+    for fact in facts_of(db, INSTANCE, merged=False):
+        instance.take(fact)
+    owner = source_id(db, name)
+    return _OneSource(
+        db, name, owner, 0, expected, None, instance.start, lambda *_, **__: None
+    ).proved()
 
 
 def check_sink(
