@@ -15,9 +15,9 @@ def find_deleted(
     db: sqlite3.Connection, source: str, span: Interval, seen: AbstractSet[bytes], before: int
 ) -> list[bytes]:
     """
-    Return the known keys of *source* in *span* whose uid was not *seen*, of events spooled *before* that place.
+    Return the known keys of *source* in *span* whose uid was not *seen*.
 
-    What was seen counts whatever its time is now.
+    They are of events spooled *before* that place. What was seen counts whatever its time is now.
     """
     owner = source_id(db, source)
     return [
