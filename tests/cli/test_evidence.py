@@ -282,6 +282,28 @@ async def test_a_key_that_is_not_in_force_yet_is_one_finding(
     assert (await command(config, "coverage", "--check")).status == 0
 
 
+async def test_a_check_without_the_key_of_the_state_says_what_it_leaves_out(
+    sealed: Path, sandbox: Sandbox, tmp_path: Path
+) -> None:
+    config = configure(tmp_path, sources(sandbox, of=["bland"]), sinks(sandbox))
+    checked = await command(config, "coverage", "--check")
+    assert checked.status == 0, "nothing contradicts the entries"
+    first, *_ = checked.stdout.splitlines()
+    assert first.startswith("note key: the state has tags of a key, and the configuration has none")
+    assert "intact:" in checked.stdout
+
+
+async def test_a_uid_that_was_edited_is_unproved(sealed: Path, tmp_path: Path) -> None:
+    with closing(sqlite3.connect(tmp_path / "state" / "state.db")) as db:
+        edit = "update known set position = 9999 where key = (select max(key) from known)"
+        assert db.execute(edit).rowcount == 1
+        db.commit()
+    ended = await command(sealed, "verify", "bland", "--from", "55m")
+    assert ended.status == 1
+    assert "UNPROVED: known, and the evidence does not say that they were accepted" in ended.stdout
+    assert "30 unproved" in ended.stdout, "all of their entry"
+
+
 async def test_restored_needs_a_state(tmp_path: Path) -> None:
     config = configure(tmp_path, {}, {})
     ended = await command(config, "evidence", "restored", "--reason", "disk died")

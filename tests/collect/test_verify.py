@@ -396,6 +396,6 @@ async def test_what_is_accepted_while_it_compares_is_proved(world: World) -> Non
         statuses.extend(await real(source, list(page), proved=proved))
         return await real(source, events, proved=proved)
 
-    world.store.delivery_status = later  # type: ignore[method-assign]  # a poll comes between
+    world.store.delivery_status = later  # type: ignore[assignment, method-assign]  # a poll comes between
     assert missing(await verify(world, collector)) == []
     assert statuses == [{"sink": "waiting", "other": "waiting"}]

@@ -135,11 +135,11 @@ def killed_at_the_seal(history: History, *, before: bool) -> Callable[[], Any]:
         await history.poll("okta")
         with history.killing(1, before=before):
             assert not await history.live(history.seal())
-        told = tip.read(history.folder)
+        newest = tip.read(history.folder)
         with history.view() as view:
             state = view.evidence()
-        assert told is not None
-        assert told.size <= state.entries, "a tip that is newer than the state is a roll-back"
+        assert newest is not None
+        assert newest.size <= state.entries, "a tip that is newer than the state is a roll-back"
         assert await history.begin() is None
         assert (await history.store.log.state()).broken is None
         await work(history)

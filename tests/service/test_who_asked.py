@@ -118,7 +118,7 @@ def facts(world: World) -> list[dict[str, Any]]:
 @pytest.mark.parametrize(
     ("name", "request_", "prepare"),
     [
-        ("reopened", Reopen(source="calls", yes=True, **SPAN), nothing),  # type: ignore[arg-type]  # as given
+        ("reopened", Reopen(source="calls", yes=True, **SPAN), nothing),
         ("backfill", backfill(), nothing),
         ("refilled", backfill("sink"), nothing),
         (

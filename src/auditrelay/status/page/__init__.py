@@ -216,7 +216,7 @@ def _evidence(report: Report, now: datetime) -> Markup:
 
 
 def _in_words(word: str) -> dict[str, str]:
-    """Return what the head *word* says; whoever can write the state may have put any text there."""
+    """Return what the head *word* says; another program may have put any text into the state."""
     try:
         head = Head.parse(word)
     except ValueError:

@@ -1,5 +1,5 @@
 """
-What is told of a page that was put into the spool, and the keys of pages of our own events.
+The fact about a page that was put into the spool, and the keys of pages of our own events.
 
 The keys of our own events, and of records that were put aside and sent after all, are not known at
 their places: what is known is compared with what a source shows. An auditor compares them with a

@@ -39,11 +39,11 @@ def state_of(db: sqlite3.Connection) -> EvidenceState:
     """Return what there is of the evidence, and whether it has left."""
     (count,) = db.execute("select coalesce(max(n) + 1, 0) from entry").fetchone()
     newest = db.execute("select word, at, place from head order by size desc limit 1").fetchone()
-    told = Takers(db)
+    takers = Takers(db)
     untold, since = 0, None
     query = "select at, place from head order by size desc limit ?"
     for at, place in db.execute(query, (_MOST_UNTOLD,)):
-        if told.of(place):
+        if takers.of(place):
             break
         untold, since = untold + 1, at
     word, sealed, place = newest or (None, None, None)
@@ -56,7 +56,7 @@ def state_of(db: sqlite3.Connection) -> EvidenceState:
         since,
         why,
         broken_since,
-        () if place is None else told.of(place),
+        () if place is None else takers.of(place),
     )
 
 
