@@ -311,6 +311,16 @@ def test_an_export_without_its_last_seal(run: Any, tmp_path: Path) -> None:
     assert "head 15 " in found.what("cut")
 
 
+def test_an_export_that_ends_within_an_entry_of_several_lines(run: Any, tmp_path: Path) -> None:
+    def further(entry: dict[str, Any]) -> None:
+        if entry["unit"] == "source okta":
+            entry["state"] = None
+
+    found = run(honest(2).hour(change=further).write(tmp_path / "x"))
+    assert found.bad == {"order"}
+    assert "source okta goes on in a line that is missing" in found.what("order")
+
+
 @pytest.mark.parametrize("content", [None, b"", b"\n"])
 def test_nothing_to_check_is_not_whole(content: bytes | None, run: Any, tmp_path: Path) -> None:
     (tmp_path / "x").mkdir()
@@ -364,6 +374,14 @@ def test_two_histories_of_one_log(run: Any, tmp_path: Path) -> None:
     assert "put back" in found.what("fork")
 
 
+def test_a_time_that_cannot_be_is_none(run: Any, tmp_path: Path) -> None:
+    export = honest(2)
+    rows = [f'2026-02-30T25:61:00,9999999999,"{head}"' for head in export.heads]
+    (tmp_path / "s.csv").write_text("\n".join(rows))
+    found = run(export.write(tmp_path / "x"), "--witness", tmp_path / "s.csv")
+    assert (found.status, found.findings) == (0, [])
+
+
 def test_heads_that_came_late(run: Any, tmp_path: Path) -> None:
     export = honest()
     witness = export.splunk(tmp_path / "s.csv", delay=4 * 3600)
@@ -412,6 +430,17 @@ def test_heads_by_another_hand(run: Any, tmp_path: Path) -> None:
         found = run(export.write(tmp_path / "x"), "--witness", witness, "--key", pin)
         assert found.bad == {code.split()[0]}
         assert found.status == 1
+
+
+def test_a_head_without_its_signature_is_absent_too(run: Any, tmp_path: Path) -> None:
+    export = keyed()
+    export.write(tmp_path / "x")
+    for number in (2, 4):  # the newest one as well
+        heads = [*export.heads]
+        heads[number] = heads[number].rsplit(".", 2)[0] + ".-"
+        found = run(tmp_path / "x", "--witness", export.splunk(tmp_path / "s.csv", heads))
+        assert found.bad == {"unsigned", "head_absent"}
+        assert found.report["heads"] == {"given": 5, "fit": 4, "absent": 1, "contradict": 0}
 
 
 def test_a_pinned_key_without_a_fact(run: Any, tmp_path: Path) -> None:
@@ -535,6 +564,29 @@ def test_an_older_export(run: Any, tmp_path: Path) -> None:
     export.write(tmp_path / "new")
     assert run(tmp_path / "old", tmp_path / "new").bad == set()
     assert run(tmp_path / "new", tmp_path / "old").bad == {"cut"}
+
+
+def test_an_older_export_must_be_whole_as_well(run: Any, tmp_path: Path) -> None:
+    export = honest(3)
+    edit(export.write(tmp_path / "old"), lambda lines: [*lines[:-1], b"{}\n"])
+    found = run(tmp_path / "old", export.write(tmp_path / "new"))
+    assert found.bad == {"form", "rewritten"}
+    assert "the older export: line 9" in found.what("form")
+    (tmp_path / "nothing").mkdir()
+    assert run(tmp_path / "nothing", tmp_path / "new").bad == {"nothing"}
+
+
+def test_the_head_of_a_log_that_was_left_does_not_fit_its_own_export(
+    run: Any, tmp_path: Path
+) -> None:
+    export, lost = restored(said=True)
+    other = export.copy()  # of the same size, and in the same log as the one that was lost
+    words = lost.heads[3].split(".")
+    head = ".".join([*words[:3], "0" * 64, *words[4:]])
+    witness = other.splunk(tmp_path / "s.csv", [*export.heads[:3], head])
+    found = run(lost.write(tmp_path / "lost"), export.write(tmp_path / "x"), "--witness", witness)
+    assert found.bad == {"rewritten"}
+    assert "head 12 has another root in the older export" in found.what("rewritten")
 
 
 def test_an_older_export_shows_which_entry_was_changed(run: Any, tmp_path: Path) -> None:
@@ -1039,6 +1091,22 @@ def test_wrong_usage_is_one_line_and_exit_2(
     out = capsys.readouterr()
     assert out.err.count("\n") == 1
     assert out.err.startswith("auditrelay evidence check: ")
+
+
+@pytest.mark.parametrize("content", ["", "x", "not base64!", base64.b64encode(b"short").decode()])
+def test_a_key_that_is_none_is_named(content: str, tmp_path: Path, capsys: Any) -> None:
+    honest(2).write(tmp_path / "x")
+    file = tmp_path / "audit.pub"
+    file.write_text(content)
+    assert program.main([str(tmp_path / "x"), "--key", str(file)]) == 2
+    assert f"{file} is no public key" in capsys.readouterr().err
+
+
+def test_a_folder_is_no_file_of_heads(tmp_path: Path, capsys: Any) -> None:
+    honest(2).write(tmp_path / "x")
+    assert program.main([str(tmp_path / "x"), "--witness", str(tmp_path)]) == 2
+    err = capsys.readouterr().err
+    assert f"{tmp_path} is a directory: give a file" in err
 
 
 PIECES = ["{", "}", "[", "]", '"', ",", ":", "1e999", "nan", "uid", "n", "first", "keys", "null"]

@@ -15,15 +15,16 @@ them imports what wrote the entries.
 import json
 import re
 import sys
-from collections import Counter
-from collections.abc import Callable, Iterator
+from collections import Counter, defaultdict
+from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from hashlib import sha256
 from pathlib import Path
 from typing import Any
 
-Entry = Fact = dict[str, Any]
+Entry = dict[str, Any]
+Fact = dict[str, Any]
 
 LONGEST = 60_000  # bytes of a line
 FIELDS = ["at", "facts", "log", "n", "seq", "since", "state", "unit", "v"]
@@ -31,7 +32,7 @@ HEAD = r"arh1\.([0-9a-f]{32})\.([0-9]{1,13})\.([0-9a-f]{64})\.(?:([0-9a-f]{8})\.
 # What reading may raise if it is not as auditrelay writes it.
 FAULTS = (ValueError, LookupError, TypeError, AttributeError, ArithmeticError, RecursionError)
 STRICT = json.JSONDecoder(parse_float=lambda _: None, parse_constant=lambda _: None)
-SPELLED = json.JSONEncoder(sort_keys=True, separators=(",", ":"))
+SPELLED = json.JSONEncoder(sort_keys=True, separators=(",", ":"), check_circular=False)
 
 
 class Stop(Exception):
@@ -142,13 +143,13 @@ class Tree:
 
 def entry_of(line: bytes) -> Entry:
     """Return the entry in a line, which must be spelled exactly as it would be written again."""
-    body = line.removesuffix(b"\n")
-    entry: Entry = STRICT.decode(body.decode("ascii"))  # 1e3 becomes null: it is spelled otherwise
-    if not body.endswith(b',"v":1}'):
+    text = line.removesuffix(b"\n").decode("ascii")
+    entry: Entry = STRICT.decode(text)  # 1e3 becomes null, which is spelled otherwise
+    if not text.endswith(',"v":1}'):
         raise Stop("form", "is by a newer auditrelay: take the checker that comes with it")
-    spelled = SPELLED.encode(entry).encode() == body != line and len(body) <= LONGEST
-    numbers = all(type(entry[name]) is int for name in ("at", "n", "seq"))
-    if not (spelled and numbers and list(entry) == FIELDS) or b"\\u0000" in body:
+    spelled = SPELLED.encode(entry) == text and len(line) == len(text) + 1 <= LONGEST + 1
+    numbers = type(entry["at"]) is type(entry["n"]) is type(entry["seq"]) is int
+    if not (spelled and numbers and list(entry) == FIELDS) or "\\u0000" in text:
         raise Stop("form", "is not an entry as auditrelay spells it")
     return entry
 
@@ -159,6 +160,7 @@ class Journal:
     def __init__(self, path: Path, report: Report) -> None:
         self.path, self.tree = path, Tree()
         self.entries: list[Entry] = []
+        self.facts: dict[str, list[tuple[Entry, Fact]]] = defaultdict(list)  # by kind
         self.log, self.at, self.size, self.whole = "", 0, 0, True
         self.ends: dict[str, int] = {}  # of each log: the first entry that is not in it
         self.last: dict[str, tuple[int, int | None]] = {}  # of each unit: seq, and at
@@ -183,15 +185,12 @@ class Journal:
             if self.tree.root(fact["size"]) != fact["root"]:
                 raise Stop("rewritten", f"continues a log whose head {fact['size']} was another")
         before = [self.log] if self.entries and log != self.log else []
-        if log in self.ends or (self.entries and [fact["log"] for fact in left] != before):
+        if log in self.ends or (self.entries and [fact["log"] for fact in left[:1]] != before):
             raise Stop("branch", "begins a log that does not say which other one it continues")
         self.log, self.at, self.last[unit] = log, at, (seq + 1, at)
         self.entries.append(entry)
-
-    def facts(self, *kinds: str) -> Iterator[tuple[Entry, Fact]]:
-        """Return all facts of some kinds, each with its entry."""
-        pairs = ((entry, fact) for entry in self.entries for fact in entry["facts"])
-        return ((entry, fact) for entry, fact in pairs if fact["fact"] in kinds)
+        for fact in entry["facts"]:
+            self.facts[fact["fact"]].append((entry, fact))
 
     def sealed(self, size: int) -> int | None:
         """Return when the head of a size was made, None if that is not known."""
@@ -221,7 +220,7 @@ def judge(given: list[Head], journal: Journal) -> None:
 
 def reasons(journal: Journal, since: int) -> list[str]:
     """Return why operators have restored, copied or moved the state, from an entry on."""
-    later = [fact for entry, fact in journal.facts("restored") if entry["n"] >= since]
+    later = [fact for entry, fact in journal.facts["restored"] if entry["n"] >= since]
     return [f"uid {fact['by']}: {fact['reason']}" for fact in later]
 
 
@@ -246,7 +245,7 @@ def say_heads(given: list[Head], journal: Journal, report: Report) -> None:
 
 def say_branches(given: list[Head], journal: Journal, report: Report) -> None:
     """Say which logs were continued as another one; a note if an operator has said why."""
-    for entry, left in journal.facts("continued"):
+    for entry, left in journal.facts["continued"]:
         why, old = reasons(journal, entry["n"]), left["log"]
         dead = [head for head in given if (head.log, head.state) == (old, "beyond")]
         what = f"{old[:6]} was continued as {entry['log'][:6]}: {left['why']}"
@@ -277,7 +276,7 @@ def check(path: Path, witness: list[Path], further: Further = lambda *_: None) -
         if not given:
             what = "no head from outside: the export fits itself, no more"
             report.say("note", "no_witness", what)
-        left = [{**fact, "n": entry["n"]} for entry, fact in journal.facts("continued")]
+        left = [{**fact, "n": entry["n"]} for entry, fact in journal.facts["continued"]]
         about = {"log": journal.log, "entries": journal.size, "until": journal.at, "branches": left}
     else:
         report.say("bad", "nothing", "there is no journal.ndjson with an entry in it")

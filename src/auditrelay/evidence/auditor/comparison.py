@@ -11,8 +11,10 @@ import json
 import re
 from bisect import bisect
 from collections.abc import Iterable, Iterator
+from contextlib import suppress
 from dataclasses import dataclass
 from datetime import datetime
+from functools import lru_cache
 from hashlib import sha256
 from pathlib import Path
 
@@ -30,13 +32,15 @@ TIME = re.compile(r"\b1\d{9}\b|\b20\d\d-\d\d-\d\dT\d\d:\d\d:\d\d", re.ASCII)
 CLAIM = r'"([^"{}]+)": ?{[^{}]*"accepted": ?(\d{1,15})[^{}]*"covered_until": ?(\d{1,17})'
 
 
+@lru_cache(maxsize=1)  # a line may have many heads
 def latest(text: str) -> int | None:
-    """Return the latest time in a text, in seconds or ISO 8601; ValueError if it cannot be."""
-    each = [
-        int(time) if time.isdigit() else datetime.fromisoformat(time + "Z").timestamp()
-        for time in TIME.findall(text)
-    ]
-    return int(max(each)) * 1_000_000 if each else None
+    """Return the latest time in a text, in seconds or ISO 8601, None if there is none."""
+    found = []
+    for time in TIME.findall(text):
+        with suppress(ValueError):  # such as a 30th of February
+            moment = datetime.fromisoformat(time + "Z").timestamp() if "T" in time else int(time)
+            found.append(int(moment) * 1_000_000)
+    return max(found, default=None)
 
 
 def lines_of(path: Path) -> Iterator[str]:
@@ -75,8 +79,8 @@ def compare_witness(path: Path, heads: list[Head], replay: Replay) -> int:
 
 def compare_left(given: list[Head], replay: Replay, older: Replay | None) -> None:
     """Say what a log that was left had claimed, and whether the one after it has made it up."""
-    for entry, left in replay.journal.facts("continued"):
-        said = any(e["n"] >= entry["n"] for e, _ in replay.journal.facts("restored"))
+    for entry, left in replay.journal.facts["continued"]:
+        said = any(e["n"] >= entry["n"] for e, _ in replay.journal.facts["restored"])
         log = left["log"]
         dead = [head for head in given if (head.log, head.state) == (log, "beyond")]
         if any((latest(head.line) or 0) > entry["at"] + HOUR for head in dead):
@@ -106,7 +110,7 @@ def compare_older(older: Journal, journal: Journal, given: list[Head], report: R
     """Compare an export with an older one, which must be the beginning of it, or of a log left."""
     both = zip(older.tree.rows[0], journal.tree.rows[0], strict=False)
     parted = next((n for n, (one, two) in enumerate(both) if one != two), journal.size)
-    left = [e["n"] for e, fact in journal.facts("continued") if fact["log"] == older.log]
+    left = [e["n"] for e, fact in journal.facts["continued"] if fact["log"] == older.log]
     if parted < older.size and parted not in left:
         code = "rewritten" if parted < journal.size else "cut"
         report.say("bad", code, f"the older export has another entry {parted}", parted)
@@ -149,7 +153,7 @@ def accepted_in(journal: Journal) -> tuple[list[Accepted], bool]:
         page = json.loads(line)
         pages[page["n"], page["first"]] = base64.b64decode(page["keys"])
     found = []
-    for entry, fact in journal.facts("accepted"):
+    for entry, fact in journal.facts["accepted"]:
         keys = [pages.pop((entry["n"], first), b"") for first, _ in fact["pages"]]
         whole &= [len(each) for each in keys] == [28 * count for _, count in fact["pages"]]
         if all(keys) and chain(sha256(page).digest() for page in keys) != fact["uids"]:
@@ -266,7 +270,7 @@ def compare_vendor(path: Path, accepted: list[Accepted] | None, replay: Replay) 
         replay.report.say("bad", "vendor", f"{name} shows another record than was accepted", each.n)
     place_of = {uid: place for each in reversed(mine) for place, uid in each.places()}
     keys = sorted(key_of(row["time"], bytes.fromhex(row["uid"])) for row in rows)
-    for entry, fact in replay.journal.facts("covered"):
+    for entry, fact in replay.journal.facts["covered"]:
         if entry["unit"] != name or fact["start"] < asked["from"] or fact["end"] > asked["to"]:
             continue
         start, end = (bisect(keys, key_of(fact[each])) for each in ("start", "end"))

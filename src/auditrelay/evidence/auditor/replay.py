@@ -101,8 +101,9 @@ class Replay:
         kind = fact["fact"]
         if kind not in FACTS:
             raise Stop("form", f"is by a newer auditrelay: {kind}")
-        if any(type(fact[key]) is not int for key in NUMBERS & fact.keys()):
-            raise Stop("form", f"{kind} has a number that is none")
+        for key in NUMBERS & fact.keys():
+            if type(fact[key]) is not int:
+                raise Stop("form", f"{kind} has a number that is none")
         if kind == "operator" and fact["did"] == "forget":
             unit.facts, unit.started = [], EVER
         unit.facts.append(fact)
@@ -126,9 +127,10 @@ class Replay:
         """Compare the facts with each other, and with the states."""
         for n in sorted(self.seals - self.named):
             self.report.say("bad", "order", "the entry does not name the head before it", n)
-        for entry, fact in self.journal.facts(*NOTES):
-            what = f"{entry['unit']}: {json.dumps(fact, sort_keys=True)}"
-            self.report.say("note", NOTES[fact["fact"]], what, entry["n"])
+        for kind, code in NOTES.items():
+            for entry, fact in self.journal.facts[kind]:
+                what = f"{entry['unit']}: {json.dumps(fact, sort_keys=True)}"
+                self.report.say("note", code, what, entry["n"])
         self.compare_configurations()
         self.pages = joined(self.pages)
         for (_, end), (first, _) in pairwise(self.pages):
@@ -146,7 +148,7 @@ class Replay:
     def compare_configurations(self) -> None:
         """Say what was changed from one configuration to the next."""
         versions: dict[Any, dict[str, Any]] = defaultdict(dict)
-        for entry, fact in self.journal.facts("configured"):
+        for entry, fact in self.journal.facts["configured"]:
             versions[entry["at"], fact["digest"]] |= fact["settings"]  # one may have several facts
         for (_, old), ((at, _), new) in pairwise(versions.items()):
             changed = [key for key in new if new[key] != old.get(key)]

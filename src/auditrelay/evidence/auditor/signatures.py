@@ -78,7 +78,7 @@ def pin_in(path: Path) -> bytes:
 def trusted_keys(journal: Journal, pins: list[bytes], report: Report) -> dict[str, bytes]:
     """Return by id the keys that are pinned, and those that a trusted one has signed."""
     trusted = {id_of(pin): pin for pin in pins}
-    for entry, fact in journal.facts("key"):
+    for entry, fact in journal.facts["key"]:
         public, signature = bytes.fromhex(fact["public"]), bytes.fromhex(fact["signature"] or "")
         text = b"auditrelay key " + fact["public"].encode()
         before = trusted.get(fact["before"])
@@ -95,7 +95,7 @@ def trusted_keys(journal: Journal, pins: list[bytes], report: Report) -> dict[st
 def judge(given: list[Head], journal: Journal, report: Report, pins: list[bytes]) -> None:
     """Give the heads that are not signed as they must be the state ``unsigned`` or ``key``."""
     trusted = trusted_keys(journal, pins, report)
-    keys = [(e["n"], id_of(bytes.fromhex(f["public"]))) for e, f in journal.facts("key")]
+    keys = [(e["n"], id_of(bytes.fromhex(f["public"]))) for e, f in journal.facts["key"]]
     for head in given:
         in_force = next((key for n, key in reversed(keys) if n < head.size), None)
         if head.key is None:
