@@ -5,6 +5,7 @@ import base64
 import contextlib
 import io
 import json
+import re
 import subprocess
 import sys
 import tempfile
@@ -1223,6 +1224,14 @@ def test_it_imports_the_standard_library_and_its_own_files_alone(file: Path) -> 
 @pytest.mark.parametrize("file", FILES_OF_IT, ids=lambda file: file.name)
 def test_a_file_can_be_read_by_an_auditor(file: Path) -> None:
     assert len(file.read_text("utf-8").splitlines()) <= 300
+
+
+def test_the_page_says_how_long_each_file_is() -> None:
+    page = (Path(__file__).parents[2] / "docs" / "evidence.md").read_text("utf-8")
+    rows = re.findall(r"^\| \[`(\w+\.py)`\]\(\S+\) \| (\d+) \|", page, re.MULTILINE)
+    lengths = {file.name: len(file.read_text("utf-8").splitlines()) for file in FILES_OF_IT}
+    del lengths["__init__.py"]
+    assert {name: int(lines) for name, lines in rows} == lengths
 
 
 @pytest.mark.process

@@ -88,10 +88,8 @@ class Replay:
         for fact in entry["facts"]:
             self.take_fact(entry, unit, fact)
         if unit.state and unit.state.get("started") is not None:
-            unit.started, end = (
-                min(unit.started, unit.state["started"]),
-                unit.state["covered_until"],
-            )
+            unit.started = min(unit.started, unit.state["started"])
+            end = unit.state["covered_until"]
             unit.history.append((n, end, unit.state["accepted"]))
             if any(fact["fact"] == "taken_over" for fact in entry["facts"]):
                 unit.claimed = end
@@ -114,10 +112,10 @@ class Replay:
             if fact["size"] > entry["n"] or self.journal.tree.root(fact["size"]) != fact["root"]:
                 what = f"head {fact['size']} has another root in this entry"
                 self.report.say("bad", "rewritten", what, entry["n"])
-        pairs = fact.get("pages") or fact.get("done") or ()
-        ranges = [(first, first + count) for first, count in pairs]
-        if any(first >= end for first, end in ranges):
+        pairs = fact.get("done" if kind == "delivered" else "pages", ())
+        if any(count <= 0 for _, count in pairs):
             raise Stop("form", f"{kind} has a page of no event")
+        ranges = [(first, first + count) for first, count in pairs]
         if kind in {"accepted", "refilled", "replayed"}:
             self.pages += ranges
         elif kind == "delivered":
@@ -138,9 +136,8 @@ class Replay:
             self.report.say("bad", "spool", what)
         for unit in self.units.values():
             if unit.state is None:
-                raise Stop(
-                    "order", f"the last entry of {unit.name} goes on in a line that is missing"
-                )
+                what = f"the last entry of {unit.name} goes on in a line that is missing"
+                raise Stop("order", what)
             self.compare_sums(unit, unit.state)
             self.compare_places(unit, unit.state)
             self.compare_spans(unit, unit.state)
