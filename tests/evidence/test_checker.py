@@ -503,6 +503,19 @@ def test_a_branch(said: bool, run: Any, printed: Any, tmp_path: Path) -> None:
     assert "disk died" in out or not said
 
 
+def test_what_was_said_of_an_earlier_branch_excuses_no_later_one(run: Any, tmp_path: Path) -> None:
+    export, _ = restored(said=True)
+    export.hour(instance=[export.branch("5" * 32)])
+    found = run(export.write(tmp_path / "x"))
+    assert (found.bad, found.notes) == ({"branch"}, {"branch", "no_witness"})
+    copy = export.copy()
+    copy.hour(salt="copy")
+    export.hour().hour()
+    heads = [*export.heads, copy.heads[-1]]
+    found = run(export.write(tmp_path / "x"), "--witness", export.splunk(tmp_path / "s.csv", heads))
+    assert found.bad == {"branch", "fork"}
+
+
 def test_a_dead_branch_that_lived_on(run: Any, tmp_path: Path) -> None:
     export, lost = restored(said=False)
     for _ in range(3):
@@ -788,12 +801,17 @@ def test_an_entry_out_of_order(field: str, value: Any, run: Any, tmp_path: Path)
     assert "order" in run(honest(2).hour(change=change).write(tmp_path / "x")).bad
 
 
-def test_a_state_that_was_upgraded(run: Any, tmp_path: Path) -> None:
+@pytest.mark.parametrize("further", [False, True], ids=["one line", "a further line"])
+def test_a_state_that_was_upgraded(further: bool, run: Any, tmp_path: Path) -> None:
     export = Export()
     export.place = export.position = 1000
     found: Fact = {"fact": "taken_over", "started": BEGIN - HOUR * 99, "events": 5, "records": []}
     over: Fact = {"fact": "taken_over", "schema": 3, "place": 1000}
-    export.hour(source=[found, span("filled", -5, -4)], instance=[over])
+
+    def change(entry: dict[str, Any]) -> None:
+        entry["state"] = None if further else entry["state"]  # else it stands in a later line
+
+    export.hour(source=[found, span("filled", -5, -4)], instance=[over], change=change)
     for _ in range(3):
         export.hour()
     assert run(export.write(tmp_path / "x")).bad == set()

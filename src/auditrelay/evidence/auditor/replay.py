@@ -44,6 +44,7 @@ class Unit:
     done: Ranges = field(default_factory=list)  # places that a sink has settled
     started: int = EVER  # of a source: the earliest start that a state has had
     claimed: int = -EVER  # nothing is claimed of the time before
+    taken_over: bool = False  # from an older version, in this entry or in its further lines
     history: list[tuple[int, int, int]] = field(default_factory=list)
     """Of a source: the number of an entry, covered until, accepted."""
 
@@ -91,8 +92,8 @@ class Replay:
             unit.started = min(unit.started, unit.state["started"])
             end = unit.state["covered_until"]
             unit.history.append((n, end, unit.state["accepted"]))
-            if any(fact["fact"] == "taken_over" for fact in entry["facts"]):
-                unit.claimed = end
+            if unit.taken_over:
+                unit.claimed, unit.taken_over = end, False
 
     def take_fact(self, entry: Entry, unit: Unit, fact: Fact) -> None:
         """Take a fact of an entry."""
@@ -107,6 +108,7 @@ class Replay:
         unit.facts.append(fact)
         unit.sums[kind] += fact.get("events", 0)
         unit.sums["late"] += fact.get("late", 0)
+        unit.taken_over |= kind == "taken_over"
         if kind == "head":
             self.named.add(fact["size"])
             if fact["size"] > entry["n"] or self.journal.tree.root(fact["size"]) != fact["root"]:
