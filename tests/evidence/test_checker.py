@@ -469,6 +469,10 @@ def test_a_new_key(lost: bool, run: Any, tmp_path: Path) -> None:
     assert found.bad == ({"key"} if lost else set())
     both = ["--key", first, "--key", pinned(tmp_path, export)]
     assert run(tmp_path / "x", "--witness", witness, *both).findings == []
+    thief = export.copy()
+    thief.secret = old  # which is not in force any more, though the head fits
+    witness = export.splunk(tmp_path / "s.csv", [*export.heads, thief.head(15)])
+    assert run(tmp_path / "x", "--witness", witness, *both).bad == {"key"}
 
 
 # --- branches -------------------------------------------------------------------------------------
