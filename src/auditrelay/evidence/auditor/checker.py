@@ -144,7 +144,7 @@ class Tree:
 def entry_of(line: bytes) -> Entry:
     """Return the entry in a line, which must be spelled exactly as it would be written again."""
     text = line.removesuffix(b"\n").decode("ascii")
-    entry: Entry = STRICT.decode(text)  # 1e3 becomes null, which is spelled otherwise
+    entry: Entry = STRICT.raw_decode(text)[0]  # 1e3 becomes null, which is spelled otherwise
     if not text.endswith(',"v":1}'):
         raise Stop("form", "is by a newer auditrelay: take the checker that comes with it")
     spelled = SPELLED.encode(entry) == text and len(line) == len(text) + 1 <= LONGEST + 1
