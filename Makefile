@@ -100,9 +100,10 @@ interop: $(VENV)/.developer
 
 # The auditor's program, for machines without auditrelay: any Python from 3.11 on runs it.
 evidence-checker:
-	@mkdir -p build/evidence $(dir $(CHECKER))
-	@cp src/auditrelay/evidence/checker.py build/evidence/__main__.py
-	$(PYTHON) -m zipapp --python "/usr/bin/env python3" --output $(CHECKER) build/evidence
+	@rm -rf build/evidence
+	@mkdir -p build/evidence/auditor $(dir $(CHECKER))
+	@cp src/auditrelay/evidence/auditor/*.py build/evidence/auditor
+	$(PYTHON) -m zipapp --python "/usr/bin/env python3" --main auditor.program:command --output $(CHECKER) build/evidence
 
 changelog: $(VENV)/.developer
 	$(BIN)/towncrier build --yes --version $(or $(VERSION),$(error name the release: make changelog VERSION=0.1.0))

@@ -21,7 +21,8 @@ from pathlib import Path
 from typing import Any
 
 from auditrelay.clock import Clock
-from auditrelay.evidence import checker, facts
+from auditrelay.evidence import facts
+from auditrelay.evidence.auditor import program
 from auditrelay.evidence.entries import lines
 from auditrelay.evidence.facts import Body
 from auditrelay.evidence.heads import Head, Keys
@@ -168,7 +169,7 @@ def main() -> None:
             pins = [] if keys is None else [keys.public]
             report = timed(
                 f"check {hours} heads, {kind}",
-                partial(checker.check, [folder], [folder / "splunk.csv"], pins, {}, []),
+                partial(program.check, [folder], [folder / "splunk.csv"], pins, {}, []),
             )
             assert report["whole"], report["findings"][:3]
             assert report["heads"]["fit"] == hours

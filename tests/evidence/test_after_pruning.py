@@ -13,7 +13,7 @@ from tests.support.stores import NOON
 
 from auditrelay.events.notices import FILLED, GAP, SEALED
 from auditrelay.events.page import Page
-from auditrelay.evidence import checker
+from auditrelay.evidence.auditor import program
 from auditrelay.store import Changed, DeadLetter
 from auditrelay.store.sqlite.state_dir import DATABASE
 from auditrelay.window import Interval, micros
@@ -70,7 +70,7 @@ def audit(history: History, folder: Path) -> dict[str, Any]:
     files = {"splunk": history.siems["splunk"].splunk(folder / "splunk.csv")}
     files["elastic"] = history.siems["elastic"].elastic(folder / "elastic.ndjson")
     export(history.folder, folder / "export")  # not what was exported earlier
-    return checker.check([folder / "export"], list(files.values()), [], files, [])
+    return program.check([folder / "export"], list(files.values()), [], files, [])
 
 
 def test_a_check_against_the_siem_is_whole_after_pruning(history: History, tmp_path: Path) -> None:

@@ -5,6 +5,7 @@ import base64
 import contextlib
 import io
 import json
+import re
 import subprocess
 import sys
 import tempfile
@@ -19,7 +20,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from tests.support.exports import BEGIN, HOUR, Export, Fact, leaf, path, root, text
 
-from auditrelay.evidence import checker
+from auditrelay.evidence.auditor import checker, program, proof, signatures
 
 SOURCE = Path(checker.__file__)
 KEY, OTHER_KEY = bytes(range(32)), bytes(range(1, 33))
@@ -49,7 +50,7 @@ class Found:
 @pytest.fixture
 def run(capsys: pytest.CaptureFixture[str]) -> Callable[..., Found]:
     def run(*arguments: Any) -> Found:
-        status = checker.main([str(each) for each in arguments] + ["--json"])
+        status = program.main([str(each) for each in arguments] + ["--json"])
         out = capsys.readouterr()
         assert not out.err
         return Found(status, out.out)
@@ -60,7 +61,7 @@ def run(capsys: pytest.CaptureFixture[str]) -> Callable[..., Found]:
 @pytest.fixture
 def printed(capsys: pytest.CaptureFixture[str]) -> Callable[..., str]:
     def printed(*arguments: Any) -> str:
-        checker.main([str(each) for each in arguments])
+        program.main([str(each) for each in arguments])
         return capsys.readouterr().out
 
     return printed
@@ -73,17 +74,17 @@ def test_every_tree_and_path_below_seventy_leaves(tmp_path: Path) -> None:
     lines = [str(number) for number in range(70)]
     leaves = [leaf(line.encode()) for line in lines]
     (tmp_path / "journal").write_text("\n".join(lines))
-    journal = checker.Journal(tmp_path / "journal", set(range(70)), checker.Report())
-    assert journal.leaves == leaves
+    journal = checker.Journal(tmp_path / "journal", checker.Report())
+    assert journal.tree.rows[0] == leaves
     for size in range(70):
-        assert journal.roots[size] == root(leaves[:size]).hex()
+        assert journal.tree.root(size) == root(leaves[:size]).hex()
         for n in range(size):
             steps = [step.hex() for step in path(leaves[:size], n)]
-            assert checker.root_by_path(leaves[n], n, size, steps) == root(leaves[:size])
+            assert proof.root_by_path(leaves[n], n, size, steps) == root(leaves[:size])
             for wrong in (steps[:-1], [*steps, "00" * 32]):
                 if wrong != steps:
                     with pytest.raises((ValueError, IndexError)):
-                        checker.root_by_path(leaves[n], n, size, wrong)
+                        proof.root_by_path(leaves[n], n, size, wrong)
 
 
 def test_an_inner_node_is_no_leaf() -> None:
@@ -96,11 +97,11 @@ def test_an_inner_node_is_no_leaf() -> None:
 def test_signatures_are_those_of_cryptography(secret: bytes, message: bytes, bit: int) -> None:
     private = Ed25519PrivateKey.from_private_bytes(secret)
     public, signature = private.public_key().public_bytes_raw(), private.sign(message)
-    assert checker.is_signed(public, signature, message)
-    assert not checker.is_signed(public, signature, message + b".")
+    assert signatures.is_signed(public, signature, message)
+    assert not signatures.is_signed(public, signature, message + b".")
     flipped = bytearray(signature)
     flipped[bit // 8] ^= 1 << bit % 8
-    assert not checker.is_signed(public, bytes(flipped), message)
+    assert not signatures.is_signed(public, bytes(flipped), message)
 
 
 @pytest.mark.parametrize(
@@ -109,15 +110,15 @@ def test_signatures_are_those_of_cryptography(secret: bytes, message: bytes, bit
 )
 @pytest.mark.parametrize("signature", [bytes(64), b"\xff" * 64])
 def test_malformed_keys_and_signatures_are_refused(public: bytes, signature: bytes) -> None:
-    assert not checker.is_signed(public, signature, b"message")
+    assert not signatures.is_signed(public, signature, b"message")
 
 
 def test_a_signature_has_one_spelling() -> None:
     private = Ed25519PrivateKey.from_private_bytes(KEY)
     signature = private.sign(b"message")
-    larger = int.from_bytes(signature[32:], "little") + checker.ORDER
+    larger = int.from_bytes(signature[32:], "little") + signatures.ORDER
     again = signature[:32] + larger.to_bytes(32, "little")
-    assert not checker.is_signed(private.public_key().public_bytes_raw(), again, b"message")
+    assert not signatures.is_signed(private.public_key().public_bytes_raw(), again, b"message")
 
 
 # --- honest exports -------------------------------------------------------------------------------
@@ -202,7 +203,7 @@ def test_an_edit_is_found_for_every_head_behind_it_and_for_none_before(
     edited = content[:at].count(b"\n")
     content[at] = (content[at] + by) % 256
     (folder / "x" / "journal.ndjson").write_bytes(content)
-    report = checker.check([folder / "x"], [folder / "splunk.csv"], [], {}, [])
+    report = program.check([folder / "x"], [folder / "splunk.csv"], [], {}, [])
     behind = sum(int(head.split(".")[2]) > edited for head in export.heads)
     assert not report["whole"]
     assert report["heads"]["contradict"] == behind
@@ -220,8 +221,8 @@ def test_a_rewritten_entry(run: Any, printed: Any, tmp_path: Path) -> None:
     assert found.bad == {"rewritten"}
     assert found.report["heads"] == {"given": 5, "fit": 2, "absent": 0, "contradict": 3}
     out = printed(tmp_path / "x", "--witness", witness)
-    assert "BAD  rewritten: head 9 (splunk.csv line 4, indexed 2026-11-26T03:01:00Z)" in out
-    assert "the newest head before it that fits is 6" in out
+    assert "BAD  rewritten: head 9 (splunk.csv line 4), 3 like it" in out
+    assert "the newest head before it that fits is 6, of 2026-11-26T02:00:00Z" in out
     assert "do: keep" in out
     assert "auditrelay evidence check OLD NEW" in out
 
@@ -311,6 +312,16 @@ def test_an_export_without_its_last_seal(run: Any, tmp_path: Path) -> None:
     assert "head 15 " in found.what("cut")
 
 
+def test_an_export_that_ends_within_an_entry_of_several_lines(run: Any, tmp_path: Path) -> None:
+    def further(entry: dict[str, Any]) -> None:
+        if entry["unit"] == "source okta":
+            entry["state"] = None
+
+    found = run(honest(2).hour(change=further).write(tmp_path / "x"))
+    assert found.bad == {"order"}
+    assert "source okta goes on in a line that is missing" in found.what("order")
+
+
 @pytest.mark.parametrize("content", [None, b"", b"\n"])
 def test_nothing_to_check_is_not_whole(content: bytes | None, run: Any, tmp_path: Path) -> None:
     (tmp_path / "x").mkdir()
@@ -364,6 +375,14 @@ def test_two_histories_of_one_log(run: Any, tmp_path: Path) -> None:
     assert "put back" in found.what("fork")
 
 
+def test_a_time_that_cannot_be_is_none(run: Any, tmp_path: Path) -> None:
+    export = honest(2)
+    rows = [f'2026-02-30T25:61:00,9999999999,"{head}"' for head in export.heads]
+    (tmp_path / "s.csv").write_text("\n".join(rows))
+    found = run(export.write(tmp_path / "x"), "--witness", tmp_path / "s.csv")
+    assert (found.status, found.findings) == (0, [])
+
+
 def test_heads_that_came_late(run: Any, tmp_path: Path) -> None:
     export = honest()
     witness = export.splunk(tmp_path / "s.csv", delay=4 * 3600)
@@ -414,6 +433,17 @@ def test_heads_by_another_hand(run: Any, tmp_path: Path) -> None:
         assert found.status == 1
 
 
+def test_a_head_without_its_signature_is_absent_too(run: Any, tmp_path: Path) -> None:
+    export = keyed()
+    export.write(tmp_path / "x")
+    for number in (2, 4):  # the newest one as well
+        heads = [*export.heads]
+        heads[number] = heads[number].rsplit(".", 2)[0] + ".-"
+        found = run(tmp_path / "x", "--witness", export.splunk(tmp_path / "s.csv", heads))
+        assert found.bad == {"unsigned", "head_absent"}
+        assert found.report["heads"] == {"given": 5, "fit": 4, "absent": 1, "contradict": 0}
+
+
 def test_a_pinned_key_without_a_fact(run: Any, tmp_path: Path) -> None:
     export = honest()
     pin = pinned(tmp_path, keyed(1))
@@ -439,6 +469,10 @@ def test_a_new_key(lost: bool, run: Any, tmp_path: Path) -> None:
     assert found.bad == ({"key"} if lost else set())
     both = ["--key", first, "--key", pinned(tmp_path, export)]
     assert run(tmp_path / "x", "--witness", witness, *both).findings == []
+    thief = export.copy()
+    thief.secret = old  # which is not in force any more, though the head fits
+    witness = export.splunk(tmp_path / "s.csv", [*export.heads, thief.head(15)])
+    assert run(tmp_path / "x", "--witness", witness, *both).bad == {"key"}
 
 
 # --- branches -------------------------------------------------------------------------------------
@@ -473,6 +507,19 @@ def test_a_branch(said: bool, run: Any, printed: Any, tmp_path: Path) -> None:
     assert "disk died" in out or not said
 
 
+def test_what_was_said_of_an_earlier_branch_excuses_no_later_one(run: Any, tmp_path: Path) -> None:
+    export, _ = restored(said=True)
+    export.hour(instance=[export.branch("5" * 32)])
+    found = run(export.write(tmp_path / "x"))
+    assert (found.bad, found.notes) == ({"branch"}, {"branch", "no_witness"})
+    copy = export.copy()
+    copy.hour(salt="copy")
+    export.hour().hour()
+    heads = [*export.heads, copy.heads[-1]]
+    found = run(export.write(tmp_path / "x"), "--witness", export.splunk(tmp_path / "s.csv", heads))
+    assert found.bad == {"branch", "fork"}
+
+
 def test_a_dead_branch_that_lived_on(run: Any, tmp_path: Path) -> None:
     export, lost = restored(said=False)
     for _ in range(3):
@@ -483,7 +530,7 @@ def test_a_dead_branch_that_lived_on(run: Any, tmp_path: Path) -> None:
     witness = export.splunk(tmp_path / "s.csv")
     export.heads = all_heads[:5]
     found = run(export.write(tmp_path / "x"), "--witness", witness)
-    assert found.bad == {"fork"}
+    assert found.bad == {"branch", "fork"}
     assert "two instances" in found.what("fork")
 
 
@@ -535,6 +582,29 @@ def test_an_older_export(run: Any, tmp_path: Path) -> None:
     export.write(tmp_path / "new")
     assert run(tmp_path / "old", tmp_path / "new").bad == set()
     assert run(tmp_path / "new", tmp_path / "old").bad == {"cut"}
+
+
+def test_an_older_export_must_be_whole_as_well(run: Any, tmp_path: Path) -> None:
+    export = honest(3)
+    edit(export.write(tmp_path / "old"), lambda lines: [*lines[:-1], b"{}\n"])
+    found = run(tmp_path / "old", export.write(tmp_path / "new"))
+    assert found.bad == {"form", "rewritten"}
+    assert "the older export: line 9" in found.what("form")
+    (tmp_path / "nothing").mkdir()
+    assert run(tmp_path / "nothing", tmp_path / "new").bad == {"nothing"}
+
+
+def test_the_head_of_a_log_that_was_left_does_not_fit_its_own_export(
+    run: Any, tmp_path: Path
+) -> None:
+    export, lost = restored(said=True)
+    other = export.copy()  # of the same size, and in the same log as the one that was lost
+    words = lost.heads[3].split(".")
+    head = ".".join([*words[:3], "0" * 64, *words[4:]])
+    witness = other.splunk(tmp_path / "s.csv", [*export.heads[:3], head])
+    found = run(lost.write(tmp_path / "lost"), export.write(tmp_path / "x"), "--witness", witness)
+    assert found.bad == {"rewritten"}
+    assert "head 12 has another root in the older export" in found.what("rewritten")
 
 
 def test_an_older_export_shows_which_entry_was_changed(run: Any, tmp_path: Path) -> None:
@@ -735,12 +805,17 @@ def test_an_entry_out_of_order(field: str, value: Any, run: Any, tmp_path: Path)
     assert "order" in run(honest(2).hour(change=change).write(tmp_path / "x")).bad
 
 
-def test_a_state_that_was_upgraded(run: Any, tmp_path: Path) -> None:
+@pytest.mark.parametrize("further", [False, True], ids=["one line", "a further line"])
+def test_a_state_that_was_upgraded(further: bool, run: Any, tmp_path: Path) -> None:
     export = Export()
     export.place = export.position = 1000
     found: Fact = {"fact": "taken_over", "started": BEGIN - HOUR * 99, "events": 5, "records": []}
     over: Fact = {"fact": "taken_over", "schema": 3, "place": 1000}
-    export.hour(source=[found, span("filled", -5, -4)], instance=[over])
+
+    def change(entry: dict[str, Any]) -> None:
+        entry["state"] = None if further else entry["state"]  # else it stands in a later line
+
+    export.hour(source=[found, span("filled", -5, -4)], instance=[over], change=change)
     for _ in range(3):
         export.hour()
     assert run(export.write(tmp_path / "x")).bad == set()
@@ -823,7 +898,8 @@ def test_a_siem(write: Any, run: Any, printed: Any, tmp_path: Path) -> None:
     edited = [*events[:3], events[3] | {"raw_sha256": "0" * 64}, *events[4:]]
     found = check(edited)
     assert found.bad == {"changed_in_siem"}
-    assert found.findings[-1]["entry"] == events[3]["n"]
+    (entry,) = [each["entry"] for each in found.findings if each["code"] == "changed_in_siem"]
+    assert entry == events[3]["n"]
     assert check([*events, events[0]]).bad == set()
     assert "1 twice" in printed(tmp_path / "x", "--siem", f"splunk={file}")
 
@@ -1034,10 +1110,26 @@ def test_wrong_usage_is_one_line_and_exit_2(
 ) -> None:
     monkeypatch.chdir(tmp_path)
     honest(2).write(tmp_path / "x")
-    assert checker.main(arguments) == 2
+    assert program.main(arguments) == 2
     out = capsys.readouterr()
     assert out.err.count("\n") == 1
     assert out.err.startswith("auditrelay evidence check: ")
+
+
+@pytest.mark.parametrize("content", ["", "x", "not base64!", base64.b64encode(b"short").decode()])
+def test_a_key_that_is_none_is_named(content: str, tmp_path: Path, capsys: Any) -> None:
+    honest(2).write(tmp_path / "x")
+    file = tmp_path / "audit.pub"
+    file.write_text(content)
+    assert program.main([str(tmp_path / "x"), "--key", str(file)]) == 2
+    assert f"{file} is no public key" in capsys.readouterr().err
+
+
+def test_a_folder_is_no_file_of_heads(tmp_path: Path, capsys: Any) -> None:
+    honest(2).write(tmp_path / "x")
+    assert program.main([str(tmp_path / "x"), "--witness", str(tmp_path)]) == 2
+    err = capsys.readouterr().err
+    assert f"{tmp_path} is a directory: give a file" in err
 
 
 PIECES = ["{", "}", "[", "]", '"', ",", ":", "1e999", "nan", "uid", "n", "first", "keys", "null"]
@@ -1066,8 +1158,8 @@ def test_any_bytes_end_in_a_finding_or_one_line(name: str, content: bytes, behin
         asked += ["--vendor", folder / "v", "--key", folder / "k"]
         out, err = io.StringIO(), io.StringIO()
         with contextlib.redirect_stdout(out), contextlib.redirect_stderr(err):
-            assert checker.main([str(each) for each in asked]) in (1, 2)
-            assert checker.main([str(folder / "p.json")]) in (0, 1, 2)
+            assert program.main([str(each) for each in asked]) in (1, 2)
+            assert program.main([str(folder / "p.json")]) in (0, 1, 2)
         assert err.getvalue().count("\n") <= 2
 
 
@@ -1126,30 +1218,67 @@ def test_any_value_anywhere_ends_in_a_finding_or_one_line(data: st.DataObject) -
         asked += ["--vendor", folder / "v"]
         out, err = io.StringIO(), io.StringIO()
         with contextlib.redirect_stdout(out), contextlib.redirect_stderr(err):
-            status = checker.main([str(each) for each in asked])
+            status = program.main([str(each) for each in asked])
         assert status in (1, 2) or same == export.lines[n]
         assert err.getvalue().count("\n") <= 1
         assert out.getvalue().isascii()
         assert "\x1b" not in out.getvalue()
 
 
-def test_it_imports_the_standard_library_alone() -> None:
-    names = {
-        name.split(".")[0]
-        for node in ast.walk(ast.parse(SOURCE.read_text("utf-8")))
-        for name in (
-            [alias.name for alias in node.names]
-            if isinstance(node, ast.Import)
-            else [node.module or ""]
-            if isinstance(node, ast.ImportFrom)
-            else []
-        )
-    }
-    assert names <= sys.stdlib_module_names
+FILES_OF_IT = sorted(SOURCE.parent.glob("*.py"))
 
 
-def test_it_does_not_grow() -> None:
-    assert len(SOURCE.read_text("utf-8").splitlines()) <= 678
+@pytest.mark.parametrize("file", FILES_OF_IT, ids=lambda file: file.name)
+def test_it_imports_the_standard_library_and_its_own_files_alone(file: Path) -> None:
+    own = {file.stem for file in FILES_OF_IT}
+    for node in ast.walk(ast.parse(file.read_text("utf-8"))):
+        if isinstance(node, ast.Import):
+            assert {alias.name for alias in node.names} <= sys.stdlib_module_names
+        elif isinstance(node, ast.ImportFrom) and node.level:
+            names = [node.module] if node.module else [alias.name for alias in node.names]
+            assert node.level == 1
+            assert {*names} <= own
+            assert file != SOURCE, "it must run alone"
+        elif isinstance(node, ast.ImportFrom):
+            assert node.module in sys.stdlib_module_names | {"collections.abc"}
+
+
+@pytest.mark.parametrize("file", FILES_OF_IT, ids=lambda file: file.name)
+def test_a_file_can_be_read_by_an_auditor(file: Path) -> None:
+    assert len(file.read_text("utf-8").splitlines()) <= 300
+
+
+def test_the_page_says_how_long_each_file_is() -> None:
+    page = (Path(__file__).parents[2] / "docs" / "evidence.md").read_text("utf-8")
+    rows = re.findall(r"^\| \[`(\w+\.py)`\]\(\S+\) \| (\d+) \|", page, re.MULTILINE)
+    lengths = {file.name: len(file.read_text("utf-8").splitlines()) for file in FILES_OF_IT}
+    del lengths["__init__.py"]
+    assert {name: int(lines) for name, lines in rows} == lengths
+
+
+@pytest.mark.process
+def test_the_first_file_proves_the_main_claim_alone(tmp_path: Path) -> None:
+    alone = tmp_path / "checker.py"
+    alone.write_bytes(SOURCE.read_bytes())
+
+    def check(*files: str) -> tuple[int, dict[str, Any]]:
+        done = subprocess.run(
+            [sys.executable, "-I", "-S", alone, "x", *files],
+            cwd=tmp_path, capture_output=True, text=True, timeout=60, check=False,
+        )  # fmt: skip
+        assert not done.stderr
+        return done.returncode, json.loads(done.stdout)
+
+    export = honest()
+    export.write(tmp_path / "x")
+    export.splunk(tmp_path / "splunk.csv")
+    status, report = check("splunk.csv")
+    assert (status, report["whole"], report["findings"]) == (0, True, [])
+    assert report["heads"] == {"given": 5, "fit": 5, "contradict": 0}
+    edit(tmp_path / "x", lambda lines: [line.replace(b"poll", b"pull") for line in lines])
+    status, report = check("splunk.csv")
+    assert (status, report["heads"]["fit"]) == (1, 0)
+    assert [each["code"] for each in report["findings"]] == ["rewritten"]
 
 
 @pytest.mark.process

@@ -9,7 +9,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from tests.support.exports import BEGIN, HOUR
 
-from auditrelay.evidence import checker, facts
+from auditrelay.evidence import facts
+from auditrelay.evidence.auditor import program, proof
 from auditrelay.evidence.entries import lines
 from auditrelay.evidence.heads import Head, Keys
 from auditrelay.evidence.tree import Frontier, leaf, path, root_by_path
@@ -165,11 +166,11 @@ def test_the_paths_of_the_writer_lead_to_the_roots_of_the_checker() -> None:
     leaves = [leaf(each.encode()) for each in texts]
     for n in range(len(texts)):
         steps = path(leaves, n)
-        found = checker.root_by_path(leaves[n], n, len(texts), [step.hex() for step in steps])
+        found = proof.root_by_path(leaves[n], n, len(texts), [step.hex() for step in steps])
         assert found == root_by_path(leaves[n], n, len(texts), steps)
 
 
 def checked(relay: Relay, folder: Path, pins: list[bytes]) -> dict[str, Any]:
     (folder / "journal.ndjson").write_bytes(b"".join(line + b"\n" for line in relay.lines))
     (folder / "witness.txt").write_text("\n".join(head.word for head in relay.heads))
-    return checker.check([folder], [folder / "witness.txt"], pins, {}, [])
+    return program.check([folder], [folder / "witness.txt"], pins, {}, [])

@@ -28,7 +28,8 @@ from tests.support.stores import NOON
 
 from auditrelay.errors import EvidenceBroken, StateError
 from auditrelay.events.page import Page
-from auditrelay.evidence import checker, facts
+from auditrelay.evidence import facts
+from auditrelay.evidence.auditor import program
 from auditrelay.evidence.heads import Head, Keys
 from auditrelay.evidence.tree import Frontier, leaf
 from auditrelay.store import DeadLetter, KnownFile, Proof
@@ -230,7 +231,7 @@ class Case:
             except StateError:
                 return
         given = [self.exported], list(files.values()), self.history.pins, files, lists
-        report = checker.check(*given)
+        report = program.check(*given)
         findings = report["findings"]
         self.found["auditor"] = {each["code"] for each in findings if each["level"] == "bad"}
         self.notes = {each["code"] for each in findings if each["level"] == "note"}
@@ -719,7 +720,7 @@ def prove(case: Case, edit: Callable[[dict[str, Any], dict[str, Any]], None]) ->
     heads.write_text("\n".join(case.history.siems["elastic"].words))
     for stage in ("honest", "proof"):
         file.write_text(json.dumps(proof))
-        report = checker.check([file], [heads], case.history.pins, {}, [])
+        report = program.check([file], [heads], case.history.pins, {}, [])
         case.found[stage] = {each["code"] for each in report["findings"]}
         edit(proof, other)
     assert case.found.pop("honest") == set()

@@ -24,7 +24,7 @@ from tests.support.stores import NOON
 
 from auditrelay.errors import StoreFull
 from auditrelay.events.page import Page
-from auditrelay.evidence import checker
+from auditrelay.evidence.auditor import program
 from auditrelay.evidence.heads import Head, Keys
 from auditrelay.store import DeadLetter
 from auditrelay.store.sqlite.branches import log_of
@@ -120,7 +120,7 @@ class Honest:
             if compare and not self.removed
         ]
         witnesses = [file for file in files if history.siems[file.stem].words]
-        report = checker.check([export], witnesses, history.pins, siems, lists)
+        report = program.check([export], witnesses, history.pins, siems, lists)
         bad = [each for each in report["findings"] if each["level"] == "bad"]
         assert bad == [], self._said([f"{each['code']}: {each['what']}" for each in bad])
         beyond = report["heads"]["given"] - report["heads"]["fit"]

@@ -11,7 +11,7 @@ import pytest
 from tests.support.histories import SINKS, SOURCES, History, backup, copy, export, run
 
 from auditrelay.errors import RelayError, StateError
-from auditrelay.evidence import checker
+from auditrelay.evidence.auditor import program
 from auditrelay.evidence.heads import Head
 from auditrelay.store.sqlite import export as exporting
 from auditrelay.store.sqlite import tip
@@ -37,7 +37,7 @@ def audit(history: History, folder: Path) -> Findings:
     """Return level and code of what the auditor finds with the heads of a SIEM."""
     witness = history.siems["splunk"].splunk(folder / "splunk.csv")
     export(history.folder, folder / "export")
-    report = checker.check([folder / "export"], [witness], [], {}, [])
+    report = program.check([folder / "export"], [witness], [], {}, [])
     return {(each["level"], each["code"]) for each in report["findings"]}
 
 
@@ -205,7 +205,7 @@ def test_nothing_is_exported_between_a_restore_and_its_first_seal(tmp_path: Path
 
     run(story())
     witness = history.siems["splunk"].splunk(tmp_path / "splunk.csv")
-    report = checker.check([tmp_path / "exported"], [witness], [], {}, [])
+    report = program.check([tmp_path / "exported"], [witness], [], {}, [])
     assert report["whole"], report["findings"]
 
 

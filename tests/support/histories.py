@@ -30,7 +30,8 @@ from auditrelay.errors import StoreFull
 from auditrelay.events import AuditEvent
 from auditrelay.events.notices import gap_event
 from auditrelay.events.page import Page
-from auditrelay.evidence import checker, facts
+from auditrelay.evidence import facts
+from auditrelay.evidence.auditor import checker
 from auditrelay.evidence.heads import Head, Keys
 from auditrelay.service.seal import head_event
 from auditrelay.settings.reserved import ALERTS

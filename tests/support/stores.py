@@ -15,7 +15,7 @@ from tests.support.clock import FakeClock
 from auditrelay.clock import Clock
 from auditrelay.deliver.spool import Spool
 from auditrelay.events import AuditEvent
-from auditrelay.evidence import checker
+from auditrelay.evidence.auditor import program
 from auditrelay.evidence.heads import Keys
 from auditrelay.service.seal import head_event
 from auditrelay.settings.reserved import ALERTS
@@ -87,7 +87,7 @@ def explained(folder: Path, *, sealed: bool = False) -> None:
         (export / "journal.ndjson").write_text("".join(f"{line}\n" for line in lines))
         (export / "heads.txt").write_text("".join(f"{word}\n" for word in words))
         (export / "witness.txt").write_text("".join(f"{word}\n" for word in words))
-        report = checker.check([export], [export / "witness.txt"], [], {}, [])
+        report = program.check([export], [export / "witness.txt"], [], {}, [])
     bad = [each for each in report["findings"] if each["level"] == "bad"]
     assert bad == [], [f"{each['code']} {each['where']}: {each['what']}" for each in bad]
 

@@ -132,13 +132,13 @@ def check(
     as_json: Annotated[bool, typer.Option("--json", help="Print the report as JSON.")] = False,
 ) -> None:
     """Check an export or a proof against heads from outside; it needs no configuration."""
-    from auditrelay.evidence import checker  # noqa: PLC0415  # the auditor's own program
+    from auditrelay.evidence.auditor import program  # noqa: PLC0415  # only this command needs it
 
     options = {"witness": witness, "key": key, "siem": siem, "vendor": vendor}
     arguments = [f"--{name}={value}" for name, values in options.items() for value in values or ()]
     if as_json:
         arguments.append("--json")
-    raise typer.Exit(checker.main([*arguments, "--", *map(str, paths)]))
+    raise typer.Exit(program.main([*arguments, "--", *map(str, paths)]))
 
 
 @evidence.command()

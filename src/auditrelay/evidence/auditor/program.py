@@ -1,0 +1,181 @@
+"""The auditor's program: all checks together, the command line, and the report in words."""
+
+import argparse
+import gc
+import json
+import re
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from . import checker, comparison, signatures
+from .checker import Head, Journal, Report, heads_in, iso, journal_in
+from .proof import check_proof
+from .replay import Replay
+
+COMPARE = "keep all files, compare: auditrelay evidence check OLD NEW"
+READ = "read the log of that time; add --siem, --vendor"
+WHO = "ask who edited the SIEM"
+WHOSE = "ask for the public key of that time, and who may write to the SIEM"
+AGAIN = "run auditrelay evidence export once more, with --uids"
+DO = (
+    dict.fromkeys(("rewritten", "cut", "fork", "order", "form"), COMPARE)
+    | dict.fromkeys(("hole", "spool", "position", "letters", "state", "known"), READ)
+    | dict.fromkeys(("head_absent", "head_foreign"), WHO)
+    | dict.fromkeys(("not_in_siem", "only_in_siem", "changed_in_siem"), WHO)
+    | dict.fromkeys(("unsigned", "key"), WHOSE)
+    | dict.fromkeys(("vendor", "nothing"), AGAIN)
+    | {"branch": "ask who restored or copied it: he runs auditrelay evidence restored"}
+)
+"""What to do about a finding, by its code."""
+
+
+@dataclass
+class Comparisons:
+    """What is compared beside the main claim, with these files."""
+
+    older: Path | None
+    witness: list[Path]
+    pins: list[bytes]
+    siems: dict[str, Path]
+    vendors: list[Path]
+    absent: int = 0  # heads that a file lacks
+
+    def compare(self, given: list[Head], journal: Journal, report: Report) -> None:
+        """Compare the heads, the entries, and what others have."""
+        report.attempt(None, signatures.judge, given, journal, report, self.pins)
+        replay = Replay(journal, report)
+        older = self.replay_older(given, journal, report)
+        for path in self.witness:
+            heads = [head for head in given if head.file == path]
+            self.absent += comparison.compare_witness(path, heads, replay)
+        if replay.whole:
+            replay.say_units()
+            report.attempt(None, comparison.compare_left, given, replay, older)
+            listed = (journal.path.parent / "uids.ndjson").exists()
+            if listed or self.siems or self.vendors:
+                report.attempt(None, self.compare_uids, given, replay)
+
+    def replay_older(self, given: list[Head], journal: Journal, report: Report) -> Replay | None:
+        """Check the older export and compare it with the newer one, if there is one."""
+        if self.older is None:
+            return None
+        file, apart = journal_in(self.older), Report()
+        if file is None:
+            report.say(
+                "bad", "nothing", "there is no journal.ndjson with an entry in the older export"
+            )
+            return None
+        older = Replay(Journal(file, apart), apart)
+        for each in apart.findings:
+            if each["level"] == "bad":
+                report.say("bad", each["code"], f"the older export: {each['what']}", each["entry"])
+        report.attempt(None, comparison.compare_older, older.journal, journal, given, report)
+        return older
+
+    def compare_uids(self, given: list[Head], replay: Replay) -> None:
+        """Compare the uids of the export with its entries, with SIEMs and with vendors."""
+        report, (accepted, whole) = replay.report, comparison.accepted_in(replay.journal)
+        for name, file in self.siems.items():
+            if whole and f"sink {name}" in replay.units:
+                step = comparison.compare_siem
+                report.attempt(None, step, name, file, given, accepted, replay)
+            else:
+                what = f"{name} is no sink of this export, or it has not all uids"
+                report.say("bad", "nothing", what)
+        for file in self.vendors:
+            known = accepted if whole else None
+            report.attempt(None, comparison.compare_vendor, file, known, replay)
+
+
+def check(
+    paths: list[Path],
+    witness: list[Path],
+    pins: list[bytes],
+    siems: dict[str, Path],
+    vendors: list[Path],
+) -> dict[str, Any]:
+    """Check an export, an older and a newer one, or a proof; return the report."""
+    if paths[0].suffix == ".json":
+        report, given = Report(), [head for file in witness for head in heads_in(file)]
+        report.attempt(None, check_proof, paths[0], given, report)
+        about: dict[str, Any] = {"log": None, "entries": 0, "until": None, "branches": []}
+        return finished(checker.result_of(report, about, given), 0)
+    *older, newer = paths
+    others = Comparisons(next(iter(older), None), witness, pins, siems, vendors)
+    return finished(checker.check(newer, witness, others.compare), others.absent)
+
+
+def finished(result: dict[str, Any], absent: int) -> dict[str, Any]:
+    """Return a report with what to do about its findings."""
+    for each in result["findings"]:
+        each["do"] = DO.get(each["code"]) if each["level"] == "bad" else None
+    result["heads"]["absent"] = absent
+    return result
+
+
+def in_words(result: dict[str, Any]) -> str:
+    """Return a report as an auditor reads it."""
+    lines = [*result["lines"]]
+    if result["log"]:
+        until = f"until {iso(result['until'])}, {result['entries']} entries"
+        lines.insert(0, f"log        {result['log']}, {until}")
+    for each in result["findings"]:
+        where = each["where"] or f"entry {each['entry']}" * (each["entry"] is not None)
+        level = "BAD " if each["level"] == "bad" else "note"
+        what = (each["what"] + f" ({where})" * bool(where)).replace("\n", "\n     ")
+        lines.append(f"{level} {each['code']}: {what}")
+        lines += [f"     do: {each['do']}"] * bool(each["do"])
+    end = f"nothing before entry {result['entries']} was changed or removed. After it nothing is "
+    end = f"{end}proved yet." if result["log"] else "the proof fits the head that it leads to."
+    return "\n".join([*lines, f"whole: {end}" if result["whole"] else "not whole"])
+
+
+def siem_of(text: str) -> tuple[str, Path]:
+    """Return name and file of SINK=FILE; raise ValueError if it is not that."""
+    name, _, file = text.partition("=")
+    if not file:
+        raise ValueError(f"--siem {text}: give SINK=FILE")
+    return name, Path(file)
+
+
+def main(argv: list[str] | None = None) -> int:
+    """Run the command; return 0: whole, 1: not, or nothing is there, 2: wrong usage."""
+    parser = argparse.ArgumentParser("auditrelay evidence check", description="Check evidence.")
+    parser.add_argument("paths", nargs="+", type=Path, help="an export, two, or a proof.json")
+    parser.add_argument("--witness", action="append", default=[], type=Path, help="has heads")
+    parser.add_argument("--key", action="append", default=[], type=Path, help="a public key")
+    parser.add_argument("--siem", action="append", default=[], help="SINK=FILE, what a SIEM has")
+    parser.add_argument("--vendor", action="append", default=[], type=Path, help="by verify --list")
+    parser.add_argument("--json", action="store_true", help="print the report as JSON")
+    asked = parser.parse_args(argv)
+    if len(asked.paths) > 2:
+        return refused("give one export, an older and a newer one, or a proof")
+    gc.disable()  # almost all that is read is kept to the end
+    try:
+        pins = [signatures.pin_in(file) for file in asked.key]
+        siems = dict(siem_of(text) for text in asked.siem)
+        result = check(asked.paths, asked.witness, pins, siems, asked.vendor)
+    except IsADirectoryError as error:
+        return refused(
+            f"{error.filename} is a directory: give a file in it; heads come from a SIEM"
+        )
+    except (OSError, ValueError) as error:
+        return refused(re.sub(r"\[Errno \d+\] ", "", str(error)))
+    words = in_words(result)
+    del result["lines"]
+    text = json.dumps(result, indent=2) if asked.json else words
+    sys.stdout.write(re.sub(r"[^\n -~]", "?", text) + "\n")  # no sequences that move a cursor
+    return 0 if result["whole"] else 1
+
+
+def refused(why: str) -> int:
+    """Say why nothing can be checked; return the exit status."""
+    sys.stderr.write(f"auditrelay evidence check: {why}\n")
+    return 2
+
+
+def command() -> None:
+    """Run the command where auditrelay is not installed."""
+    raise SystemExit(main())

@@ -1,0 +1,65 @@
+"""
+The proof of one event: when it was accepted, and when each sink took it.
+
+It is one file of auditrelay evidence prove: the entries, the uids of one page, and for each entry
+the path to a head. If this head is outside, in a SIEM, no export is needed.
+"""
+
+import base64
+import json
+from hashlib import sha256
+from pathlib import Path
+from typing import Any
+
+from .checker import Entry, Head, Report, entry_of, heads_in, iso, node
+from .comparison import chain
+
+
+def root_by_path(leaf: bytes, n: int, size: int, path: list[str]) -> bytes:
+    """Return the root over *size* leaves to which *path* leads; ValueError or IndexError."""
+    if (n, size, path) == (0, 1, []):
+        return leaf
+    half, other = 1 << (size - 1).bit_length() - 1, bytes.fromhex(path[-1])
+    if n < half:
+        return node(root_by_path(leaf, n, half, path[:-1]), other)
+    return node(other, root_by_path(leaf, n - half, size - half, path[:-1]))
+
+
+def proved(head: Head, each: Any, unit: str) -> Entry:
+    """Return an entry of a proof, which must lead to the head; ValueError if it does not."""
+    entry, leaf = entry_of(f"{each['line']}\n".encode()), b"\0" + each["line"].encode()
+    root = root_by_path(sha256(leaf).digest(), each["n"], head.size, each["path"])
+    if root.hex() != head.root or entry["unit"] != unit:
+        raise ValueError("the entry is of another head or unit")
+    return entry
+
+
+def check_proof(path: Path, given: list[Head], report: Report) -> None:
+    """Check the proof that one event was accepted, and which sinks took it."""
+    (head,), proof = heads_in(path), json.loads(path.read_bytes())
+    uid, page = proof["uid"], proof["page"]
+    keys, after = base64.b64decode(page["keys"]), [bytes.fromhex(each) for each in page["after"]]
+    index = [keys[i + 8 : i + 28].hex() for i in range(0, len(keys), 28)].index(uid)
+    uids = chain([sha256(keys).digest(), *after], bytes.fromhex(page["d"]))
+    entry = proved(head, proof["accepted"], f"source {proof['source']}")
+    (fact,) = (f for f in entry["facts"] if f["fact"] == "accepted" and f["uids"] == uids)
+    first, count = fact["pages"][-1 - len(after)]
+    if 28 * count != len(keys):
+        raise ValueError("the page is another")
+    what = f"event      {uid} of {proof['source']}: accepted by {iso(entry['at'])}, {fact['via']}"
+    report.lines.append(f"{what} (entry {entry['n']})")
+    for name, each in sorted(proof["sinks"].items()):
+        entry = proved(head, each, f"sink {name}")
+        done = [pair for fact in entry["facts"] for pair in fact.get("done", ())]
+        if not any(start <= first + index < start + count for start, count in done):
+            raise ValueError("the entry is of another event")
+        refused = any(uid in fact.get("each", ()) for fact in entry["facts"])
+        what = f"sink       {name} {'refused' if refused else 'took'} it by {iso(entry['at'])}"
+        report.lines.append(f"{what} (entry {entry['n']}); if it has it: --siem")
+    same = [each for each in given if (each.log, each.size) == (head.log, head.size)]
+    for each in same:
+        report.lines.append(f"head       {head.size} is in {each.where}")
+        if each.root != head.root:
+            report.say("bad", "rewritten", f"head {head.size} has another root", where=each.where)
+    if not same:
+        report.say("note", "no_witness", f"no file has head {head.size}, where it leads")
