@@ -14,6 +14,10 @@ from auditrelay.service.desk import Handle, Progress
 async def silent(_: Progress) -> None: ...
 
 
+async def not_sealed() -> None:
+    """Seal nothing: for commands that are not about the evidence."""
+
+
 @contextlib.asynccontextmanager
 async def service(folder: Path, handle: Handle) -> AsyncIterator[asyncio.Task[None]]:
     """Serve from *folder* for the length of a ``with`` block."""

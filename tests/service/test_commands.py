@@ -1,22 +1,33 @@
 """What a command asks of the instance, and what is refused."""
 
+import json
 from collections.abc import AsyncIterator
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import pytest
-from tests.service.serving import silent
+from tests.conftest import make_event
+from tests.service.serving import not_sealed, silent
 from tests.support.clock import FakeClock
-from tests.support.stores import opened
+from tests.support.stores import NOON, opened
 
 from auditrelay.config.model import Alerts, Config, Log, Spool, Status
 from auditrelay.errors import ConfigError
+from auditrelay.events.page import Page
 from auditrelay.service.commands import Commands
 from auditrelay.service.desk import Backfill, Forget, Forgotten, Request, Verify
+from auditrelay.service.seal import head_event
 from auditrelay.service.topology import Topology
+from auditrelay.settings.reserved import ALERTS
 from auditrelay.sources import cencori
+from auditrelay.store import Proof
+from auditrelay.store.sqlite import evidence
+from auditrelay.store.sqlite.store import SqliteStore
+from auditrelay.store.sqlite.view import StateView
 from auditrelay.telemetry.metrics import Metrics
+from auditrelay.window import Interval
 
+HOUR = timedelta(hours=1)
 NOW = datetime(2026, 1, 1, tzinfo=UTC)
 
 
@@ -27,7 +38,8 @@ async def commands(tmp_path: Path) -> AsyncIterator[Commands]:
     store = await opened(tmp_path)
     await store.start_source("gone", NOW)
     topology = Topology(config, store, Metrics(sources=[], sinks=[]), clock=FakeClock(NOW))
-    yield Commands(topology, store, clock=FakeClock(NOW))
+    await store.start_source(ALERTS, NOW)
+    yield Commands(topology, store, clock=FakeClock(NOW), seal=lambda: store.log.seal(head_event))
     await store.close()
 
 
@@ -69,6 +81,23 @@ async def test_an_orphan_is_forgotten_once(commands: Commands) -> None:
         await commands.do(Forget("gone", yes=False), silent)
 
 
+async def test_what_an_orphan_has_is_sealed_before_it_is_forgotten(
+    commands: Commands, tmp_path: Path
+) -> None:
+    store, page = commands._store, Page.of([make_event(1, source="gone")])
+    assert isinstance(store, SqliteStore)
+    await store.add("gone", page, proof=Proof(covers=(Interval(NOON, NOON + HOUR),)))
+    await commands.do(Forget("gone", yes=True), silent)
+    with StateView(tmp_path) as view:
+        lines = [json.loads(line) for _, line in view.read(evidence.entries)]
+        waiting = view.read(lambda db: db.execute("select text from fact").fetchall())
+    (of_source,) = [each for each in lines if each["unit"] == "source gone"]
+    accepted, covered = of_source["facts"]
+    assert (accepted["fact"], accepted["events"]) == ("accepted", 1)
+    assert (covered["fact"], covered["events"]) == ("covered", 1), "counted while it was known"
+    assert "forget" in str(waiting), "it comes with the next seal"
+
+
 @pytest.mark.parametrize(
     ("request_", "instead"),
     [
@@ -89,7 +118,7 @@ async def test_a_source_that_reads_files_cannot_be_asked_for_a_range(
     config = Config(None, tmp_path, Status(), Log(), Spool(), Alerts(), {"exports": settings}, {})
     store = await opened(tmp_path)
     topology = Topology(config, store, Metrics(sources=["exports"]), clock=FakeClock())
-    commands = Commands(topology, store, clock=FakeClock())
+    commands = Commands(topology, store, clock=FakeClock(), seal=not_sealed)
     with pytest.raises(ConfigError) as caught:
         await commands.do(request_, silent)
     assert str(caught.value) == f"exports reads files and cannot be asked for a range: {instead}"

@@ -7,7 +7,7 @@ from types import SimpleNamespace
 from typing import Any
 
 import pytest
-from tests.service.serving import silent
+from tests.service.serving import not_sealed, silent
 from tests.support.collecting import DAY, HOUR, NOON, World, covered_from, open_world
 from tests.support.stores import explained
 
@@ -34,7 +34,7 @@ async def reopen(
     topology: Any = SimpleNamespace(
         collectors={"calls": collector}, leased_store=lambda unit: world.store
     )
-    commands = Commands(topology, world.store, clock=world.clock)
+    commands = Commands(topology, world.store, clock=world.clock, seal=not_sealed)
     result = await commands.do(Reopen(source="calls", start=start, end=end, yes=yes), silent)
     assert isinstance(result, Reopened)
     return result

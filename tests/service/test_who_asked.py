@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 from tests.conftest import make_event
-from tests.service.serving import service, silent
+from tests.service.serving import not_sealed, service, silent
 from tests.support.collecting import HOUR, NOON, World, open_world
 from tests.support.stores import backlog, explained
 
@@ -70,7 +70,7 @@ def commands_of(world: World, collector: Collector) -> Commands:
             spool=SimpleNamespace(remember=timedelta(days=400)),
         ),
     )
-    return Commands(topology, world.store, clock=world.clock)
+    return Commands(topology, world.store, clock=world.clock, seal=not_sealed)
 
 
 def backfill(*sinks: str) -> Backfill:

@@ -232,12 +232,22 @@ def dropped(*, reason: str, uids: Iterable[str], by: int | None) -> Body:
     return {"fact": "dropped", "reason": _cut(reason), "by": by, **_named(uids)}
 
 
-def refilled(*, first: int, count: int, uids: bytes, stored: bytes, by: int | None) -> Body:
+def refilled(
+    *,
+    first: int,
+    count: int,
+    uids: bytes,
+    stored: bytes,
+    by: int | None,
+    copies: Iterable[str] | None = None,
+) -> Body:
     """
     Return: a page of events that may be known was put into the spool for this sink alone.
 
-    An operator asked for it; *by* is None for copies that are reduced to what a sink accepts.
+    An operator asked for it; or they are reduced *copies* of what the sink has refused. The uids of
+    these are listed (``each``), since no accepted page has them.
     """
+    each = None if copies is None else list(copies)
     return {
         "fact": "refilled",
         "pages": [[first, count]],
@@ -245,6 +255,7 @@ def refilled(*, first: int, count: int, uids: bytes, stored: bytes, by: int | No
         "uids": uids.hex(),
         "stored": stored.hex(),
         "by": by,
+        **({} if each is None else {"each": each}),
     }
 
 
@@ -478,6 +489,7 @@ _CUT: Final = {
     "dead": "each",
     "delivered": "done",
     "dropped": "each",
+    "refilled": "each",
     "replayed": "each",
     "taken_over": "records",
     "void": "pages",

@@ -128,7 +128,6 @@ class App:
             patience=None if attempts is None else ROOM_PATIENCE,
         )
         self.view = InstanceView(self._topology, store, metrics, store.log, clock=clock)
-        self._commands = Commands(self._topology, store, clock=clock)
         self._desk: Desk = ControlSocket(config.state_dir)
         self._alerts = Alerts(
             self.view.status,
@@ -145,6 +144,7 @@ class App:
             announce=self._topology.announce,
             on_seal=self._on_seal,
         )
+        self._commands = Commands(self._topology, store, clock=clock, seal=self._sealer.seal)
         self._prune_due = asyncio.Event()
         self._failed: set[str] = set()
         """Sinks that have failed in a run that has an end."""

@@ -2,7 +2,7 @@
 
 import contextlib
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Awaitable, Callable, Iterator, Sequence
 from datetime import datetime
 
 import structlog
@@ -44,12 +44,24 @@ _log: structlog.stdlib.BoundLogger = structlog.get_logger(__name__)
 
 
 class Commands:
-    """The commands that an instance with this *topology* carries out."""
+    """
+    The commands that an instance with this *topology* carries out.
 
-    def __init__(self, topology: Topology, store: OperatorStore, *, clock: Clock) -> None:
+    *seal* seals the evidence; what cannot be sealed it reports itself.
+    """
+
+    def __init__(
+        self,
+        topology: Topology,
+        store: OperatorStore,
+        *,
+        clock: Clock,
+        seal: Callable[[], Awaitable[object]],
+    ) -> None:
         self._topology = topology
         self._store = store
         self._clock = clock
+        self._seal = seal
         self._busy: Counter[str] = Counter()
         """How many requests are in progress for each source."""
 
@@ -225,6 +237,8 @@ class Commands:
         if not request.yes and (lost := self._losses(sources.get(name), sinks.get(name))):
             raise ConfigError(f"This permanently deletes {lost} of {name}. Pass --yes to confirm.")
         await self._topology.remove_orphan(name)
+        # What of it is not sealed yet could not be counted afterwards, and its uids not exported.
+        await self._seal()
         await self._store.forget(name, by=by)
         return Forgotten(name)
 

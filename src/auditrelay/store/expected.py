@@ -6,7 +6,7 @@ A source or sink that an operator has removed starts again: what its facts said 
 
 import json
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any, Final
 
@@ -143,6 +143,10 @@ class OfSink:
     feeds: dict[str, int] = field(default_factory=dict)
     letters: dict[str, str] = field(default_factory=dict)
     """By uid of an event that was refused: ``dead``, ``replayed`` or ``dropped``."""
+    left: int = 0
+    """The place from which on it got nothing when it was not configured the last time."""
+    lost: list[Part] = field(default_factory=list)
+    """Places of what may have been pruned while it was not configured."""
     gone: dict[str, int] = field(default_factory=dict)
     """Sources that were removed: a feed of one from before that place may not be gone yet."""
     removed: bool = False
@@ -164,14 +168,26 @@ class OfSink:
                 self.feeds |= body["since"]
             case "back":
                 self.feeds = dict(body["since"])
-            case "retired":
-                for source in body.get("sources", ()):
+            case "retired" if "sources" in body:
+                for source in body["sources"]:
                     self.feeds.pop(source, None)
+            case "retired":
+                self.left = body["place"]
 
-    def remove(self, removals: Mapping[str, int]) -> None:
-        """Remove the feeds of sources that were removed, and have not come back since."""
+    def come_back(self, pruned: int) -> None:
+        """Note that it is configured again; what is before the place *pruned* may be gone."""
+        self.lost.append((self.left, pruned))
+
+    def remove(self, removals: Mapping[str, int], feeds: Collection[str]) -> None:
+        """
+        Remove the feeds of sources that were removed, and have not come back since.
+
+        *feeds* are those that there are: one from the place of the removal on may be of either side
+        of it.
+        """
         for source, place in removals.items():
-            if self.feeds.get(source, place) < place:
+            since = self.feeds.get(source)
+            if since is not None and (since < place or (since == place and source not in feeds)):
                 del self.feeds[source]
                 self.gone[source] = place
 

@@ -8,9 +8,10 @@ from datetime import timedelta
 from hashlib import sha256
 from pathlib import Path
 from typing import Any
+from unittest import mock
 
 import pytest
-from tests.support.stores import MINUTE, NOON, explained, opened, seal, span
+from tests.support.stores import MINUTE, NOON, backlog, explained, opened, seal, span
 
 from auditrelay.events import AuditEvent
 from auditrelay.events.page import Page
@@ -192,6 +193,38 @@ async def source_removed(store: SqliteStore, make: Make) -> None:
     await store.forget("voice")
 
 
+async def letter_without_a_source(store: SqliteStore, make: Make) -> None:
+    await source_removed(store, make)
+    assert await store.replay([1]) == [], "there is no source that its event could be of"
+
+
+async def forgotten_with_the_clock_back(store: SqliteStore, make: Make) -> None:
+    await page(store, make)
+    await store.settle("splunk", [(0, 2)])
+    await store.prune(NOON + 402 * DAY)
+    await store.add("voice", Page.of([make(3)]))
+    await store.prune(NOON + 401 * DAY)
+
+
+async def pruned_while_away(store: SqliteStore, make: Make) -> None:
+    await store.start_sink("elastic", ["voice"])
+    await store.retire({"elastic": ["voice"]}, ["voice"])
+    await page(store, make)
+    await store.settle("elastic", [(0, 2)])
+    assert await store.make_room()
+    await store.start_sink("splunk", ["voice"])
+
+
+async def unread_source_removed(store: SqliteStore, make: Make) -> None:
+    await store.forget("voice")
+
+
+async def unread_and_back(store: SqliteStore, make: Make) -> None:
+    await store.forget("voice")
+    await store.start_source("voice", NOON)
+    await store.start_sink("splunk", ["voice"])
+
+
 async def sink_removed(store: SqliteStore, make: Make) -> None:
     await replayed(store, make)
     await store.forget("splunk")
@@ -233,6 +266,23 @@ TELLS: dict[Act, list[tuple[str, str]]] = {
     retired: [*PAGE, (S, "retired"), (V, "accepted"), (S, "back")],
     without_a_source: [*PAGE, (S, "retired")],
     source_removed: [*DEAD, (V, "operator")],
+    letter_without_a_source: [*DEAD, (V, "operator")],
+    forgotten_with_the_clock_back: [
+        *PAGE,
+        ("instance", "pruned"),
+        (V, "forgot"),
+        (V, "accepted"),
+        (V, "forgot"),
+    ],
+    pruned_while_away: [
+        ("sink elastic", "began"),
+        (S, "retired"),
+        *PAGE,
+        ("instance", "pruned"),
+        (S, "back"),
+    ],
+    unread_source_removed: [(V, "operator")],
+    unread_and_back: [(V, "operator"), BEGAN],
     sink_removed: [*DEAD, (S, "replayed"), (S, "operator")],
     removed_and_back: [*DEAD, (V, "operator"), *PAGE],
 }
@@ -248,7 +298,8 @@ async def test_what_is_done_has_its_facts_and_they_explain_the_state(
     explained(tmp_path)
     await seal(store)
     explained(tmp_path, sealed=True)
-    await store.add("voice", Page.of([event(70)])) if act is not source_removed else None
+    if act not in (source_removed, unread_source_removed, letter_without_a_source):
+        await store.add("voice", Page.of([event(70)]))
     await seal(store)
     explained(tmp_path, sealed=True)
 
@@ -282,6 +333,36 @@ async def test_a_fact_and_what_it_tells_of_commit_together(
     assert set(looked) == {""}
 
 
+@pytest.mark.parametrize("steps", [1, 2, 3])
+async def test_a_removal_that_was_interrupted_is_finished_before_it_comes_back(
+    store: SqliteStore, tmp_path: Path, event: Make, steps: int
+) -> None:
+    await dead(store, event)
+    write, done = Writer.write, 0
+
+    class KilledError(Exception): ...
+
+    async def killed(writer: Writer, *work: Any, **named: Any) -> Any:
+        nonlocal done
+        if done == steps:
+            raise KilledError
+        done += 1
+        return await write(writer, *work, **named)
+
+    with mock.patch.object(Writer, "write", killed), pytest.raises(KilledError):
+        await store.forget("voice")
+    explained(tmp_path)
+    await store.start_source("voice", NOON)
+    await store.start_sink("splunk", ["voice"])
+    explained(tmp_path)
+    assert await store.ledger("voice") == ()
+    await page(store, event)
+    await seal(store)
+    explained(tmp_path, sealed=True)
+    await store.start_source("voice", NOON)
+    assert await store.ledger("voice") != (), "it is removed once"
+
+
 async def test_the_fact_of_a_page_has_the_order_of_its_places(
     store: SqliteStore, tmp_path: Path, event: Make
 ) -> None:
@@ -303,6 +384,17 @@ async def test_the_fact_of_a_page_has_the_order_of_its_places(
     assert covered == {"fact": "covered", "via": "poll", "start": start, "end": end, "before": 2}
     [(sha,)] = rows(tmp_path, "select sha from spool")
     assert sha.hex() == accepted["stored"]
+
+
+async def test_reduced_copies_are_listed_and_resent_events_are_not(
+    store: SqliteStore, tmp_path: Path, event: Make
+) -> None:
+    await dead(store, event)
+    await resent(store, event)
+    copies = [each.get("each") for _, each in facts(tmp_path) if each["fact"] == "refilled"]
+    waiting = [event for page in await backlog(store) for event in page.events]
+    assert copies == [[waiting[1].uid], None, None]
+    assert waiting[1].native_action == "auditrelay.reduced"
 
 
 async def test_late_events_are_counted_in_the_fact_of_their_page(

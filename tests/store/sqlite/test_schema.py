@@ -9,12 +9,13 @@ from pathlib import Path
 import msgspec
 import pytest
 from isal import isal_zlib
-from tests.support.stores import NOON, backlog, dead_letters, explained, opened
+from tests.support.older_states import SCHEMA_1, make_older
+from tests.support.stores import NOON, backlog, dead_letters, explained, opened, seal
 
 from auditrelay.errors import StateError
 from auditrelay.events import AuditEvent, pack
 from auditrelay.events.page import Page
-from auditrelay.store import DeadLetter, Proof
+from auditrelay.store import DeadLetter, Proof, RejectedEvent
 from auditrelay.store.sqlite import schema, state_dir
 from auditrelay.store.sqlite.state_dir import DATABASE, prepare
 from auditrelay.store.sqlite.view import StateView
@@ -26,72 +27,6 @@ HOUR = timedelta(hours=1)
 
 def span(start: float, end: float) -> Interval:
     return Interval(NOON + start * HOUR, NOON + end * HOUR)
-
-
-SCHEMA_1 = """
-create table meta (name text primary key, value any) strict, without rowid;
-create table source (
-    id integer primary key,
-    name text not null unique,
-    started integer not null,
-    condition text not null default '{}'
-) strict;
-create table coverage (
-    source integer not null,
-    start integer not null,
-    end integer not null,
-    gap text,
-    events integer not null default 0,
-    digest blob not null,
-    recorded integer not null,
-    primary key (source, start)
-) strict, without rowid;
-create table resweep (
-    source integer not null,
-    delay integer not null,
-    until integer not null,
-    primary key (source, delay)
-) strict, without rowid;
-create table known (
-    source integer not null,
-    key blob not null,
-    position integer not null,
-    primary key (source, key)
-) strict, without rowid;
-create table spool (
-    first integer primary key,
-    count integer not null,
-    source integer not null,
-    stored integer not null,
-    bytes integer not null,
-    events blob not null
-) strict;
-create table sink (
-    id integer primary key,
-    name text not null unique,
-    sources text not null,
-    position integer not null,
-    ahead text not null default '[]',
-    ends integer,
-    condition text not null default '{}'
-) strict;
-create table dead_letter (
-    id integer primary key autoincrement,
-    sink integer not null,
-    source text not null,
-    uid text not null,
-    native_id text,
-    reason text not null,
-    status integer,
-    message text not null,
-    attempts integer not null,
-    first_at integer not null,
-    last_at integer not null,
-    event blob not null
-) strict;
-create index dead_letter_sink on dead_letter (sink);
-insert into meta values ('next_position', 0), ('spool_bytes', 0);
-"""
 
 
 def old_state(folder: Path, events: list[AuditEvent]) -> None:
@@ -201,6 +136,31 @@ async def test_what_is_new_works_on_a_state_that_was_brought_up_to_date(
     finally:
         await store.close()
     explained(tmp_path)
+
+
+@pytest.mark.parametrize("version", [2, 3])
+async def test_a_dead_letter_that_was_being_replayed_is_delivered_after_an_upgrade(
+    tmp_path: Path, event: Make, version: int
+) -> None:
+    store = await opened(tmp_path)
+    await store.start_source("voice", NOON)
+    await store.start_sink("splunk", ["voice"])
+    await store.add("voice", Page.of([event(1), event(2)]))
+    rejected = [RejectedEvent(place, "invalid", "no", 400, 1, NOON, NOON) for place in (0, 1)]
+    await store.settle("splunk", [(0, 2)], rejected)
+    await store.replay([1])
+    await store.close()
+    make_older(tmp_path, version)
+    store = await opened(tmp_path)
+    try:
+        explained(tmp_path)
+        await store.settle("splunk", [(2, 3)])
+        assert [each.id for each in dead_letters(tmp_path)] == [2]
+        explained(tmp_path)
+        await seal(store)
+    finally:
+        await store.close()
+    explained(tmp_path, sealed=True)
 
 
 @pytest.mark.parametrize("table", ["vanished", "uid_log", "entry"])

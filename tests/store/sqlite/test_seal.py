@@ -264,6 +264,26 @@ async def test_delivered_is_what_was_settled_since_the_last_entry(
     assert done == [[[1, 1]], [[0, 1]]], "and nothing where nothing was settled"
 
 
+async def test_a_sink_has_taken_the_heads_that_it_got(
+    sealable: SqliteStore, tmp_path: Path
+) -> None:
+    await sealable.log.seal(head_event)
+    await sealable.start_sink("elastic", ["voice", ALERTS])  # it gets what comes from now on
+    await sealable.log.seal(head_event)
+    assert (await sealable.log.state()).untold == 2
+    await sealable.settle("splunk", [(0, 3)])
+    await sealable.settle("elastic", [(3, 4)])
+    assert (await sealable.log.state()).untold == 0
+    await sealable.log.seal(head_event)
+    told = [
+        fact["told"]
+        for entry in lines(tmp_path)
+        for fact in entry["facts"]
+        if fact["fact"] == "head"
+    ]
+    assert told == [[], ["elastic"]]
+
+
 async def test_the_uids_of_each_page_are_exported_as_the_facts_have_them(
     sealable: SqliteStore, tmp_path: Path, event: Make
 ) -> None:

@@ -24,6 +24,7 @@ from auditrelay.store.expected import (
     OfSource,
     Pages,
     facts_in,
+    joined,
     without,
 )
 from auditrelay.store.sqlite import meta, tags
@@ -178,6 +179,8 @@ class _Check:
         self._instance = OfInstance()
         self._removals: dict[str, int] = {}
         """By source that an operator has removed: the place before which all of it is gone."""
+        self._forgot: int | None = None
+        """Before which time uids were forgotten, of whatever source."""
         self._sealed: dict[str, dict[str, Any]] = {}
         """By unit its last entry with a state."""
 
@@ -203,9 +206,8 @@ class _Check:
             sealed, start = self._sealed.get(of_source(name)), self._instance.start
             check_source(db, name, source, sealed, start=start, say=self._say)
         for name, sink in sorted(self._sinks.items()):
-            # With a source go its feeds, and what was in the spool of it for one sink alone.
-            sink.remove(self._removals)
-            check_sink(db, name, sink, self._sealed.get(of_sink(name)), self._say)
+            sealed = self._sealed.get(of_sink(name))
+            check_sink(db, name, sink, sealed, removals=self._removals, say=self._say)
         self._check_tags()
         at, word = newest or (None, None)
         return Checked(log, size, at, word, count, tuple(self._findings))
@@ -236,12 +238,16 @@ class _Check:
         if (name := source_of(unit)) is not None:
             source = self._sources.setdefault(name, OfSource())
             source.take(fact)
+            if fact.body["fact"] == "forgot":
+                self._forgot = max(self._forgot or fact.body["before"], fact.body["before"])
             if removed:
                 self._sources[name] = source.after_removal()
                 self._removals[name] = fact.body["place"]
         elif (name := sink_of(unit)) is not None:
             sink = self._sinks.setdefault(name, OfSink())
             sink.take(fact)
+            if fact.body["fact"] == "back":
+                sink.come_back(self._instance.pruned)
             if removed:
                 self._sinks[name] = sink.after_removal()
         else:
@@ -311,16 +317,11 @@ class _Check:
         for unit, entry in self._sealed.items():
             if entry["log"] not in (log, *self._instance.logs):
                 self._say("order", f"the last entry of {unit} is of another log than {log}")
-        forgot = [each.forgot_before for each in self._sources.values()]
-        newest = max((each for each in forgot if each is not None), default=None)
-        pruned = self._instance.pruned
         for name, found, must in (
-            (FORGOTTEN, meta.find(self._db, FORGOTTEN), newest),
-            (PRUNED, meta.find(self._db, PRUNED) or 0, pruned),
+            (FORGOTTEN, meta.find(self._db, FORGOTTEN), self._forgot),
+            (PRUNED, meta.find(self._db, PRUNED) or 0, self._instance.pruned),
         ):
-            # A source that was removed has taken its facts with it.
-            removed = any(each.removed for each in self._sources.values())
-            if found != must and not (name == FORGOTTEN and removed):
+            if found != must:
                 self._say("state", f"it is {found}, and facts say {must}", where=f"meta.{name}")
 
     # -- L4 --------------------------------------------------------------------------------------
@@ -381,14 +382,15 @@ class _Check:
         for name, sink in self._sinks.items():
             row = self._db.execute("select 1 from sink where name = ?", (name,)).fetchone()
             if row is not None and not sink.removed:
-                self._check_floor(name, sink.feeds, floor)
+                self._check_floor(name, sink, floor)
 
-    def _check_floor(self, name: str, feeds: dict[str, int], floor: int) -> None:
+    def _check_floor(self, name: str, sink: OfSink, floor: int) -> None:
         """Check that no page was pruned that the sink *name* still waits for."""
         reader = reader_of(self._db, name)
         waits = reader.progress.open_ranges(self._instance.start, min(floor, reader.ends))
+        waits = [part for each in waits for part in without([each], joined(sink.lost))]
         for unit, each in self._all_pages() if waits else ():
-            since = feeds.get(source_of(unit) or "")
+            since = sink.feeds.get(source_of(unit) or "")
             for first, count in each.places:
                 fed = unit == f"sink {name}" or (since is not None and first >= since)
                 if fed and not each.removed and without([(first, first + count)], waits) == []:

@@ -209,8 +209,13 @@ def enter(
 def replay(
     db: sqlite3.Connection, spool: Spool, ids: Sequence[int], now: int, *, by: int | None
 ) -> list[StoredDeadLetter]:
-    """Spool the dead letters *ids*, unless they are being replayed; return which they are."""
-    found = dead_letters.not_replaying(db, ids)
+    """
+    Spool the dead letters *ids* that are not being replayed already; return which they are.
+
+    Those whose source was removed are left: there is none whose event it could be.
+    """
+    known = {name for (name,) in db.execute("select name from source")}
+    found = [each for each in dead_letters.not_replaying(db, ids) if each.source in known]
     for (source, sink), group in groupby(found, lambda each: (each.source, each.sink)):
         owner = source_id(db, source)
         while letters := list(islice(group, _MAX_EVENTS)):

@@ -285,7 +285,8 @@ def forget_before(db: sqlite3.Connection, before: int, now: int) -> int:
         ).rowcount
         if events:
             insert(db, of_source(source), [facts.forgot(before=before, events=events)], now)
-            meta.put(db, FORGOTTEN, before)
+            # The clock may have been set back since uids were forgotten the last time.
+            meta.put(db, FORGOTTEN, max(before, meta.find(db, FORGOTTEN) or before))
         left -= events
         if not left:
             break

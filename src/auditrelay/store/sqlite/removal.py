@@ -30,21 +30,41 @@ _OF_A_SOURCE: Final = (
 )
 
 
+_BEGUN: Final = "removing "
+"""In front of a name: that its removal has begun, and has not ended."""
+
+
 async def remove(
     writer: Writer, spooling: Spooling, log: Spool, name: str, now: int, *, by: int | None
 ) -> None:
     """Delete everything of the source or sink *name*: first the fact, and last its row."""
     await writer.write(lambda db: declare(db, name, now, by=by))
+    await finish(writer, spooling, log, name)
+
+
+async def finish(writer: Writer, spooling: Spooling, log: Spool, name: str) -> None:
+    """Delete what is left of the source or sink *name*, whose removal was declared."""
     while await writer.write(lambda db: some_known(db, name)):  # there may be millions
         pass
     await spooling.rearrange(lambda db: log.resize(db, -source(db, name)))
-    await spooling.rearrange(lambda db: log.resize(db, -sink(db, name)))
+
+    def last(db: sqlite3.Connection) -> None:
+        log.resize(db, -sink(db, name))
+        db.execute("delete from meta where name = ?", (_BEGUN + name,))
+
+    await spooling.rearrange(last)
+
+
+def is_unfinished(db: sqlite3.Connection, name: str) -> bool:
+    """Return whether a removal of *name* was declared, and was interrupted before its end."""
+    return meta.find(db, _BEGUN + name) is not None
 
 
 def declare(db: sqlite3.Connection, name: str, now: int, *, by: int | None) -> None:
     """Record that *by* removes the source or sink *name*: before anything of it is gone."""
     place = meta.read(db, "next_position")
     body = {**facts.operator(did="forget", by=by, name=name), "place": place}
+    meta.put(db, _BEGUN + name, 1)
     for table, unit in (("source", of_source(name)), ("sink", of_sink(name))):
         if db.execute(f"select 1 from {table} where name = ?", (name,)).fetchone():  # noqa: S608  # constants
             insert(db, unit, [body], now)

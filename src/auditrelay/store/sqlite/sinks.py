@@ -6,7 +6,7 @@ Works on a connection, within the caller's transaction.
 
 import json
 import sqlite3
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from collections.abc import Set as AbstractSet
 from dataclasses import replace
 from itertools import groupby
@@ -127,7 +127,7 @@ def settle(
     for source, group in groupby(sorted(copies.items(), key=_source), _source):
         page = Page.of(copy for _, copy in group)
         placed = log.append(db, source_id(db, source), page, now, only=name, beyond=True)
-        bodies.append(refilled(placed, page))
+        bodies.append(refilled(placed, page, copies=page.uid))
     insert(db, of_sink(name), bodies, now)
     dead_letters.delete_delivered(db, name, done)
     return replace(reader, progress=progress), copies.keys()
@@ -152,14 +152,21 @@ def trust(db: sqlite3.Connection, name: str, now: int) -> None:
     branches.set_broken(db, f"the position of the sink {name} was changed: it repeats events", now)
 
 
-def refilled(placed: Placed, page: Page, *, by: int | None = None) -> facts.Body:
-    """Return the fact about a *page* for one sink alone; *by* is the operator who asked for it."""
+def refilled(
+    placed: Placed, page: Page, *, by: int | None = None, copies: Iterable[str] | None = None
+) -> facts.Body:
+    """
+    Return the fact about a *page* for one sink alone.
+
+    *by* is the operator who asked for it; *copies* are uids that only this page has.
+    """
     return facts.refilled(
         first=placed.first,
         count=len(page),
         uids=facts.digest(known_keys(page)),
         stored=placed.stored,
         by=by,
+        copies=copies,
     )
 
 

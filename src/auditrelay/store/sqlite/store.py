@@ -157,6 +157,7 @@ class SqliteStore:
 
     async def start_source(self, source: str, first: datetime) -> datetime:
         """Insert or update the row of *source*; return the start in it."""
+        await self._finish_removal(source)
         return await self._writer.write(lambda db: sources.start(db, source, first))
 
     async def ledger(self, source: str) -> tuple[Span, ...]:
@@ -328,6 +329,7 @@ class SqliteStore:
 
     async def start_sink(self, sink: str, sources: Collection[str]) -> None:
         """Insert the row of *sink*, or add *sources* to it; a new one begins at the end."""
+        await self._finish_removal(sink)
         now = self._now()
         await self._spooling.rearrange(lambda db: sinks.start(db, sink, sources, now))
 
@@ -407,6 +409,11 @@ class SqliteStore:
     async def forget(self, name: str, *, by: int | None = None) -> None:
         """Delete every row of the source or sink *name*."""
         await removal.remove(self._writer, self._spooling, self._spool, name, self._now(), by=by)
+
+    async def _finish_removal(self, name: str) -> None:
+        """Delete what a removal of *name* that was interrupted has left: it begins anew."""
+        if await self._read(lambda db: removal.is_unfinished(db, name)):
+            await removal.finish(self._writer, self._spooling, self._spool, name)
 
     @property
     def log(self) -> EvidenceLog:

@@ -103,7 +103,7 @@ def _of_source(db: sqlite3.Connection, owner: int, name: str) -> list[facts.Body
         found.append(
             facts.put_aside(reason="taken over", events=len(aside), uids=facts.digest(aside))
         )
-    for reason, _, dropped in _letters(db, "source = ? and sink is null", name):
+    for reason, _, _, dropped in _letters(db, "source = ? and sink is null", name):
         found += [facts.dropped(reason=reason, uids=dropped, by=None)] if dropped else []
     return found
 
@@ -114,20 +114,26 @@ def _of_sink(db: sqlite3.Connection, number: int, ends: int | None) -> list[fact
     found = [facts.began(since=since)]
     if ends is not None:
         found.append(facts.retired(place=ends))
-    for reason, uids, dropped in _letters(db, "sink = ?", number):
+    for reason, uids, replayed, dropped in _letters(db, "sink = ?", number):
         found.append(facts.dead(reason=reason, uids=uids))
+        if replayed:
+            # Of the page that they are in nothing is claimed; they are deleted with its delivery.
+            again = facts.replayed(first=0, count=0, uids=replayed, stored=b"", by=None)
+            found.append({**again, "pages": [], "stored": None})
         found += [facts.dropped(reason=reason, uids=dropped, by=None)] if dropped else []
     return found
 
 
 def _letters(
     db: sqlite3.Connection, which: str, owner: int | str
-) -> Iterator[tuple[str, list[str], list[str]]]:
-    """Yield the dead letters *which* are of *owner*: reason, uids, and those that were dropped."""
-    for reason, uids, dropped in db.execute(
+) -> Iterator[tuple[str, list[str], list[str], list[str]]]:
+    """Yield the dead letters *which* are of *owner*: reason, uids, those replayed, and dropped."""
+    for reason, *uids in db.execute(
         "select reason, json_group_array(uid), "  # noqa: S608  # constants
+        "json_group_array(uid) filter (where replayed is not null), "
         "json_group_array(uid) filter (where dropped is not null) "
         f"from dead_letter where {which} group by reason order by reason",
         (owner,),
     ):
-        yield reason, json.loads(uids), json.loads(dropped)
+        each, replayed, dropped = map(json.loads, uids)
+        yield reason, each, replayed, dropped

@@ -5,7 +5,7 @@ Works on a connection, within one snapshot.
 """
 
 import sqlite3
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import closing
 from dataclasses import dataclass, field
 from hashlib import sha256
@@ -271,9 +271,19 @@ def proved(db: sqlite3.Connection, name: str) -> Proved:
 
 
 def check_sink(
-    db: sqlite3.Connection, name: str, expected: OfSink, sealed: Entry | None, say: Say
+    db: sqlite3.Connection,
+    name: str,
+    expected: OfSink,
+    sealed: Entry | None,
+    *,
+    removals: Mapping[str, int],
+    say: Say,
 ) -> None:
-    """Say what of the sink *name* is not as *expected*; *sealed* is its last entry."""
+    """
+    Say what of the sink *name* is not as *expected*; *sealed* is its last entry.
+
+    *removals* are the sources that were removed, and the place at which each was.
+    """
     if expected.removed:
         return
     unit = of_sink(name)
@@ -283,6 +293,8 @@ def check_sink(
         return
     number, _ = row
     feeds = dict(db.execute("select source, since from feed where sink = ?", (number,)).fetchall())
+    # With a source go its feeds, and what was in the spool of it for one sink alone.
+    expected.remove(removals, feeds)
     gone = {source for source, place in expected.gone.items() if feeds.get(source, place) < place}
     if {source: since for source, since in feeds.items() if source not in gone} != expected.feeds:
         what = "it receives other sources than facts say, or from other places on"
