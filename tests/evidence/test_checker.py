@@ -344,6 +344,38 @@ def test_a_head_that_is_absent(run: Any, tmp_path: Path) -> None:
     assert "9" in found.what("head_absent")
 
 
+FORGET: Fact = {"fact": "operator", "did": "forget", "by": None, "name": "splunk"}
+
+
+@pytest.mark.parametrize(
+    ("left", "told", "excused"),
+    [
+        ({"fact": "retired", "place": 7}, [], {2, 3}),
+        (FORGET, [], {1, 2, 3}),  # what it had not taken goes with it
+        ({"fact": "retired", "place": 7}, ["splunk"], set()),
+        ({"fact": "retired", "place": 7, "sources": ["okta"]}, [], set()),
+    ],
+)
+def test_heads_that_were_made_while_a_sink_was_away(
+    left: Fact, told: list[str], excused: set[int], run: Any, tmp_path: Path
+) -> None:
+    def tell(entry: dict[str, Any]) -> None:
+        for fact in entry["facts"]:
+            if fact["fact"] == "head":
+                fact["told"] = told
+
+    export = Export()
+    back: Fact = {"fact": "back", "since": {"okta": 1}}
+    for facts in ([], [], [left], [], [back], []):
+        export.hour(sink=facts, change=tell)
+    export.write(tmp_path / "x")
+    for absent in (1, 2, 3, 4):
+        heads = [head for head in export.heads if head != export.heads[absent]]
+        found = run(tmp_path / "x", "--witness", export.splunk(tmp_path / "s.csv", heads))
+        (level,) = (each["level"] for each in found.findings if each["code"] == "head_absent")
+        assert (level == "note") is (absent in excused), absent
+
+
 def test_a_witness_without_heads(run: Any, tmp_path: Path) -> None:
     (tmp_path / "s.csv").write_text("_time,description\n")
     found = run(honest().write(tmp_path / "x"), "--witness", tmp_path / "s.csv")
@@ -821,6 +853,15 @@ def test_a_state_that_was_upgraded(further: bool, run: Any, tmp_path: Path) -> N
     assert run(export.write(tmp_path / "x")).bad == set()
 
 
+def test_a_gap_from_before_an_upgrade_is_taken_back_after_it(run: Any, tmp_path: Path) -> None:
+    record = [1, BEGIN, "gap", BEGIN, BEGIN + 2 * HOUR, "retention", "poll", 0, "00" * 20]
+    found: Fact = {"fact": "taken_over", "started": BEGIN, "events": 0, "records": [record]}
+    export = Export().hour(source=[found, span("retracted", 0, 2)], cover=False)
+    for _ in range(3):
+        export.hour()
+    assert run(export.write(tmp_path / "x")).bad == set()
+
+
 def test_what_an_auditor_wants_to_know(run: Any, printed: Any, tmp_path: Path) -> None:
     export = Export()
     old: Fact = {
@@ -910,6 +951,74 @@ def test_what_came_into_the_siem_later_is_a_note(run: Any, tmp_path: Path) -> No
     (tmp_path / "s.csv").write_text(splunk_uids(export.events) + later)
     found = run(export.write(tmp_path / "x"), "--siem", f"splunk={tmp_path / 's.csv'}")
     assert (found.status, found.notes) == (0, {"no_witness", "only_in_siem"})
+
+
+def upgraded() -> Export:
+    """Return an export that begins with a state in which three events had a place."""
+    export = Export()
+    export.place = export.position = 4
+    over: Fact = {"fact": "taken_over", "schema": 3, "place": 4}
+    return export.hour(instance=[over], source=[FOUND]).hour()
+
+
+FOUND: Fact = {"fact": "taken_over", "started": BEGIN, "events": 3, "records": []}
+
+
+@pytest.mark.parametrize(
+    ("count", "minutes", "bad"), [(4, 61, False), (5, 61, True), (9, 9, False)]
+)
+def test_what_was_sent_before_an_upgrade_may_be_in_the_siem(
+    count: int, minutes: int, bad: bool, run: Any, tmp_path: Path
+) -> None:
+    export = upgraded()
+    at = BEGIN // 1_000_000 + minutes * 60
+    old = "".join(f"{'e' * 38}{n:02},{'0' * 64},{at}\n" for n in range(count))
+    (tmp_path / "s.csv").write_text(splunk_uids(export.events) + old)
+    found = run(export.write(tmp_path / "x"), "--siem", f"splunk={tmp_path / 's.csv'}")
+    assert found.bad == ({"only_in_siem"} if bad else set())
+    assert ("only_in_siem" in found.notes) is (minutes > 60 and not bad)
+
+
+def test_a_reduced_copy_is_in_the_siem(run: Any, tmp_path: Path) -> None:
+    export = honest(2)
+    dead, copy = export.events[3]["uid"], "c" * 40
+    place = export.page(1)[0]["place"]
+    refilled: Fact = {"fact": "refilled", "pages": [[place, 1]], "events": 1, "each": [copy]}
+    told: Fact = {"fact": "dead", "reason": "too large", "events": 1, "each": [dead]}
+    export.hour(sink=[told, refilled])
+    export.write(tmp_path / "x")
+    file = tmp_path / "s.csv"
+    rows = splunk_uids([event for event in export.events if event["uid"] != dead])
+    for there, bad in ((f"{copy},{'0' * 64},{BEGIN // 1_000_000}\n", set()), ("", {"not_in_siem"})):
+        file.write_text(rows + there)
+        assert run(tmp_path / "x", "--siem", f"splunk={file}").bad == bad
+    # It may have been removed with its source before it was sent.
+    export.hour(0, source=[FORGET | {"name": "okta"}], cover=False).write(tmp_path / "x")
+    assert "not_in_siem" not in run(tmp_path / "x", "--siem", f"splunk={file}").bad
+
+
+def test_a_sink_that_was_removed_begins_anew(run: Any, tmp_path: Path) -> None:
+    export = honest(2).hour(deliver=False)
+    export.position = export.place  # what waited for it is gone
+    began: Fact = {"fact": "began", "since": {"okta": export.place}}
+    assert run(export.hour(sink=[FORGET, began]).hour().write(tmp_path / "x")).bad == set()
+
+
+def test_what_was_pruned_while_a_sink_was_away_need_not_be_in_the_siem(
+    run: Any, tmp_path: Path
+) -> None:
+    export = honest(2)
+    lost = {event["uid"] for event in export.hour(deliver=False).events[6:8]}
+    export.hour(
+        sink=[{"fact": "retired", "place": 7}, {"fact": "back", "since": {"okta": 1}}],
+        instance=[{"fact": "pruned", "before": 9, "events": 2, "why": "room"}],
+    )
+    export.write(tmp_path / "x")
+    file = tmp_path / "s.csv"
+    file.write_text(splunk_uids([event for event in export.events if event["uid"] not in lost]))
+    assert run(tmp_path / "x", "--siem", f"splunk={file}").bad == set()
+    file.write_text(splunk_uids([e for e in export.events[:8] if e["uid"] not in lost]))
+    assert run(tmp_path / "x", "--siem", f"splunk={file}").bad == {"not_in_siem"}
 
 
 def test_tstats_counts_what_is_there_twice(printed: Any, tmp_path: Path) -> None:
@@ -1011,6 +1120,41 @@ def test_a_late_event_is_no_finding(listed: bool, run: Any, tmp_path: Path) -> N
     found = run(tmp_path / "x", "--vendor", vendor_file(tmp_path, export.events, 3))
     assert found.bad == set()
     assert ("vendor" in found.notes) is not listed
+
+
+def test_what_was_removed_before_its_seal_was_not_counted(run: Any, tmp_path: Path) -> None:
+    def uncounted(entry: dict[str, Any]) -> None:
+        for fact in entry["facts"]:
+            if fact["fact"] == "covered":
+                fact.update(events=0, uids=sha256().hexdigest())
+
+            if entry["unit"] == "source okta" and facts:
+                entry["state"]["started"] = BEGIN + 2 * HOUR  # it has begun again
+
+    for facts, bad in (([FORGET | {"name": "okta"}], set()), ([], {"vendor"})):
+        export = honest(2).hour(source=facts, change=uncounted)
+        export.write(tmp_path / "x")
+        found = run(tmp_path / "x", "--vendor", vendor_file(tmp_path, export.events, 3))
+        assert found.bad == bad
+
+
+@pytest.mark.parametrize("listed", [True, False])
+def test_an_event_that_is_gone_and_one_that_is_late_are_no_finding(
+    listed: bool, run: Any, tmp_path: Path
+) -> None:
+    export = honest(2)
+    late = export.page(1, start=BEGIN + 1, salt="late")
+    gone = export.events[1]
+    vanished: Fact = {"fact": "vanished", "start": BEGIN, "end": BEGIN + HOUR, "events": 1}
+    export.hour(source=[export.accepted(late, via="resweep 1h", late=1), vanished])
+    export.write(tmp_path / "x")
+    if not listed:
+        (tmp_path / "x" / "uids.ndjson").unlink()
+    shown = [event for event in export.events if event is not gone]
+    assert run(tmp_path / "x", "--vendor", vendor_file(tmp_path, shown, 3)).bad == set()
+    swapped = [event | {"uid": "e" * 40} if event is gone else event for event in export.events]
+    bad = run(tmp_path / "x", "--vendor", vendor_file(tmp_path, swapped, 3)).bad
+    assert bad == ({"vendor"} if listed else set()), "without uids it may be the late one"
 
 
 def test_a_vendor_file_of_another_source(run: Any, tmp_path: Path) -> None:

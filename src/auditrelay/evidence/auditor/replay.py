@@ -88,12 +88,14 @@ class Replay:
         self.at, unit.state = at, entry["state"]
         for fact in entry["facts"]:
             self.take_fact(entry, unit, fact)
+            ends = (record[4] for record in fact.get("records", ()))  # of an older journal
+            unit.claimed = max(unit.claimed, *ends, -EVER)
         if unit.state and unit.state.get("started") is not None:
             unit.started = min(unit.started, unit.state["started"])
             end = unit.state["covered_until"]
             unit.history.append((n, end, unit.state["accepted"]))
             if unit.taken_over:
-                unit.claimed, unit.taken_over = end, False
+                unit.claimed, unit.taken_over = max(unit.claimed, end), False
 
     def take_fact(self, entry: Entry, unit: Unit, fact: Fact) -> None:
         """Take a fact of an entry."""
@@ -104,7 +106,7 @@ class Replay:
             if type(fact[key]) is not int:
                 raise Stop("form", f"{kind} has a number that is none")
         if kind == "operator" and fact["did"] == "forget":
-            unit.facts, unit.started = [], EVER
+            unit.facts, unit.done, unit.started = [], [], EVER
         unit.facts.append(fact)
         unit.sums[kind] += fact.get("events", 0)
         unit.sums["late"] += fact.get("late", 0)
