@@ -136,6 +136,10 @@ class History:
         self.uids: dict[tuple[int, int], bytes] = {}
         """By entry and first place the keys of a page, as they were exported at any time."""
         self.settings: dict[str, Any] = dict(SETTINGS)
+        self.sources, self.sinks = list(SOURCES), list(SINKS)
+        """Those that are configured."""
+        self.key_before: Keys | None = None
+        """The key that *keys* replaces, if it does."""
         self.lives = 0
         self.kills = 0
         self.store: SqliteStore
@@ -159,12 +163,14 @@ class History:
         )
         self.lives += 1
         branch = await self.store.log.begin(
-            Run(secrets.token_hex(16), {"auditrelay": "test"}, self.configured())
+            Run(secrets.token_hex(16), {"auditrelay": "test"}, self.configured(), self.key_before)
         )
-        for source in (*SOURCES, ALERTS):
+        fed = [*self.sources, ALERTS]
+        for source in fed:
             await self.store.start_source(source, NOON)
-        for sink in SINKS:
-            await self.store.start_sink(sink, [*SOURCES, ALERTS])
+        for sink in self.sinks:
+            await self.store.start_sink(sink, fed)
+        await self.store.retire(dict.fromkeys(self.sinks, fed), fed)
         return branch
 
     def twin(self, folder: Path, *, at: Path | None = None) -> "History":
@@ -180,6 +186,7 @@ class History:
         twin.vendors = {name: list(rows) for name, rows in self.vendors.items()}
         twin.heads, twin.uids = list(self.heads), dict(self.uids)
         twin.settings = dict(self.settings)
+        twin.sources, twin.sinks = list(self.sources), list(self.sinks)
         return twin
 
     def configured(self) -> facts.Body:
@@ -304,8 +311,14 @@ class History:
 
     # -- sinks -----------------------------------------------------------------------------------
 
-    async def deliver(self, sink: str, most: int = 10_000, *, refuse: int = 0) -> None:
-        """Send up to *most* waiting events to the SIEM of *sink*, which refuses the first ones."""
+    async def deliver(
+        self, sink: str, most: int = 10_000, *, refuse: int = 0, reduced: bool = False
+    ) -> None:
+        """
+        Send up to *most* waiting events to the SIEM of *sink*, which refuses the first ones.
+
+        Of those it is to get *reduced* copies, if that is so.
+        """
         now = self.clock.now()
         done: list[Range] = []
         dead: list[RejectedEvent] = []
@@ -317,7 +330,7 @@ class History:
                 done.append((place, place + 1))
                 if refuse and event.source != ALERTS:
                     refuse -= 1
-                    dead.append(RejectedEvent(place, "invalid", "no", 400, 1, now, now))
+                    dead.append(RejectedEvent(place, "invalid", "no", 400, 1, now, now, reduced))
                 else:
                     self.siems[sink].take([event], now)
         if done:
