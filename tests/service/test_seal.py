@@ -3,6 +3,7 @@
 import asyncio
 import contextlib
 import json
+import selectors
 from collections.abc import AsyncIterator, Callable
 from dataclasses import dataclass, field, replace
 from datetime import timedelta
@@ -185,6 +186,75 @@ async def test_much_that_waits_is_sealed_early_and_not_at_once(world: World) -> 
         await eventually(lambda: len(world.heads()) == 2)
     assert world.clock.waits == [60.0], "a minute after the seal before"
     assert not world.store.log.waiting.pages
+
+
+class Jumping(selectors.DefaultSelector):
+    """
+    Waits for what is going on, and jumps to the next timer where nothing is: *ahead* by so much.
+
+    The *clock* goes along. *jumps* counts the times that a timer has woken the process.
+    """
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.clock = FakeClock(NOON)
+        self.ahead, self.jumps = 0.0, 0
+
+    def select(self, timeout: float | None = None) -> Any:
+        if timeout is None or timeout <= 0:
+            return super().select(timeout)
+        found = super().select(0)
+        if not found:
+            self.jumps += 1
+            self.ahead += timeout
+            self.clock.advance(timeout)
+        return found
+
+
+class JumpingLoop(asyncio.SelectorEventLoop):
+    """An event loop on which no time passes while it waits."""
+
+    def __init__(self, selector: Jumping) -> None:
+        self.jumping = selector
+        super().__init__(selector)
+
+    def time(self) -> float:
+        return super().time() + self.jumping.ahead
+
+
+def test_at_rest_the_seal_wakes_the_process_once_an_hour(tmp_path: Path) -> None:
+    folder, selector, hours = tmp_path / "state", Jumping(), 24
+    folder.mkdir()
+
+    class Outcomes(list[Any]):
+        """Sets *enough* when so many seals have been made."""
+
+        enough = asyncio.Event()
+
+        def append(self, outcome: Any) -> None:
+            super().append(outcome)
+            if len(self) == hours:
+                self.enough.set()
+
+    async def rest() -> World:
+        store = await opened(folder, clock=selector.clock)
+        config = Config(None, folder, Status(), Log(), Spool(), Alerts(), {}, {})
+        outcomes = Outcomes()
+        world = World(folder, store, selector.clock, config, outcomes=outcomes)
+        await world.sealer.begin()
+        await store.start_source(ALERTS, NOON)
+        async with sealing(world, lambda: True):
+            # No timer of this test: it would be jumped to while a thread of the store works.
+            await outcomes.enough.wait()
+        await store.close()
+        return world
+
+    with asyncio.Runner(loop_factory=lambda: JumpingLoop(selector)) as runner:
+        world = runner.run(rest())
+    assert len(world.heads()) == hours
+    slept = selector.clock.now() - NOON
+    assert slept > timedelta(hours=hours - 1, seconds=-1)
+    assert selector.jumps <= slept / timedelta(hours=1) + 1
 
 
 async def test_a_reload_that_changes_something_is_sealed(world: World) -> None:
