@@ -18,6 +18,7 @@ from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
 from functools import partial
 from pathlib import Path
+from random import Random
 from typing import Any
 
 from auditrelay.clock import Clock
@@ -51,7 +52,7 @@ def timed(name: str, work: Callable[[], Any]) -> Any:
 def hour(number: int, place: int, before: Head | None) -> dict[str, tuple[list[Body], Body]]:
     """Return by unit the facts of an hour, whose events are from *place* on, and its state."""
     start, end = BEGIN + number * HOUR, BEGIN + (number + 1) * HOUR
-    digest = bytes([number % 256]) * 32
+    digests = Random(number)  # no two are alike: they are most of what cannot be compressed
     own = []
     if before is not None:
         own = [facts.head(size=before.size, root=before.root, taken_by=SINKS)]
@@ -66,15 +67,16 @@ def hour(number: int, place: int, before: Head | None) -> dict[str, tuple[list[B
                 first=place + page * EVENTS,
                 count=EVENTS,
                 late=0,
-                uids=digest,
-                raws=digest,
-                stored=digest,
+                uids=digests.randbytes(32),
+                raws=digests.randbytes(32),
+                stored=digests.randbytes(32),
             )
             for page in range(PAGES)
         ]
         place += PAGES * EVENTS
         span = facts.covered(via="poll", start=start, end=end, before=place)
-        bodies = [*facts.merge(pages), facts.counted(span, events=PAGES * EVENTS, uids=digest)]
+        uids = digests.randbytes(32)
+        bodies = [*facts.merge(pages), facts.counted(span, events=PAGES * EVENTS, uids=uids)]
         state = {
             "accepted": (number + 1) * PAGES * EVENTS,
             "covered_until": end,
@@ -175,7 +177,8 @@ def main() -> None:
             assert report["heads"]["fit"] == hours
         journal = Path(name) / "plain" / "journal.ndjson"
         print(f"{'entries':44} {report['entries']:8}")
-        print(f"{'journal':44} {journal.stat().st_size / 1e6:8.1f} MB")
+        size = journal.stat().st_size
+        print(f"{'journal':44} {size / 1e6:8.1f} MB, {size / report['entries']:.0f} bytes an entry")
         packed = len(gzip.compress(journal.read_bytes()))
         print(f"{'journal, gzip':44} {packed / 1e6:8.1f} MB")
         print(json.dumps(report["heads"]))
