@@ -853,6 +853,16 @@ def test_a_state_that_was_upgraded(further: bool, run: Any, tmp_path: Path) -> N
     assert run(export.write(tmp_path / "x")).bad == set()
 
 
+def test_what_had_a_place_before_an_upgrade_may_be_settled(run: Any, tmp_path: Path) -> None:
+    settled: Fact = {"fact": "delivered", "done": [[1, 3]]}
+    for place, bad in ((4, set()), (3, {"position"})):
+        export = Export()
+        export.place = export.position = 4
+        over: Fact = {"fact": "taken_over", "schema": 3, "place": place}
+        export.hour(0, instance=[over], source=[FOUND], sink=[settled])
+        assert run(export.write(tmp_path / "x")).bad == bad
+
+
 def test_a_gap_from_before_an_upgrade_is_taken_back_after_it(run: Any, tmp_path: Path) -> None:
     record = [1, BEGIN, "gap", BEGIN, BEGIN + 2 * HOUR, "retention", "poll", 0, "00" * 20]
     found: Fact = {"fact": "taken_over", "started": BEGIN, "events": 0, "records": [record]}

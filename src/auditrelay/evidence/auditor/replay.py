@@ -178,7 +178,9 @@ class Replay:
         start, position = min(unit.done[0][0], state["position"]), state["position"]
         stated = [(first, first + count) for first, count in state["ahead"]]
         stated += [(start, position)] * (start < position)
-        last = self.pages[-1][1] if self.pages else 0
+        given = [end for _, end in self.pages[-1:]]
+        given += [fact.get("place", 0) for _, fact in self.journal.facts["taken_over"]]
+        last = max(given, default=0)
         if unit.done != joined(stated) or unit.done[-1][1] > last:
             what = f"{unit.name}: its entries settle {brief(unit.done)}, its state {brief(stated)}"
             self.report.say("bad", "position", f"{what}, of places below {last}")
