@@ -126,11 +126,25 @@ def facts(world: World) -> list[dict[str, Any]]:
             Verify(source="calls", repair=True, at_sink=True, start=NOON - HOUR, end=NOON),
             nothing,
         ),
+        (
+            "operator",
+            Verify(source="calls", repair=True, at_sink=False, **SPAN),  # type: ignore[arg-type]  # as given
+            nothing,
+        ),
         ("dropped", Drop((1, 2)), letters),
         ("operator", Forget("gone", yes=True), orphaned),
         ("restored", Restored("the disk died"), nothing),
     ],
-    ids=["reopen", "backfill", "to one sink", "repair", "drop", "forget", "restored"],
+    ids=[
+        "reopen",
+        "backfill",
+        "to one sink",
+        "repair for a sink",
+        "repair",
+        "drop",
+        "forget",
+        "restored",
+    ],
 )
 async def test_the_fact_says_who_asked(
     world: World,

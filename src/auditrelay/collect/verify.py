@@ -308,7 +308,9 @@ class Verifier:
         await self._record_deleted(part, shown.seen, before)
         if self._repairs:
             whole = last is not None and not (last.partial or last.gaps)
-            await self._repair(found, to_resend, Proof(covers=(part,) if whole else ()))
+            await self._repair(
+                found, to_resend, Proof(covers=(part,) if whole else (), by=self._by)
+            )
         await self._on_progress(VerifyProgress(self._checked, len(self._missing)))
         return len(found)
 

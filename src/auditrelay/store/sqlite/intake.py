@@ -90,6 +90,8 @@ def add(
         placed = spool.append(db, owner, page, now)
         known.remember(db, uids, owner, new_keys, digests=page.raw_sha256, first=placed.first)
         bodies.append(accepted(via, placed, page, new_keys, late=len(changes.late)))
+        if proof.by is not None:
+            bodies.append(facts.operator(did=via, by=proof.by, name=source))
     for index in new_bad:
         digests = [bad[index].event.raw_sha256]
         known.remember(db, uids, owner, [bad_keys[index]], digests=digests, first=_NOT_SPOOLED)
