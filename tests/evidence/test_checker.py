@@ -1109,6 +1109,18 @@ def test_a_forged_proof(forge: str, run: Any, tmp_path: Path) -> None:
     assert (found.status, found.bad) == (1, {"form"})
 
 
+def test_a_proof_by_an_entry_that_counts_other_events(run: Any, tmp_path: Path) -> None:
+    def change(entry: dict[str, Any]) -> None:
+        for fact in entry["facts"]:
+            if fact["fact"] == "accepted":
+                fact["pages"] = [[first, count + 1] for first, count in fact["pages"]]
+
+    export = honest(2).hour(change=change)
+    file = tmp_path / "proof.json"
+    file.write_text(json.dumps(export.proof(export.events[7]["uid"])))
+    assert run(file).bad == {"form"}
+
+
 def test_a_proof_that_a_head_contradicts(run: Any, tmp_path: Path) -> None:
     export, other = honest(), Export()
     for _ in range(5):
