@@ -105,6 +105,16 @@ def _may_import(module: Path, other: str) -> bool:
     return LEVEL[target] > (-1 if part in ABOVE else LEVEL[part])
 
 
+def test_what_checks_the_evidence_shares_no_code_with_what_writes_it() -> None:
+    users = {
+        name_of(module)
+        for module in MODULES
+        for other in imported(module)
+        if other.startswith("evidence/auditor") and module.parent != AUDITOR
+    }
+    assert users == {"cli/evidence"}
+
+
 def test_there_are_no_import_cycles() -> None:
     """Neither for an annotation nor inside a function: such modules are one idea in two files."""
     graph = {name_of(module): set(needed(module)) for module in MODULES}

@@ -277,6 +277,7 @@ def test_lines(change: Any, codes: set[str], run: Any, tmp_path: Path) -> None:
         (b'"late":0', b'"late":NaN'),
         (b'"at":', b'"at":1' + b"0" * 5000),
         (b'"pages":[[4,3]]', b'"pages":[[4,3,1]]'),
+        (b'"pages":[[4,3]]', b'"pages":[[4,3],[7,0]]'),
         (b'"pages":[[4,3]]', b'"pages":' + b"[" * 2000 + b"]" * 2000),
         (b'"facts":[', b'"fact":['),
         (b'"state":{', b'"extra":1,"state":{'),
@@ -735,6 +736,16 @@ def test_a_start_that_was_moved(run: Any, tmp_path: Path) -> None:
     assert run(export.write(tmp_path / "x")).bad == {"hole"}
 
 
+def test_a_source_that_was_forgotten_begins_again(run: Any, tmp_path: Path) -> None:
+    export = honest(2)
+    later = change_state("source okta", started=BEGIN + 4 * HOUR)
+    forgotten: Fact = {"fact": "operator", "did": "forget", "by": 0, "name": "okta"}
+    export.hour(cover=False, source=[forgotten], change=later)
+    export.hour(cover=False, change=later)
+    export.hour(change=later)
+    assert run(export.write(tmp_path / "x")).bad == set()
+
+
 def change_state(unit: str, **fields: Any) -> Callable[[dict[str, Any]], None]:
     def change(entry: dict[str, Any]) -> None:
         if entry["unit"] == unit:
@@ -844,12 +855,17 @@ def test_a_state_that_was_upgraded(further: bool, run: Any, tmp_path: Path) -> N
     found: Fact = {"fact": "taken_over", "started": BEGIN - HOUR * 99, "events": 5, "records": []}
     over: Fact = {"fact": "taken_over", "schema": 3, "place": 1000}
 
-    def change(entry: dict[str, Any]) -> None:
-        entry["state"] = None if further else entry["state"]  # else it stands in a later line
+    def older(entry: dict[str, Any]) -> None:
+        if entry["unit"] == "source okta":
+            entry["state"]["started"] = found["started"]
 
-    export.hour(source=[found, span("filled", -5, -4)], instance=[over], change=change)
+    def first(entry: dict[str, Any]) -> None:
+        older(entry)
+        entry["state"] = None if further else entry["state"]  # then it stands in a later line
+
+    export.hour(source=[found, span("filled", -5, -4)], instance=[over], change=first)
     for _ in range(3):
-        export.hour()
+        export.hour(change=older)
     assert run(export.write(tmp_path / "x")).bad == set()
 
 
@@ -1063,6 +1079,17 @@ def test_what_waits_need_not_be_in_the_siem(run: Any, tmp_path: Path) -> None:
     assert found.bad == set()
 
 
+@pytest.mark.parametrize(("since", "due"), [({}, 0), ({"okta": 1}, 9), ({"okta": 7}, 3)])
+def test_what_a_sink_does_not_get_need_not_be_in_the_siem(
+    since: dict[str, int], due: int, run: Any, printed: Any, tmp_path: Path
+) -> None:
+    export = honest(2).hour(change=change_state("sink splunk", since=since))
+    (tmp_path / "s.csv").write_text(splunk_uids(export.events[9 - due :]))
+    asked = [export.write(tmp_path / "x"), "--siem", f"splunk={tmp_path / 's.csv'}"]
+    assert run(*asked).bad == set()
+    assert f"splunk: {due} of {due} found" in printed(*asked)
+
+
 def test_a_siem_needs_all_uids(run: Any, tmp_path: Path) -> None:
     export = honest(2)
     export.write(tmp_path / "x")
@@ -1234,6 +1261,18 @@ def test_a_forged_proof(forge: str, run: Any, tmp_path: Path) -> None:
     file.write_text(json.dumps(forge_proof(proof, other, forge)))
     found = run(file)
     assert (found.status, found.bad) == (1, {"form"})
+
+
+def test_a_proof_by_an_entry_that_counts_other_events(run: Any, tmp_path: Path) -> None:
+    def change(entry: dict[str, Any]) -> None:
+        for fact in entry["facts"]:
+            if fact["fact"] == "accepted":
+                fact["pages"] = [[first, count + 1] for first, count in fact["pages"]]
+
+    export = honest(2).hour(change=change)
+    file = tmp_path / "proof.json"
+    file.write_text(json.dumps(export.proof(export.events[7]["uid"])))
+    assert run(file).bad == {"form"}
 
 
 def test_a_proof_that_a_head_contradicts(run: Any, tmp_path: Path) -> None:
