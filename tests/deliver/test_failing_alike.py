@@ -130,8 +130,9 @@ async def test_while_its_check_fails_too_it_is_the_sink_and_nothing_is_overtaken
     async with running(world.deliverer(intake)):
         await eventually(lambda: sum(waits) > 1200)
     # Three times the whole, once each half, three times the event: then its check alone is made.
-    assert intake.offered[3:] == [made[:4], made[:2], *[made[:1]] * 3]
-    assert intake.asked > 20
+    assert intake.offered[3:8] == [made[:4], made[:2], *[made[:1]] * 3]
+    assert intake.asked > len(intake.offered) + 10
+    assert all(each == made[:1] for each in intake.offered[8:])  # one an hour
 
 
 # --- the size, by itself

@@ -83,9 +83,7 @@ async def test_a_sink_that_answers_its_check_alone_gets_one_event_an_hour_at_las
     assert world.dead() == []
 
 
-async def test_while_its_check_fails_too_a_sink_gets_one_event_an_hour(
-    world: World
-) -> None:
+async def test_while_its_check_fails_too_a_sink_gets_one_event_an_hour(world: World) -> None:
     made = await world.spool(8)
     intake, times = fails_and_notes(world, timeout)
     intake.checks = [timeout() for _ in range(100_000)]
@@ -166,9 +164,7 @@ async def test_a_restart_forgets_nothing(world: World) -> None:
     assert sorted(third.taken) == sorted(made)
 
 
-async def test_where_the_product_deduplicates_nothing_is_slowed(
-    world: World
-) -> None:
+async def test_where_the_product_deduplicates_nothing_is_slowed(world: World) -> None:
     await world.spool(40)
     intake = Intake(always=fails(timeout))
     intake.deduplicates = True

@@ -3,8 +3,8 @@ Deliver one batch to a sink: send it, and what it falls into, until each event h
 
 What is refused as a whole is halved at once; what fails in the same way again and again, from the
 third failure on, since something in between may neither pass nor refuse it. An event that fails
-alone is set aside, if the sink is well: the others overtake it. A sink that leaves open what becomes
-of single events is asked before it gets one, and gets one ever less often: each may be a duplicate.
+alone is set aside, if the sink is well: the others overtake it. A sink that leaves open what
+becomes of single events is asked before it gets one, ever less often: each may be a duplicate.
 """
 
 import asyncio
@@ -152,21 +152,8 @@ class Delivery:
                         verdict = Verdict(rejected=(Rejection.of(error),))
                         self._in_flight.request_started()
                     except Retryable as error:
-                        self._count_possible_duplicates(items, error)
-                        alike = failures.add(error, len(items)) >= SAME_FAILURES
-                        if await self._is_event_unanswered(error):
-                            if await self._fails_alone():
-                                self._postponed.set_aside(items[0], error.reason)
-                                return [items[1:], *rest]
-                            raise
-                        await self._health.mark_unavailable(error)
-                        if alike and len(items) > 1:
-                            self._size.failed(size_of(items), self._clock.monotonic())
-                        elif alike and await self._fails_alone():
-                            self._postponed.set_aside(items[0], error.reason)
-                            return rest
-                        elif alike and error.sent and not self._sink.deduplicates:
-                            await self._health.mark_unanswered()
+                        if await self._is_set_aside(items, error, failures):
+                            return [items[1:], *rest]
                         raise
                     verdict, withheld = self._apply_circuit_breaker(items, verdict, probe=probe)
                     await self._commit_verdict(items, verdict, first_at, number)
@@ -181,6 +168,25 @@ class Delivery:
             self._health.probe_lock.release()
         # tenacity returns or raises; this line is for the type checker.
         raise AssertionError("the policy ended without a result")  # pragma: no cover
+
+    async def _is_set_aside(
+        self, items: Sequence[Item], error: Retryable, failures: "_SameFailures"
+    ) -> bool:
+        """Record that sending *items* failed, and return whether the first is set aside for it."""
+        self._count_possible_duplicates(items, error)
+        alike = failures.add(error, len(items)) >= SAME_FAILURES
+        alone = unanswered = await self._is_event_unanswered(error)
+        if not unanswered:
+            await self._health.mark_unavailable(error)
+            alone = alike and len(items) == 1
+        if alone and await self._fails_alone():
+            self._postponed.set_aside(items[0], error.reason)
+            return True
+        if alone and not unanswered and error.sent and not self._sink.deduplicates:
+            await self._health.mark_unanswered()
+        elif alike and not alone:
+            self._size.failed(size_of(items), self._clock.monotonic())
+        return False
 
     async def _is_event_unanswered(self, error: Retryable) -> bool:
         """
