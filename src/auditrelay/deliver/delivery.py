@@ -27,7 +27,7 @@ from auditrelay.deliver.outcomes import Outcomes
 from auditrelay.deliver.postponed import Postponed
 from auditrelay.deliver.probe import EventProbe, ProbeDelay
 from auditrelay.deliver.send import check_first, send_first_alone, send_fit
-from auditrelay.errors import PeerBug, Refused, Rejected, RelayError, Retryable
+from auditrelay.errors import PeerBug, Refused, Rejected, RelayError, Retryable, Unanswered
 from auditrelay.http.retry import retrying
 from auditrelay.sinks import Item, Rejection, Sink, Verdict
 from auditrelay.store import RejectedEvent
@@ -399,9 +399,9 @@ class _SameFailures:
         return self._count if error.sent or error.while_sending else 0
 
 
-def _unanswered(error: Retryable) -> Refused:
+def _unanswered(error: Retryable) -> Unanswered:
     """Return the error that holds a sink for *error* of yet another event that was sent alone."""
-    return Refused(
+    return Unanswered(
         f"{error}; the same with the requests before. Whether their events were stored is unknown, "
         "and each further attempt might store them again: they wait, and one is sent alone ever "
         "less often, up to once an hour, if the sink's check succeeds. Check what lies in between, "
