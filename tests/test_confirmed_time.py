@@ -34,6 +34,15 @@ def test_clocks_that_agree_show_ours(clock: FakeClock) -> None:
     assert clock.confirmed.heard_once.is_set()
 
 
+def test_those_that_agree_with_our_clock_are_counted(clock: FakeClock) -> None:
+    assert clock.confirmed.agreeing() == 0
+    clock.confirmed.hear("calls", NOON - TOLERANCE, FRESH)
+    clock.confirmed.hear("splunk", NOON - HOUR, FRESH)
+    assert clock.confirmed.agreeing() == 1
+    clock.set(NOON - HOUR)
+    assert clock.confirmed.agreeing() == 1
+
+
 @pytest.mark.parametrize("jump", [2 * TOLERANCE, HOUR, YEARS])
 def test_a_clock_that_is_ahead_makes_nothing_certain(clock: FakeClock, jump: timedelta) -> None:
     clock.confirmed.hear("calls", NOON, FRESH)

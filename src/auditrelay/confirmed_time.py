@@ -140,6 +140,10 @@ class ConfirmedTime:
             its = min(own, its + claim.age)
         return timedelta(0) if _agree(own, its) else own - its
 
+    def agreeing(self) -> int:
+        """Return how many peers agree with our clock."""
+        return sum(not self.ahead_of(name) for name in self._claims)
+
     def differences(self) -> dict[str, timedelta]:
         """Return by how much our clock is ahead of that of each peer; not where they agree."""
         ahead = {name: self.ahead_of(name) for name in sorted(self._claims)}

@@ -10,6 +10,7 @@ The errors, as a tree by the caller's next action.
     - StoreFull     pause collecting, keep delivering, try again when there is room
     - Retryable     wait (``retry_after`` seconds if known), then retry the same call
     - Refused       hold this source or sink: its credentials, rights or address are wrong
+        - Unanswered  the same: it leaves open what became of what was sent
     - Rejected      halve the request; dead-letter its event if it is only one
         - TooLarge  the same, because of its size
     - WalkBroken    read the window in smaller parts
@@ -116,6 +117,12 @@ class Refused(RelayError):
         super().__init__(message)
         self.status = status
         self.sent = sent
+
+
+class Unanswered(Refused):
+    """The sink never says whether it stores what it is sent; *reason* as other errors have it."""
+
+    reason = "unanswered"
 
 
 class Rejected(RelayError):

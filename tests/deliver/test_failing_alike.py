@@ -110,6 +110,18 @@ async def test_an_event_that_fails_alone_is_overtaken_and_not_lost(
     assert world.dead() == []
 
 
+async def test_an_event_that_has_failed_alone_for_weeks_comes_again_after_an_hour(
+    world: World, waits: list[float]
+) -> None:
+    deliverer = world.deliverer(Intake())
+    async with deliverer._postponed as postponed:
+        for _ in range(1100):
+            postponed.set_aside(Item(1, "uid", "voice", 0, b"{}"), "reset")
+        await eventually(lambda: len(waits) == 1100)
+    assert waits[:8] == [30, 60, 120, 240, 480, 960, 1920, 3600]
+    assert waits[-1] == 3600
+
+
 async def test_while_its_check_fails_too_it_is_the_sink_and_nothing_is_overtaken(
     world: World, waits: list[float]
 ) -> None:
@@ -117,7 +129,10 @@ async def test_while_its_check_fails_too_it_is_the_sink_and_nothing_is_overtaken
     intake = Intake(always=lambda _: (_ for _ in ()).throw(broken()), checks=[busy()] * 10_000)
     async with running(world.deliverer(intake)):
         await eventually(lambda: sum(waits) > 1200)
-    assert {tuple(each) for each in intake.offered[10:]} == {(made[0],)}
+    # Three times the whole, once each half, three times the event: then its check alone is made.
+    assert intake.offered[3:8] == [made[:4], made[:2], *[made[:1]] * 3]
+    assert intake.asked > len(intake.offered) + 10
+    assert all(each == made[:1] for each in intake.offered[8:])  # one an hour
 
 
 # --- the size, by itself

@@ -452,6 +452,30 @@ async def test_a_clock_ahead_of_the_vendors_pauses_polling(
         await peer.aclose()
 
 
+async def test_a_clock_that_others_agree_with_is_not_said_to_be_wrong(
+    server: Server, metrics: Metrics, clock: FakeClock
+) -> None:
+    clock.confirmed.hear("splunk", clock.now(), timedelta(0))
+    clock.confirmed.hear("voice", clock.now() - timedelta(hours=3), timedelta(0))
+    date = format_datetime(clock.now() - timedelta(hours=3), usegmt=True)
+    server.faults.add(faults.answer(200, b"{}", {"Date": date}))
+    settings = SourceSettings.model_validate({"type": "x", "base_url": server.url})
+    peer = Peer(
+        "voice",
+        settings,
+        base_url=server.url,
+        credentials=KeyCredentials(dict),
+        metrics=metrics,
+        clock=clock,
+    )
+    try:
+        with pytest.raises(Refused, match=r"ahead of that of .*: 1 other agrees with it") as held:
+            await peer.get("/", {}, check)
+    finally:
+        await peer.aclose()
+    assert "fix the system clock" not in str(held.value)
+
+
 @pytest.mark.parametrize("status", [200, 401, 503])
 async def test_every_reply_says_what_time_it_is(
     server: Server, metrics: Metrics, clock: FakeClock, status: int

@@ -103,6 +103,11 @@ Success and failure of a SIEM
 test_a_success_in_other_words_is_one_send_and_then_done_or_held
       tests/deliver/test_unproven.py::\
 test_the_first_success_that_proves_nothing_holds_the_sink_after_one_send
+  what is never answered is sent ever less often, one event at a time
+      tests/deliver/test_unanswered.py::\
+test_a_sink_that_answers_its_check_alone_gets_one_event_an_hour_at_last
+      tests/deliver/test_acknowledgement_poller.py::\
+test_events_not_acknowledged_in_time_are_resent_and_counted
   what a gateway answers for a SIEM that has stored the batch is counted
       tests/contract/sinks/test_refusals.py::\
 test_a_gateway_that_answers_for_a_batch_that_was_stored_is_counted

@@ -211,6 +211,12 @@ def test_where_a_new_key_goes_depends_on_where_the_old_one_came_from(
     assert finding.do == f"Put a valid key into {do}"
 
 
+def test_a_sink_that_never_answers_is_not_said_to_refuse() -> None:
+    finding = only(report(held(sink, "unanswered")))
+    assert finding.what == "splunk leaves open whether it stores events."
+    assert "in between" in str(finding.do)
+
+
 def test_for_a_sink_without_a_key_of_its_own_the_finding_names_a_proxy() -> None:
     finding = only(report(held(sink, "status_401", credentials=())))
     assert finding.do == "Check whether a proxy in between requires credentials of its own."

@@ -228,7 +228,9 @@ class Deliverer:
 
     async def _cut(self) -> list[Item]:
         now = self._clock.confirmed.now(self.name)
-        return self._batches.cut(micros(now), self._size.most)
+        # Whether a sink acknowledges again shows one event as well as many, which it may have.
+        most = self._size.most if self._health.ack_failure is None else 1
+        return self._batches.cut(micros(now), most)
 
     async def _linger(self) -> None:
         """Read what comes into the spool, until a batch is full or ``linger`` is over."""

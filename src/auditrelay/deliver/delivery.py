@@ -3,7 +3,8 @@ Deliver one batch to a sink: send it, and what it falls into, until each event h
 
 What is refused as a whole is halved at once; what fails in the same way again and again, from the
 third failure on, since something in between may neither pass nor refuse it. An event that fails
-alone is set aside, if the sink is well: the others overtake it.
+alone is set aside, if the sink is well: the others overtake it. A sink that leaves open what
+becomes of single events is asked before it gets one, ever less often: each may be a duplicate.
 """
 
 import asyncio
@@ -24,9 +25,9 @@ from auditrelay.deliver.health import SinkHealth
 from auditrelay.deliver.in_flight import InFlight
 from auditrelay.deliver.outcomes import Outcomes
 from auditrelay.deliver.postponed import Postponed
-from auditrelay.deliver.probe import ProbeDelay
-from auditrelay.deliver.send import send_first_alone, send_fit
-from auditrelay.errors import PeerBug, Refused, Rejected, RelayError, Retryable
+from auditrelay.deliver.probe import EventProbe, ProbeDelay
+from auditrelay.deliver.send import check_first, send_first_alone, send_fit
+from auditrelay.errors import PeerBug, Refused, Rejected, RelayError, Retryable, Unanswered
 from auditrelay.http.retry import retrying
 from auditrelay.sinks import Item, Rejection, Sink, Verdict
 from auditrelay.store import RejectedEvent
@@ -84,6 +85,9 @@ class Delivery:
         self._clock = clock
         self._attempts = attempts
         self._stopping = False
+        self._event_probe = EventProbe(clock.monotonic())
+        self._is_checked = False
+        """Whether the check succeeded that was made before the last event which was sent alone."""
 
     def stop(self) -> None:
         """Make no more requests; those in flight may finish."""
@@ -148,14 +152,8 @@ class Delivery:
                         verdict = Verdict(rejected=(Rejection.of(error),))
                         self._in_flight.request_started()
                     except Retryable as error:
-                        self._count_possible_duplicates(items, error)
-                        await self._health.mark_unavailable(error)
-                        if failures.add(error, len(items)) >= SAME_FAILURES:
-                            if len(items) > 1:
-                                self._size.failed(size_of(items), self._clock.monotonic())
-                            elif await self._fails_alone():
-                                self._postponed.set_aside(items[0], error.reason)
-                                return rest
+                        if await self._is_set_aside(items, error, failures):
+                            return [items[1:], *rest]
                         raise
                     verdict, withheld = self._apply_circuit_breaker(items, verdict, probe=probe)
                     await self._commit_verdict(items, verdict, first_at, number)
@@ -170,6 +168,39 @@ class Delivery:
             self._health.probe_lock.release()
         # tenacity returns or raises; this line is for the type checker.
         raise AssertionError("the policy ended without a result")  # pragma: no cover
+
+    async def _is_set_aside(
+        self, items: Sequence[Item], error: Retryable, failures: "_SameFailures"
+    ) -> bool:
+        """Record that sending *items* failed, and return whether the first is set aside for it."""
+        self._count_possible_duplicates(items, error)
+        alike = failures.add(error, len(items)) >= SAME_FAILURES
+        alone = unanswered = await self._is_event_unanswered(error)
+        if not unanswered:
+            await self._health.mark_unavailable(error)
+            alone = alike and len(items) == 1
+        if alone and await self._fails_alone():
+            self._postponed.set_aside(items[0], error.reason)
+            return True
+        if alone and not unanswered and error.sent and not self._sink.deduplicates:
+            await self._health.mark_unanswered()
+        elif alike and not alone:
+            self._size.failed(size_of(items), self._clock.monotonic())
+        return False
+
+    async def _is_event_unanswered(self, error: Retryable) -> bool:
+        """
+        Return whether *error* is of the one event that a sink got which has left others unanswered.
+
+        Then the sink is held, and gets the next one later; unless its check has failed as well.
+        """
+        if not (self._health.condition.unanswered and error.sent):
+            return False
+        self._event_probe.unanswered(self._clock.monotonic(), checked=self._is_checked)
+        if not self._is_checked:
+            return False
+        await self._health.mark_held(_unanswered(error))
+        return True
 
     def _is_too_large(self, items: Sequence[Item]) -> bool:
         return self._size.most is not None and size_of(items) > self._size.most
@@ -204,8 +235,10 @@ class Delivery:
         """Send *items*; while the sink refuses it is held, and they wait for a turn to probe."""
         probe_lock = self._health.probe_lock
         condition = self._health.condition
-        if condition.held and not self._breaker.is_open:
+        if (condition.held or condition.unanswered) and not self._breaker.is_open:
             await probe_lock.acquire()
+        if condition.unanswered:
+            await self._clock.sleep(self._event_probe.wait(self._clock.monotonic()))
         delay = ProbeDelay()
         while True:
             try:
@@ -230,9 +263,27 @@ class Delivery:
         self, items: Sequence[Item], error: Retryable | Refused | PeerBug
     ) -> None:
         if error.sent:
-            # To a sink that had proved nothing before, only the first was sent.
-            one = self._health.condition.unproven
-            self._outcomes.count_possible_duplicates(1 if one else len(items))
+            self._outcomes.count_possible_duplicates(1 if self._is_asked_first() else len(items))
+
+    def _is_asked_first(self) -> bool:
+        """Return whether the sink gets one event alone, after its check."""
+        return self._health.condition.unproven or self._health.condition.unanswered
+
+    async def _is_well(self, now: float) -> bool:
+        """
+        Return whether the check of the sink succeeds; raise its error if no event may be sent.
+
+        Who answered with a success that proves nothing is another product until the check
+        succeeds. Where nothing was answered the check may be blocked while events are not: now and
+        then one is sent all the same.
+        """
+        try:
+            await check_first(self._sink)
+        except (Refused, Retryable):
+            if self._health.condition.unproven or not self._event_probe.is_overdue(now):
+                raise
+            return False
+        return True
 
     async def _request(self, items: Sequence[Item]) -> Verdict:
         """Make one request; if it returns, it stays open until its verdict is stored."""
@@ -240,14 +291,18 @@ class Delivery:
             await asyncio.Event().wait()  # until cancelled: the events stay in the spool
         self._in_flight.request_started()
         begun = self._clock.monotonic()
-        send = send_first_alone if self._health.condition.unproven else send_fit
         try:
-            verdict = await send(self._sink, items)
+            if self._is_asked_first():
+                self._is_checked = await self._is_well(begun)
+                verdict = await send_first_alone(self._sink, items)
+            else:
+                verdict = await send_fit(self._sink, items)
         except BaseException as error:
             self._in_flight.request_finished()
             if isinstance(error, Retryable):
                 self._concurrency.on_failure(begun, self._clock.monotonic())
             raise
+        self._event_probe.answered()
         size = size_of(items)
         if verdict.throttled or verdict.retry_reason is not None:
             self._concurrency.on_failure(begun, self._clock.monotonic())
@@ -342,6 +397,16 @@ class _SameFailures:
         self._what = what
         # A sink that says that it is busy, or is not reached, would fail for less as well.
         return self._count if error.sent or error.while_sending else 0
+
+
+def _unanswered(error: Retryable) -> Unanswered:
+    """Return the error that holds a sink for *error* of yet another event that was sent alone."""
+    return Unanswered(
+        f"{error}; the same with the requests before. Whether their events were stored is unknown, "
+        "and each further attempt might store them again: they wait, and one is sent alone ever "
+        "less often, up to once an hour, if the sink's check succeeds. Check what lies in between, "
+        "such as a proxy that waits less long than the sink takes"
+    )
 
 
 def halves(items: Sequence[Item]) -> list[Sequence[Item]]:

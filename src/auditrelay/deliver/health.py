@@ -58,6 +58,7 @@ class SinkHealth:
         """Restore from *saved*, the condition that the last process left, what is still true."""
         self.condition.last_delivered_at = saved.last_delivered_at
         self.condition.unproven = saved.unproven
+        self.condition.unanswered = saved.unanswered
         self._health.restore(saved)
         if saved.breaker_reason is not None and saved.last_error is not None:
             # Otherwise every restart would dead-letter another hundred events.
@@ -80,7 +81,7 @@ class SinkHealth:
         """Mark the sink up, unless a success proves nothing: a breaker is open, a bug holds it."""
         self.worked_once = True
         if not self._bug_stands():
-            self.condition.unproven = False
+            self.condition.unproven = self.condition.unanswered = False
         if self._breaker.is_open or self._bug_stands():
             return
         failure = self.ack_failure
@@ -100,6 +101,11 @@ class SinkHealth:
         if not self._bug_stands():
             self.condition.unproven |= error.sent
             await self._save(changed=self._health.refused(error))
+
+    async def mark_unanswered(self) -> None:
+        """Mark the sink as one that is asked first, since what was sent to it was not answered."""
+        self.condition.unanswered = True
+        await self._save(changed=True)
 
     async def mark_bug(self, error: PeerBug) -> None:
         """Mark the sink held by a bug, until the owner of the probe lock marks it otherwise."""

@@ -11,11 +11,14 @@ from auditrelay.clock import Clock
 from auditrelay.deliver.batches import Batches, ranges_of
 from auditrelay.deliver.circuit_breaker import CircuitBreaker
 from auditrelay.deliver.in_flight import InFlight
-from auditrelay.deliver.probe import PROBE_MAX
+from auditrelay.deliver.probe import EVENT_MAX, PROBE_MAX
 from auditrelay.sinks import Item
 
 SET_ASIDE_FIRST: Final = 30.0
-"""Seconds until an event is sent again that has failed alone; doubled each time."""
+"""Seconds until an event is sent again that has failed alone; doubled each time, up to an hour."""
+
+_MOST_DOUBLINGS: Final = 20
+"""By then it is an hour; after some weeks 2 ** n has no value."""
 
 MOST_SET_ASIDE: Final = 1000
 """Events that may be set aside at once: if more fail alone, it is not the events."""
@@ -78,7 +81,7 @@ class Postponed:
     def set_aside(self, item: Item, reason: str) -> None:
         """Send *item*, which fails alone for *reason*, again after a while that grows."""
         times = self._times[item.position] = self._times.get(item.position, 0) + 1
-        wait = min(SET_ASIDE_FIRST * 2 ** (times - 1), PROBE_MAX)
+        wait = min(SET_ASIDE_FIRST * 2 ** min(times - 1, _MOST_DOUBLINGS), EVENT_MAX)
         _log.warning(
             "event_postponed", sink=self._name, uid=item.uid, reason=reason, wait=wait, times=times
         )

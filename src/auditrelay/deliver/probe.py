@@ -12,6 +12,9 @@ PROBE_FIRST: Final = 5.0
 PROBE_MAX: Final = 300.0
 """Most seconds between two probes of a sink that refuses."""
 
+EVENT_MAX: Final = 3600.0
+"""Most seconds between two events that are sent to a sink which leaves open whether it has them."""
+
 
 class ProbeDelay:
     """How long to wait until a held sink is probed again, after each failure in a row."""
@@ -27,6 +30,36 @@ class ProbeDelay:
         delay = self._after_refusal
         self._after_refusal = min(delay * 2, PROBE_MAX)
         return delay
+
+
+class EventProbe:
+    """
+    When a sink that leaves open whether it stores events is sent one: each may be a duplicate.
+
+    The waits double from *PROBE_FIRST* to *EVENT_MAX*. Pure: times are passed in.
+    """
+
+    def __init__(self, now: float) -> None:
+        self._sent_at = now
+        self._wait = 0.0
+
+    def unanswered(self, now: float, *, checked: bool) -> None:
+        """Record that one was sent, after a check that succeeded or not, and was not answered."""
+        self._sent_at = now
+        if checked:
+            self._wait = min(max(2 * self._wait, PROBE_FIRST), EVENT_MAX)
+
+    def answered(self) -> None:
+        """Begin again: the sink has said what became of its events."""
+        self._wait = 0.0
+
+    def wait(self, now: float) -> float:
+        """Return the seconds until an event may be sent."""
+        return max(self._sent_at + self._wait - now, 0.0)
+
+    def is_overdue(self, now: float) -> bool:
+        """Return whether one is sent even if the sink's check fails: a check may be blocked."""
+        return now - self._sent_at >= EVENT_MAX
 
 
 class ProbeLock:

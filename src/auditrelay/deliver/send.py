@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from dataclasses import replace
 
-from auditrelay.errors import Refused, Retryable
+from auditrelay.errors import Refused, Rejected, Retryable
 from auditrelay.sinks import Item, Rejection, Sink, Verdict
 
 
@@ -30,15 +30,26 @@ async def send_fit(sink: Sink, batch: Sequence[Item]) -> Verdict:
 
 async def send_first_alone(sink: Sink, batch: Sequence[Item]) -> Verdict:
     """
-    Send the first event of *batch* if the check of *sink* succeeds; the others are to be retried.
+    Send the first event of *batch*; the others are to be retried.
 
-    For a sink whose successes have proved nothing so far: it may have stored what it was sent, and
-    would store it again. Raises what the check and :meth:`Sink.send` raise.
+    For a sink that has left open whether it stores events: it may have stored what it was sent, and
+    would store it again. Raises what :meth:`Sink.send` raises.
+    """
+    verdict = await send_fit(sink, batch[:1])
+    return replace(verdict, retry=(*verdict.retry, *range(1, len(batch))))
+
+
+async def check_first(sink: Sink) -> None:
+    """
+    Check *sink* before an event is sent to it.
+
+    Raises Retryable or Refused as :meth:`Sink.send` does, and whatever its outcome, no event was
+    sent, nor refused.
     """
     try:
         await sink.check()
-    except (Refused, Retryable) as error:
-        error.sent = False  # whatever its outcome, no event was
-        raise
-    verdict = await send_fit(sink, batch[:1])
-    return replace(verdict, retry=(*verdict.retry, *range(1, len(batch))))
+    except Retryable as error:
+        reason, wait = error.reason, error.retry_after
+        raise Retryable(str(error), reason=reason, retry_after=wait) from None
+    except (Refused, Rejected) as error:
+        raise Refused(str(error), status=error.status) from None

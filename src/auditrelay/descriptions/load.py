@@ -94,8 +94,7 @@ def _read(path: Path, *, is_shipped: bool) -> Description:
 def _checked(path: Path, table: dict[str, Any], digest: str, *, is_shipped: bool) -> Description:
     found, draft = _parsed(table)
     if draft is not None:
-        # The configuration is read before there is a clock, and any will do for a date.
-        found += problems(draft, Clock().now().date())
+        found += problems(draft)
         if not is_shipped:
             found += _names(draft)
         if not found:
@@ -107,7 +106,8 @@ def _checked(path: Path, table: dict[str, Any], digest: str, *, is_shipped: bool
     lines = _lines(path, found)
     if lines or draft is None:
         raise ConfigError(*lines)
-    said = () if is_shipped else _lines(path, notes(draft))
+    # The configuration is read before there is a clock, and any will do for a date.
+    said = () if is_shipped else _lines(path, notes(draft, Clock().now().date()))
     return Description(path, draft.file, digest, tuple(said))
 
 

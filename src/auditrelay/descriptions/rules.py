@@ -34,13 +34,13 @@ _LONGEST_PATTERN: Final = 200
 _LOOKAROUND: Final = re.compile(r"\(\?<?[=!]")
 
 
-def problems(draft: Draft, today: date) -> Iterator[Problem]:
+def problems(draft: Draft) -> Iterator[Problem]:
     """
     Yield what is wrong with a description; what is true of two feeds may come twice.
 
     What is used nowhere is not reported here: it often only follows from another problem.
     """
-    yield from _top(draft, today)
+    yield from _top(draft)
     yield from _declared(draft)
     yield from auth_problems(draft)
     yield from refusal_problems(draft)
@@ -52,8 +52,14 @@ def problems(draft: Draft, today: date) -> Iterator[Problem]:
         yield from _scope(draft, part)
 
 
-def notes(draft: Draft) -> Iterator[Problem]:
-    """Yield what works, and was hardly meant."""
+def notes(draft: Draft, today: date) -> Iterator[Problem]:
+    """
+    Yield what works, and was hardly meant.
+
+    What *today* is says our clock alone: before NTP has set it, it may be years behind.
+    """
+    if draft.file.checked > today + timedelta(days=1):
+        yield ("checked",), f"{draft.file.checked} is in the future"
     for key in TABLES if draft.file.feeds else ():
         own = [getattr(feed, key) is not None for feed in draft.file.feeds.values()]
         if getattr(draft.file, key) is not None and all(own):
@@ -97,13 +103,11 @@ def unused(draft: Draft) -> Iterator[Problem]:
             yield ("secrets", name), "is used nowhere: remove it, or name it in [auth]"
 
 
-def _top(draft: Draft, today: date) -> Iterator[Problem]:
+def _top(draft: Draft) -> Iterator[Problem]:
     file = draft.file
     for number, address in enumerate(file.docs):
         if not address.startswith("https://"):
             yield ("docs", number), "must begin with https://"
-    if draft.has("checked") and file.checked > today + timedelta(days=1):
-        yield ("checked",), f"{file.checked} is in the future"
     for name in file.feeds:
         if not _is_name(name):
             yield ("feeds", name), "is not a name: write small letters, digits and single _"

@@ -252,10 +252,18 @@ class Peer:
             return
         lead = self._clock.now() - age(reply.headers) - made
         if lead > self._max_clock_lead:
+            seconds = round(lead.total_seconds())
+            fix = "fix the system clock"
+            if others := self._clock.confirmed.agreeing():
+                agree = "1 other agrees" if others == 1 else f"{others} others agree"
+                fix = (
+                    f"{agree} with it, so that one is wrong, or what a proxy says in its place; "
+                    f"have it fixed, or set settle to more than {seconds} s"
+                )
             raise Refused(
-                f"the clock of this machine is {round(lead.total_seconds())} s ahead of that of "
-                f"{self._base_url}: fix the system clock; polling is paused until then, or time "
-                "that is still to come would count as read"
+                f"the clock of this machine is {seconds} s ahead of that of {self._base_url}: "
+                f"{fix}; polling is paused until then, or time that is still to come would count "
+                "as read"
             )
 
     def _hear_time(self, headers: httpx.Headers) -> None:

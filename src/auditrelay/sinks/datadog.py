@@ -24,7 +24,7 @@ from typing import Annotated, Any, Literal, Self
 from pydantic import BeforeValidator, Field, field_validator, model_validator
 
 from auditrelay.clock import Clock
-from auditrelay.errors import Refused, Rejected, RelayError, Retryable
+from auditrelay.errors import Refused, Rejected, RelayError, Retryable, TooLarge
 from auditrelay.events import AuditEvent
 from auditrelay.events.forms import FORMS, SPLICED, datadog
 from auditrelay.events.forms.derived import Derived, RenderContext
@@ -369,7 +369,8 @@ def _datadog_error(reply: Reply) -> RelayError:
         wait=_seconds(reply.headers.get("x-ratelimit-reset")),
         not_stored=own and reply.status < 500,
     )
-    if isinstance(error, Rejected) and not own:
+    # A proxy's limit is for the size of a request: it is made smaller.
+    if isinstance(error, Rejected) and not isinstance(error, TooLarge) and not own:
         return Refused(
             f"{error}; the answer is not that of Datadog, and no event is the cause, check the "
             "address and any proxy in between",

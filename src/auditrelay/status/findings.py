@@ -12,7 +12,7 @@ from typing import Final, TypeVar
 
 import msgspec
 
-from auditrelay.errors import PeerBug
+from auditrelay.errors import PeerBug, Unanswered
 from auditrelay.status.model import AnyPeer, Finding, Report, SinkStatus, SourceStatus
 from auditrelay.store import REOPENED
 from auditrelay.telemetry import humanize
@@ -247,14 +247,28 @@ def _held(report: Report, rows: Iterable[AnyPeer]) -> Iterator[Finding]:
         )
 
 
+_NO_REFUSALS: Final = {
+    PeerBug.reason: (
+        "auditrelay has a bug in its code for {}. The other sources and sinks go on.",
+        "Report it with its traceback, the log event peer_bug_caught.",
+    ),
+    Unanswered.reason: (
+        "{} leaves open whether it stores events.",
+        (
+            "Look at what lies in between: its time-outs, and what it lets through. To try at once "
+            "afterwards, restart the service."
+        ),
+    ),
+}
+"""What holds a peer that has refused nothing, and what to do about it, by the error's code."""
+
+
 def _refusal(row: AnyPeer, status: int | None) -> tuple[str, str]:
     """Return what a refusal with *status* means, and what to do about it."""
     name, table = row.name, f"{row.kind}s.{row.name}"
-    if row.error_code == PeerBug.reason:
-        return (
-            f"auditrelay has a bug in its code for {name}. The other sources and sinks go on.",
-            "Report it with its traceback, the log event peer_bug_caught.",
-        )
+    if row.error_code in _NO_REFUSALS:
+        what, do = _NO_REFUSALS[row.error_code]
+        return what.format(name), do
     if status == 401:
         return f"{name} does not accept its key (401).", _renew(row, table)
     if status == 403:

@@ -40,6 +40,12 @@ SHARE_OF_DESCRIPTORS: Final = 4
 REQUEST_SECONDS: Final = 5.0
 """How long a whole request may take, from the connection or from the last answer on it."""
 
+REQUEST_STEPS: Final = 5
+"""
+How often the loop must have turned by then: where it is slow, what has come is not read yet, and
+the client is not to blame.
+"""
+
 BACKLOG: Final = 128
 """Connections that wait to be accepted."""
 
@@ -95,7 +101,14 @@ class _Protocol(H11Protocol):
     def _await_request(self) -> None:
         self._stop_waiting()
         self.since = self.loop.time()
-        self._deadline = self.loop.call_later(REQUEST_SECONDS, self.transport.abort)
+        self._wait_on(REQUEST_STEPS)
+
+    def _wait_on(self, steps: int) -> None:
+        if steps:
+            step = REQUEST_SECONDS / REQUEST_STEPS
+            self._deadline = self.loop.call_later(step, self._wait_on, steps - 1)
+        else:
+            self.transport.abort()
 
     def _stop_waiting(self) -> None:
         if self._deadline is not None:

@@ -74,6 +74,8 @@ class SinkCondition(msgspec.Struct):
     """The target for which it does so, such as an index; None: for all of them."""
     unproven: bool = False
     """Whether its last success proved nothing, so that it is asked before it gets an event."""
+    unanswered: bool = False
+    """Whether single events were sent and never answered, so that it is asked first as well."""
 
 
 Condition = SourceCondition | SinkCondition
