@@ -7,6 +7,7 @@ from typing import Any
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from tests.support.extent import extent
 from tests.support.records import USUAL, variants
 
 from auditrelay.events import AuditEvent
@@ -196,7 +197,7 @@ def pages(draw: st.DrawFn, vendor: str) -> list[bytes]:
 @pytest.mark.parametrize("mode", MODES)
 @pytest.mark.parametrize("vendor", USUAL)
 @given(data=st.data())
-@settings(deadline=None, max_examples=60)
+@settings(deadline=None, max_examples=extent(25, 200))
 def test_however_a_record_is_written_both_ways_agree(
     vendor: str, mode: str, data: st.DataObject
 ) -> None:
@@ -217,7 +218,7 @@ def test_however_a_record_is_written_both_ways_agree(
 @pytest.mark.slow
 @pytest.mark.parametrize("vendor", ["bland", "cekura", "cencori", "jitsudo"])
 @given(data=st.data())
-@settings(deadline=None, max_examples=100)
+@settings(deadline=None, max_examples=extent(20, 200))
 def test_what_the_lengths_prove_is_true(vendor: str, data: st.DataObject) -> None:
     module = vendor_named(vendor)
     gate = Gate(module, module.identity, Redactor("off", module.fields))
@@ -234,7 +235,7 @@ def test_what_the_lengths_prove_is_true(vendor: str, data: st.DataObject) -> Non
 
 @pytest.mark.parametrize("mode", MODES)
 @given(value=details)
-@settings(deadline=None, max_examples=200)
+@settings(deadline=None, max_examples=extent(100, 200))
 def test_what_redaction_spares_it_would_not_change(mode: str, value: Any) -> None:
     redactor = Redactor(MODES[mode], frozenset(("metadata",)))
     try:

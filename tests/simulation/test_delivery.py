@@ -48,7 +48,7 @@ LOOKBACK = 3600
 HISTORY = 3 * 3600
 """Seconds after START in which things happen."""
 
-EXAMPLES = extent(30, 90)
+EXAMPLES = extent(16, 90)
 """Histories of each vendor."""
 
 

@@ -86,7 +86,7 @@ def test_every_kind_and_verb_is_written_as_it_is_rendered(
 
 
 @pytest.mark.slow
-@settings(deadline=None, max_examples=40)
+@settings(deadline=None, max_examples=extent(20, 100))
 @given(page=odd_pages())  # which takes longer than to write it in every form
 def test_odd_events_are_written_as_they_are_rendered(page: Page) -> None:
     for form in sorted(FORMS):
