@@ -186,11 +186,17 @@ async def test_the_other_commands_work_while_the_service_runs_and_without_it(
         shown = await command(config, "dead-letters", "show", str(letter["id"]))
         assert json.loads(shown.stdout)["uid"] == letter["uid"]
 
+    async def settled() -> bool:
+        """Return whether it is stored, too, that the sinks have everything."""
+        rows = (await daemon.get("/api/status")).json()["sinks"]
+        return not any(row["backlog_events"] for row in rows)
+
     async with Daemon(config) as daemon:
         await eventually(lambda: daemon.logged("event_dead_lettered"))
         await eventually(lambda: not sandbox.splunk.stored.lost(made(sandbox)))
         await eventually(lambda: not sandbox.datadog.stored.lost(made(sandbox)))
         await eventually(lambda: all(each.heads for each in intakes(sandbox).values()))
+        await eventually(settled)
         await run_commands(heads=0)
         assert await daemon.end() == 0
     await run_commands(heads=1)  # that of the stop waits for the next start
