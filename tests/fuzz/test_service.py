@@ -18,7 +18,7 @@ from auditrelay.sandbox import Sandbox, vendors
 pytestmark = [pytest.mark.process, pytest.mark.slow]
 
 SEED = int(os.environ["FUZZ_SEED"])
-SECONDS = float(os.environ.get("FUZZ_SECONDS", "4"))
+SECONDS = float(os.environ.get("FUZZ_SECONDS", "1"))
 
 PAIRS = [("jitsudo", "splunk"), ("slaunch", "elastic"), ("cencori", "datadog"), ("bland", "splunk")]
 """Which vendor and which SIEM are odd at the same time; Cekura and the other SIEMs stay sane."""

@@ -32,7 +32,7 @@ import os, sys, time, urllib.request
 def worked():
     with open(f"/proc/{sys.argv[2]}/stat") as file:
         return sum(map(int, file.read().rpartition(")")[2].split()[11:13]))
-worst, over = 0, time.monotonic() + 6
+worst, over = 0, time.monotonic() + 4
 while time.monotonic() < over:
     before = worked()
     urllib.request.urlopen(sys.argv[1], timeout=90).read()
@@ -48,7 +48,7 @@ How long the answer took would say as much of what else the machine does.
 
 
 async def silence(daemon: Daemon) -> float:
-    """Return for how much processor time the service was silent at most, in six seconds."""
+    """Return for how much processor time the service was silent at most, in four seconds."""
     asking = await asyncio.create_subprocess_exec(  # this process is busy with the doubles
         *(sys.executable, "-c", ASK, f"{daemon.address}/healthz", str(daemon.process.pid)),
         stdout=asyncio.subprocess.PIPE,

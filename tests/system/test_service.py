@@ -433,13 +433,14 @@ async def test_a_sink_that_answers_403_is_held_once_and_nothing_is_dropped(
         await eventually(lambda: missing(sandbox).keys() == {"splunk"})
         await eventually(lambda: daemon.logged("sink_held", sink="splunk"))
         assert "splunk is blocked, action required" in (await daemon.get("/readyz")).text
-        row = next(
-            row
-            for row in (await daemon.get("/api/status")).json()["sinks"]
-            if row["name"] == "splunk"
-        )
-        # With the head of the first seal.
-        assert (row["held"], row["backlog_events"], row["dead_letters"]) == (True, 21, 0)
+
+        async def everything_waits() -> bool:
+            rows = (await daemon.get("/api/status")).json()["sinks"]
+            (row,) = [row for row in rows if row["name"] == "splunk"]
+            assert (row["held"], row["dead_letters"]) == (True, 0)
+            return bool(row["backlog_events"] == 21)
+
+        await eventually(everything_waits, what="20 events and the head of the first seal")
         sandbox.cekura.add(datetime.now(UTC))
         await eventually(lambda: not sandbox.elastic.stored.lost(made(sandbox)))
         token.write_text("33333333-0000-4000-8000-000000000003")
