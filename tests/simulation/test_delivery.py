@@ -320,7 +320,7 @@ def run(story: Callable[[], Awaitable[T]]) -> T:
     """Run *story* without waits, and without tuning the interpreter for a service."""
 
     async def bounded() -> T:
-        async with asyncio.timeout(30):
+        async with asyncio.timeout(90):
             return await story()
 
     with capture_logs():

@@ -311,7 +311,7 @@ async def test_a_catch_up_ends_although_the_spool_is_full_for_a_sink_that_is_dow
     path = configure(tmp_path, tables, sinks(sandbox), spool={"max_bytes": "8KB"})
     await sandbox.splunk.stop()
     monkeypatch.setattr(app, "ROOM_PATIENCE", timedelta(seconds=2))
-    async with app.App.open(load(path, {}), Clock(), attempts=2) as instance, asyncio.timeout(30):
+    async with app.App.open(load(path, {}), Clock(), attempts=2) as instance, asyncio.timeout(90):
         failures = await instance.once()
     assert sorted(failure.partition(":")[0] for failure in failures) == [
         "bland",
