@@ -14,6 +14,8 @@ import msgspec
 import pytest
 from hypothesis import HealthCheck, settings
 from tests.support.clock import FakeClock
+from tests.support.extent import extent
+from tests.support.logged import log_plainly
 
 from auditrelay.events import NOTHING, Actor, AuditEvent, Target
 
@@ -42,9 +44,14 @@ def pytest_report_header() -> str:
     return f"fuzzing: FUZZ_SEED={os.environ['FUZZ_SEED']}"
 
 
+log_plainly()
+
 # How long an example takes says something of the machine, and nothing of the code.
 settings.register_profile(
-    "without clocks", deadline=None, suppress_health_check=[HealthCheck.too_slow]
+    "without clocks",
+    deadline=None,
+    max_examples=extent(50, 200),
+    suppress_health_check=[HealthCheck.too_slow],
 )
 settings.load_profile("without clocks")
 

@@ -3,11 +3,11 @@
 from collections.abc import Iterator
 
 import pytest
-import structlog
+from tests.support.logged import log_plainly
 
 
 @pytest.fixture(autouse=True)
 def _unconfigured_log() -> Iterator[None]:
     """Undo a command's log, whose stream is closed when the command has ended."""
     yield
-    structlog.reset_defaults()
+    log_plainly()

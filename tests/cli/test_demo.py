@@ -177,7 +177,7 @@ async def test_the_real_daemon_survives_it_and_the_folder_is_left_empty(tmp_path
 async def test_described_vendors_are_shown_feed_by_feed_and_nothing_is_lost() -> None:
     """One whose records have parts, two feeds without ids, one with numbers as ids."""
     process = await asyncio.create_subprocess_exec(
-        *(sys.executable, "-m", "auditrelay", "demo", "--duration", "4s"),
+        *(sys.executable, "-m", "auditrelay", "demo", "--duration", "2s"),
         *("--vendor", "google_workspace", "--vendor", "snyk", "--vendor", "zendesk"),
         stdout=asyncio.subprocess.PIPE,
         stderr=asyncio.subprocess.STDOUT,

@@ -1,9 +1,11 @@
 """Polls, resweeps, backfills and ``verify`` size their windows alike: nothing is read twice."""
 
 from collections.abc import AsyncGenerator, Awaitable, Callable
+from itertools import product
 
 import pytest
 from tests.support.collecting import DAY, HOUR, NOON, World
+from tests.support.extent import extent
 
 from auditrelay.collect.backfill import Backfiller
 from auditrelay.collect.parts import Budget, PartLength
@@ -92,29 +94,27 @@ async def compare(world: World, history: History) -> None:
 Read = Callable[[World, History], Awaitable[None]]
 
 
+READS: dict[str, Read] = {
+    "poll": poll,
+    "resweep": resweep,
+    "backfill": backfilling(),
+    "dry run": backfilling(dry_run=True),
+    "resend": backfilling(sinks=("sink",)),
+    "verify": compare,
+}
+SPANS = {"even": MONTH, "burst": Interval(NOON - 11.7 * DAY, NOON - 11.7 * DAY + 2 * HOUR)}
+
+
 @pytest.mark.parametrize(
-    "within",
-    [MONTH, Interval(NOON - 11.7 * DAY, NOON - 11.7 * DAY + 2 * HOUR)],
-    ids=["even", "burst"],
-)
-@pytest.mark.parametrize(
-    "read",
-    [
-        poll,
-        resweep,
-        backfilling(),
-        backfilling(dry_run=True),
-        backfilling(sinks=("sink",)),
-        compare,
-    ],
-    ids=["poll", "resweep", "backfill", "dry run", "resend", "verify"],
+    ("read", "span"),
+    [*product(READS, ["burst"]), *product(extent(["poll", "backfill"], list(READS)), ["even"])],
 )
 async def test_a_vendor_without_a_total_serves_each_record_about_once(
-    world: World, monkeypatch: pytest.MonkeyPatch, read: Read, within: Interval
+    world: World, monkeypatch: pytest.MonkeyPatch, read: str, span: str
 ) -> None:
     of = PartLength.of
     monkeypatch.setattr(PartLength, "of", lambda settings, _: of(settings, BUDGET))
-    history = History(world, within)
-    await read(world, history)
+    history = History(world, SPANS[span])
+    await READS[read](world, history)
     assert EVENTS <= history.served <= 1.1 * EVENTS
     assert history.requests <= 1.1 * EVENTS / PAGE + 40

@@ -68,11 +68,11 @@ def run(tree: Path, *words: str) -> str:
     return ended.stdout
 
 
-def passed_in(tree: Path, *words: str, workers: int = 2) -> int:
-    """Run pytest in *tree*; return how many tests passed."""
-    output = run(tree, "pytest", "-q", "-p", "no:cacheprovider", "-n", f"{workers}", *words)
-    (passed,) = re.findall(r"(\d+) passed", output)
-    return int(passed)
+def passed_in(tree: Path, *words: str) -> list[str]:
+    """Run pytest in *tree*; return the names of the tests that passed."""
+    # In one process: each worker would import all and collect all again.
+    output = run(tree, "pytest", "-v", "-p", "no:cacheprovider", "-n", "0", *words)
+    return re.findall(r"^(\S.*) PASSED\b", output, re.MULTILINE)
 
 
 @pytest.mark.parametrize(("newcomer", "most"), MOST_FILES.items())
@@ -138,18 +138,17 @@ def _tests(folder: str, names: str) -> Iterator[str]:
 
 
 FAR = (
-    *("collect", "contract", "deliver", "fuzz", "http", "packaging", "promises", "sandbox"),
-    *("settings", "simulation", "sinks", "sources/described", "status/page", "store", "system"),
-    *("telemetry"),
+    *("collect", "contract", "deliver", "evidence", "fuzz", "http", "packaging", "promises"),
+    *("sandbox", "settings", "simulation", "sinks", "sources/described", "status/page", "store"),
+    *("supervisor", "system", "telemetry"),
     *_tests("events/forms", "derived forms nesting ocsf"),
-    *_tests("cli", "check coverage dead_letters description json_text probes remote times"),
+    *_tests("cli", "check coverage dead_letters description json_text probes remote status times"),
     *_tests("descriptions", "add_your_vendor auth_rules broken docs examples holes mapping schema"),
     *_tests("descriptions", "seeds settings times"),
-    *_tests("events", "addresses careful changes decode gate normalize page pseudonyms redact"),
-    *_tests("events", "redaction_time reduced secrets timestamps uid"),
+    *_tests("events", "addresses careful changes classify decode frozen gate large normalize"),
+    *_tests("events", "page pseudonyms redact redaction_time reduced secrets timestamps uid"),
     *_tests("service", "alerts app commands control_socket desk heap reopen store systemd"),
-    *_tests("status", "access findings golden idle_server lateness port report"),
-    "supervisor",
+    *_tests("status", "access findings golden idle_server lateness model port report"),
     *_tests(".", "clock confirmed_time sizes window words"),
     *(f"sources/{name}" for name in available()),
     *_tests("sources", " ".join(available())),
@@ -165,14 +164,15 @@ They are of one source or sink, or of what knows none of them, or run for the ne
 def test_the_unit_tests_pass_with_them(tree: Path) -> None:
     """Of the documents, the configuration, the templates, the forms...: none of them has a list."""
     ignored = [f"--ignore=tests/{path}" for path in FAR]
-    assert passed_in(tree, "-m", "not process and not slow", *ignored) > 1000
+    assert len(passed_in(tree, "-m", "not process and not slow", *ignored)) > 900
 
 
 def test_the_contracts_are_tested_against_them(tree: Path) -> None:
-    bugs = "tests/contract/test_bugs.py"
-    source = ("tests/contract/sources", bugs, "tests/events")
-    assert passed_in(tree, *source, "-k", "initech or any_json") > 120
-    assert passed_in(tree, "tests/contract/sinks", bugs, "tests/simulation", "-k", "globex") > 50
+    folders = ("sources", "sinks", "test_bugs.py")
+    paths = (*(f"tests/contract/{each}" for each in folders), "tests/events", "tests/simulation")
+    passed = passed_in(tree, *paths, "-k", "initech or globex or any_json")
+    assert sum("initech" in name for name in passed) > 120
+    assert sum("globex" in name for name in passed) > 50
 
 
 def test_the_generated_files_are_right_before_and_after_they_are_generated_again(
@@ -184,7 +184,7 @@ def test_the_generated_files_are_right_before_and_after_they_are_generated_again
     (tree / props).write_text(run(tree, "siem.splunk.props"))
     assert "[auditrelay:initech:audit]" in (tree / props).read_text()
     modules = ("tests/config/test_example.py", "tests/siem/test_splunk.py")
-    assert passed_in(tree, *modules, workers=0) > 20
+    assert len(passed_in(tree, *modules)) > 20
 
 
 def test_a_sink_over_http_without_a_double_fails_the_contract(tree: Path) -> None:
@@ -196,7 +196,6 @@ def test_a_sink_over_http_without_a_double_fails_the_contract(tree: Path) -> Non
             passed_in(
                 tree,
                 "tests/contract/sinks/test_contract.py::test_every_sink_over_http_has_a_double",
-                workers=0,
             )
     finally:
         double.write_bytes(kept)

@@ -47,7 +47,7 @@ async def test_a_verdict_that_waits_for_room_does_not_make_the_loop_look_stuck(
     monkeypatch.setattr(world.store, "settle", full)
     deliverer = world.deliverer(Intake())
     deliverer.finish()
-    async with asyncio.timeout(20):
+    async with asyncio.timeout(90):
         await deliverer.keep_delivering()
     assert len(waits) == 3
     assert moved == sorted(set(moved)), "it shows progress while it waits"

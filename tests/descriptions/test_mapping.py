@@ -16,6 +16,7 @@ from tests.events.test_normalize import check_everywhere, values
 from tests.support import scripted
 from tests.support.cases import case
 from tests.support.described import HEAD, described, feed, normalizer
+from tests.support.extent import extent
 
 from auditrelay.clock import Clock
 from auditrelay.descriptions import FOLDER, shipped
@@ -847,7 +848,7 @@ def pages(draw: st.DrawFn) -> list[bytes]:
 
 @pytest.mark.slow
 @given(lines=pages())  # which takes longer than to read them in every way
-@settings(deadline=None, max_examples=60)
+@settings(deadline=None, max_examples=extent(25, 200))
 def test_however_a_record_is_written_both_ways_agree(lines: list[bytes]) -> None:
     for (name, vendor), redact in product(RICH_VENDORS.items(), REDACT):
         with case(name, redact):

@@ -7,6 +7,7 @@ from collections.abc import Callable
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from tests.support.extent import extent
 from tests.support.records import USUAL
 
 from auditrelay.events import AuditEvent
@@ -86,7 +87,7 @@ def deep_texts(draw: st.DrawFn) -> str:
 
 @pytest.mark.parametrize("vendor", USUAL)
 @given(text=deep_texts(), field=st.sampled_from(["metadata", "user", "id", "reasoning", "new"]))
-@settings(deadline=None, max_examples=40)
+@settings(deadline=None, max_examples=extent(20, 100))
 def test_no_text_in_a_record_is_too_deep(vendor: str, text: str, field: str) -> None:
     normalize = NORMALIZERS[vendor]
     usual = json.dumps(USUAL[vendor])

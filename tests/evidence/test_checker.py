@@ -19,6 +19,7 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from tests.support.exports import BEGIN, HOUR, Export, Fact, leaf, path, root, text
+from tests.support.extent import extent
 
 from auditrelay.evidence.auditor import checker, program, proof, signatures
 
@@ -1382,7 +1383,7 @@ def places_in(value: Any) -> list[tuple[Any, Any]]:
     return found
 
 
-@settings(max_examples=400, deadline=None)
+@settings(max_examples=extent(150, 1000), deadline=None)
 @given(st.data())
 def test_any_value_anywhere_ends_in_a_finding_or_one_line(data: st.DataObject) -> None:
     export = Export(key=KEY)

@@ -18,7 +18,7 @@ from auditrelay.sandbox import Sandbox, vendors
 pytestmark = [pytest.mark.process, pytest.mark.slow]
 
 SEED = int(os.environ["FUZZ_SEED"])
-SECONDS = float(os.environ.get("FUZZ_SECONDS", "4"))
+SECONDS = float(os.environ.get("FUZZ_SECONDS", "1"))
 
 PAIRS = [("jitsudo", "splunk"), ("slaunch", "elastic"), ("cencori", "datadog"), ("bland", "splunk")]
 """Which vendor and which SIEM are odd at the same time; Cekura and the other SIEMs stay sane."""
@@ -46,7 +46,6 @@ async def test_what_one_peer_answers_costs_no_other_peer_anything(
                 wanted = list(sandbox.cekura.history.ids())
                 await eventually(
                     lambda: not any(stored.lost(wanted) for stored in sane.values()),  # noqa: B023
-                    within=15,
                     what="a sane source is delivered to sane sinks",
                 )
                 assert (await daemon.get("/healthz")).status_code == 200
@@ -58,7 +57,6 @@ async def test_what_one_peer_answers_costs_no_other_peer_anything(
             for name, stored in intakes(sandbox).items():
                 await eventually(
                     lambda: not stored.lost(made),  # noqa: B023
-                    within=90,
                     what=f"all is in {name}",
                 )
             assert daemon.process.returncode is None

@@ -218,7 +218,7 @@ async def test_an_early_success_does_not_end_the_request(connect: Connect) -> No
         arrived.set()
         await reader.read()
 
-    async with scripted(serve) as url, asyncio.timeout(20):
+    async with scripted(serve) as url, asyncio.timeout(90):
         assert (await connect(url).request("POST", "/", content=LARGE)).status == 200
         await arrived.wait()
 

@@ -112,7 +112,7 @@ def test_nothing_but_errors_with_a_name_comes_of_a_reply(
         await writer.drain()
 
     async def ask() -> None:
-        async with scripted(serve) as url, asyncio.timeout(20):
+        async with scripted(serve) as url, asyncio.timeout(90):
             peer = Peer(
                 "voice",
                 PLAIN,

@@ -287,7 +287,7 @@ BOMBS = {
     "an error": answer(500, b"x" * 400_000),
     "damaged": answer(200, gzip.compress(b" " * 400_000)[:-9]),
 }
-"""What is refused: 50 of them are 20 MB."""
+"""What is refused: 25 of them are 10 MB."""
 
 
 @pytest.mark.parametrize("name", BOMBS)
@@ -321,12 +321,12 @@ async def test_what_is_refused_leaves_nothing_in_memory(
         gc.disable()
         tracemalloc.start()
         try:
-            await refuse(55)
+            await refuse(30)
             kept, _peak = tracemalloc.get_traced_memory()
         finally:
             tracemalloc.stop()
             gc.enable()
-    assert kept < 15_000_000  # the server and the proxy have buffers, too
+    assert kept < 5_000_000  # the server and the proxy have buffers, too
 
 
 def test_an_address_that_httpx_cannot_use_is_a_configuration_error(metrics: Metrics) -> None:

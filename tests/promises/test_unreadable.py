@@ -12,6 +12,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from tests.support.collecting import HOUR, NOON, SECOND, World, open_world
+from tests.support.extent import extent
 
 from auditrelay.collect.walk import MAX_RECORDS
 from auditrelay.errors import PeerBug, Retryable, WalkBroken
@@ -66,7 +67,7 @@ def records(draw: st.DrawFn) -> bytes:
 @pytest.mark.parametrize("vendor", available())
 @given(page=st.lists(records(), min_size=1, max_size=4))
 @settings(
-    max_examples=60,
+    max_examples=extent(30, 120),
     derandomize=True,
     deadline=None,
     database=None,

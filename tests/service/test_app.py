@@ -153,7 +153,7 @@ async def test_it_serves_until_it_is_stopped_and_stops_in_order(
         return found
 
     with capture_logs() as logged:
-        async with App.open(configure(), Clock()) as app, asyncio.timeout(30):
+        async with App.open(configure(), Clock()) as app, asyncio.timeout(90):
             serving = asyncio.create_task(
                 app.serve(stop, reload, reread, addresses.append, supervisor)
             )

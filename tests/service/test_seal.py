@@ -160,7 +160,7 @@ async def sealing(world: World, has_read: Callable[[], bool]) -> AsyncIterator[N
 
 async def test_the_first_seal_waits_for_the_first_windows(world: World) -> None:
     read: list[bool] = []
-    async with asyncio.timeout(20), sealing(world, lambda: bool(read)):
+    async with asyncio.timeout(90), sealing(world, lambda: bool(read)):
         world.sealer.looked.set()
         await asyncio.sleep(0)
         assert world.heads() == []
@@ -174,12 +174,12 @@ async def test_a_source_that_is_not_read_does_not_hold_it_up(
 ) -> None:
     assert timedelta(minutes=5) == FIRST
     monkeypatch.setattr("auditrelay.service.seal.FIRST", timedelta(0))
-    async with asyncio.timeout(20), sealing(world, lambda: False):
+    async with asyncio.timeout(90), sealing(world, lambda: False):
         await eventually(lambda: len(world.heads()) == 1)
 
 
 async def test_much_that_waits_is_sealed_early_and_not_at_once(world: World) -> None:
-    async with asyncio.timeout(20), sealing(world, lambda: True):
+    async with asyncio.timeout(90), sealing(world, lambda: True):
         await eventually(lambda: len(world.heads()) == 1)
         world.store.log.waiting.pages[1] = MUCH_PAGES
         world.store.log.waiting.check()

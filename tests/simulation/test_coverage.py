@@ -217,7 +217,7 @@ lives = st.tuples(
     st.dictionaries(st.integers(1, 30), st.sampled_from(["retry", "broken"]), max_size=4),
 )
 BOUNDED = settings(
-    max_examples=extent(40, 120),
+    max_examples=extent(24, 120),
     derandomize=True,
     deadline=None,
     database=None,

@@ -48,7 +48,7 @@ LOOKBACK = 3600
 HISTORY = 3 * 3600
 """Seconds after START in which things happen."""
 
-EXAMPLES = extent(30, 90)
+EXAMPLES = extent(16, 90)
 """Histories of each vendor."""
 
 
@@ -320,7 +320,7 @@ def run(story: Callable[[], Awaitable[T]]) -> T:
     """Run *story* without waits, and without tuning the interpreter for a service."""
 
     async def bounded() -> T:
-        async with asyncio.timeout(30):
+        async with asyncio.timeout(90):
             return await story()
 
     with capture_logs():

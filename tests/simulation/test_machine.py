@@ -188,7 +188,7 @@ class Machine(RuleBasedStateMachine):
             if hasattr(self.double, "switches") and hasattr(self.double.switches, "ack_after"):
                 self.double.switches.ack_after = 0
             try:
-                await eventually(self._empty, within=10)
+                await eventually(self._empty)
             finally:
                 await self._die()
             self._compare()

@@ -14,6 +14,7 @@ from tests.conftest import make_event
 from tests.support.batches import item as item_of
 from tests.support.batches import rendered
 from tests.support.clock import FakeClock
+from tests.support.extent import extent
 
 from auditrelay.errors import Refused, Rejected, Retryable, TooLarge
 from auditrelay.events import AuditEvent
@@ -244,7 +245,7 @@ async def test_a_restamped_log_differs_in_its_time_only(
 TEXT = st.text(st.characters(exclude_categories=["Cs"]))
 
 
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=extent(80, 400), deadline=None)
 @given(message=TEXT, source=TEXT, tag=TEXT, host=TEXT, form=st.sampled_from(FORM_NAMES))
 def test_a_log_of_any_content_can_be_restamped(
     message: str, source: str, tag: str, host: str, form: str

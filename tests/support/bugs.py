@@ -101,7 +101,7 @@ class Instance:
             row = await self.row(name)
             return bool(row.held and row.error_code == "bug")
 
-        await eventually(held, within=15, what=f"{name} is held")
+        await eventually(held, what=f"{name} is held")
         (finding,) = [each for each in (await self.report()).findings if each.name == name]
         assert (finding.code, finding.level) == ("held", "action_required")
         assert "bug" in finding.what
@@ -115,7 +115,7 @@ class Instance:
         async def up() -> bool:
             return bool((await self.row(name)).up)
 
-        await eventually(up, within=15, what=f"{name} is up")
+        await eventually(up, what=f"{name} is up")
 
 
 @asynccontextmanager

@@ -137,7 +137,7 @@ class World:
         """Deliver until nothing waits."""
         deliverer = self.deliverer(intake, **changes)
         deliverer.finish()
-        async with asyncio.timeout(20):
+        async with asyncio.timeout(90):
             await deliverer.keep_delivering()
         return deliverer
 

@@ -186,11 +186,17 @@ async def test_the_other_commands_work_while_the_service_runs_and_without_it(
         shown = await command(config, "dead-letters", "show", str(letter["id"]))
         assert json.loads(shown.stdout)["uid"] == letter["uid"]
 
+    async def settled() -> bool:
+        """Return whether it is stored, too, that the sinks have everything."""
+        rows = (await daemon.get("/api/status")).json()["sinks"]
+        return not any(row["backlog_events"] for row in rows)
+
     async with Daemon(config) as daemon:
         await eventually(lambda: daemon.logged("event_dead_lettered"))
         await eventually(lambda: not sandbox.splunk.stored.lost(made(sandbox)))
         await eventually(lambda: not sandbox.datadog.stored.lost(made(sandbox)))
         await eventually(lambda: all(each.heads for each in intakes(sandbox).values()))
+        await eventually(settled)
         await run_commands(heads=0)
         assert await daemon.end() == 0
     await run_commands(heads=1)  # that of the stop waits for the next start
@@ -305,7 +311,7 @@ async def test_a_catch_up_ends_although_the_spool_is_full_for_a_sink_that_is_dow
     path = configure(tmp_path, tables, sinks(sandbox), spool={"max_bytes": "8KB"})
     await sandbox.splunk.stop()
     monkeypatch.setattr(app, "ROOM_PATIENCE", timedelta(seconds=2))
-    async with app.App.open(load(path, {}), Clock(), attempts=2) as instance, asyncio.timeout(30):
+    async with app.App.open(load(path, {}), Clock(), attempts=2) as instance, asyncio.timeout(90):
         failures = await instance.once()
     assert sorted(failure.partition(":")[0] for failure in failures) == [
         "bland",
@@ -427,13 +433,14 @@ async def test_a_sink_that_answers_403_is_held_once_and_nothing_is_dropped(
         await eventually(lambda: missing(sandbox).keys() == {"splunk"})
         await eventually(lambda: daemon.logged("sink_held", sink="splunk"))
         assert "splunk is blocked, action required" in (await daemon.get("/readyz")).text
-        row = next(
-            row
-            for row in (await daemon.get("/api/status")).json()["sinks"]
-            if row["name"] == "splunk"
-        )
-        # With the head of the first seal.
-        assert (row["held"], row["backlog_events"], row["dead_letters"]) == (True, 21, 0)
+
+        async def everything_waits() -> bool:
+            rows = (await daemon.get("/api/status")).json()["sinks"]
+            (row,) = [row for row in rows if row["name"] == "splunk"]
+            assert (row["held"], row["dead_letters"]) == (True, 0)
+            return bool(row["backlog_events"] == 21)
+
+        await eventually(everything_waits, what="20 events and the head of the first seal")
         sandbox.cekura.add(datetime.now(UTC))
         await eventually(lambda: not sandbox.elastic.stored.lost(made(sandbox)))
         token.write_text("33333333-0000-4000-8000-000000000003")

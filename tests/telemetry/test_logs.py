@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-import structlog
+from tests.support.logged import log_plainly
 
 from auditrelay.settings.secrets import Secret
 from auditrelay.telemetry import logs
@@ -45,7 +45,7 @@ def log(monkeypatch: pytest.MonkeyPatch) -> Iterator[io.StringIO]:
     root.handlers = []
     logs.setup("info", "json", stream)
     yield stream
-    structlog.reset_defaults()
+    log_plainly()
     logging.captureWarnings(capture=False)
     root.handlers, root.level = handlers, level
 

@@ -12,6 +12,7 @@ import orjson
 import pytest
 from tests.contract.described.conftest import DescribedRig, reading
 from tests.support.clock import FakeClock
+from tests.support.extent import extent
 
 from auditrelay.descriptions import FOLDER, PAGES, shipped
 from auditrelay.descriptions.load import named
@@ -22,6 +23,7 @@ from auditrelay.sandbox.stored import Stored, first_at
 
 FEEDS = [(name, feed) for name in shipped() for feed in named(name).feeds or (None,)]
 HOUR = timedelta(hours=1)
+TURNS = ("repeats", "endless")
 
 
 @pytest.fixture(params=FEEDS, ids=[f"{name}:{feed}" if feed else name for name, feed in FEEDS])
@@ -88,7 +90,15 @@ async def test_a_late_row_is_shown_by_the_next_walk(rig: DescribedRig) -> None:
     assert len(rig.made()) == 4
 
 
-@pytest.mark.parametrize("turns", ["repeats", "endless"])
+@pytest.mark.parametrize(
+    ("rig", "turns"),
+    [
+        pytest.param(feed, turns, id=f"{':'.join(filter(None, feed))}-{turns}")
+        for number, feed in enumerate(FEEDS)
+        for turns in extent(TURNS[number % 2 :][:1], TURNS)
+    ],
+    indirect=["rig"],
+)
 async def test_pages_that_lead_nowhere_end(rig: DescribedRig, turns: str) -> None:
     rig.fill(13)
     rig.double.switches.turns = turns  # type: ignore[assignment]  # one of them

@@ -34,6 +34,8 @@ from auditrelay.telemetry.metrics import Metrics
 MakeEvent = Callable[..., AuditEvent]
 
 PLAIN = {name: rig for name, rig in RIGS.items() if rig.variant is None}
+MOST = 100
+"""Events of a batch: together several times as large as what the proxy lets through."""
 REPEATING = [name for name, rig in PLAIN.items() if not rig.deduplicates]
 
 
@@ -64,15 +66,16 @@ async def scene(
     rig = PLAIN[request.param]
     async with opened(tmp_path, event, clock) as world, rig.double() as double:
         metrics = world.metrics = Metrics(sinks=["sink"])
-        keys = {"batch_events": 400, "timeout": "2s", "compression": "none"}
+        keys = {"batch_events": MOST, "timeout": "2s", "compression": "none"}
         settings, sink = rig.build(double, metrics, clock, **keys)
         deliverer = Deliverer(
             "sink", settings, sink, store=world.store, metrics=metrics, clock=clock
         )
         scene = Scene(world, double, deliverer, sink, [])
+        uids = [world.event(number).uid.encode() for number in range(MOST)]
 
         def count(request: Request) -> None:
-            scene.posts.append(sum(world.event(n).uid.encode() in request.body for n in range(400)))
+            scene.posts.append(sum(uid in request.body for uid in uids))
 
         double.on_request = count
         task = asyncio.ensure_future(deliverer.keep_delivering())
@@ -161,13 +164,13 @@ async def test_what_a_proxy_does_not_let_through_gets_smaller_until_it_passes(
     scene: Scene, how: Refusing
 ) -> None:
     scene.double.proxy_limit = 20_000, how
-    made = await scene.world.spool(400)
+    made = await scene.world.spool(MOST)
     scene.deliverer.wake.set()
 
     async def empty() -> bool:
         return await scene.world.backlog() == 0
 
-    await eventually(empty, within=20)
+    await eventually(empty)
     stored = scene.double.stored
     assert set(stored.by_uid) == {scene.world.event(int(name)).uid for name in made}
     assert not stored.repeated()

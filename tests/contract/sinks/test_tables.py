@@ -63,7 +63,7 @@ class Table:
     async def deliver(self) -> None:
         """Deliver until nothing waits."""
         self.deliverer.finish()
-        async with asyncio.timeout(30):
+        async with asyncio.timeout(90):
             await self.deliverer.keep_delivering()
 
     def fates(self) -> dict[int, str]:
@@ -83,7 +83,7 @@ class Table:
 
     async def is_held_and_nothing_is_lost(self) -> None:
         """Deliver until the sink is held; then let it recover, and accept everything."""
-        async with asyncio.timeout(30):
+        async with asyncio.timeout(90):
             task = asyncio.create_task(self.deliverer.keep_delivering())
             await eventually(lambda: self.deliverer.condition.held)
             assert "dead" not in " ".join(self.fates().values())

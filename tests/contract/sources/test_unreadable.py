@@ -7,9 +7,9 @@ from itertools import product
 from pathlib import Path
 
 import pytest
-from tests.contract.sources.conftest import Rig
+from tests.contract.sources.conftest import KINDS, Rig
 from tests.support.clock import FakeClock
-from tests.support.extent import some_of
+from tests.support.extent import extent
 from tests.support.stores import backlog, opened
 
 from auditrelay.collect.collector import Collector
@@ -79,9 +79,18 @@ async def gaps(store: SqliteStore) -> list[Interval]:
     return [span.interval for span in await store.ledger("it") if span.gap == UNREADABLE]
 
 
+CASES = list(product([0, BAD, RECORDS - 2], ["500", "html", "broken"]))
+
+
 @pytest.mark.parametrize(
-    ("bad", "fault"),
-    some_of(list(product([0, BAD, RECORDS - 2], ["500", "html", "broken"])), 4),
+    ("rig", "bad", "fault"),
+    [
+        (kind, *each)
+        for number, kind in enumerate(KINDS)
+        # Two places and two failures for each kind, others for the next.
+        for each in extent([CASES[number % 9], CASES[(number + 4) % 9]], CASES)
+    ],
+    indirect=["rig"],
 )
 async def test_all_but_the_record_that_fails_is_read_at_once(
     rig: Rig, clock: FakeClock, tmp_path: Path, bad: int, fault: str

@@ -15,6 +15,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from pydantic import ValidationError
 from tests.events.conftest import FETCHED, make_normalizer
+from tests.support.extent import some_of
 from tests.support.ocsf_check import faults
 
 from auditrelay.events import Actor, ActorKind, AuditEvent, Change, Outcome, Target
@@ -111,8 +112,9 @@ def second_opinion(document: dict[str, Any]) -> None:
 def test_every_kind_verb_and_outcome_is_valid_whatever_is_missing(
     kind: str, event: AuditEvent
 ) -> None:
-    outcomes = (*get_args(Outcome), None)
-    for verb, outcome, fields in product(VERBS, outcomes, FIELDS):
+    every = list(product(VERBS, (*get_args(Outcome), None), FIELDS))
+    # Other ones for each kind, so that all of them are tried with some.
+    for verb, outcome, fields in some_of(every, 4, first=list(KINDS).index(kind) % 4):
         document = rendered(replace(event, kind=kind, verb=verb, outcome=outcome, **fields))
         assert faults(document) == [], (kind, verb, outcome, fields)
 

@@ -5,6 +5,7 @@ from collections.abc import Callable
 from contextlib import aclosing
 from datetime import UTC, datetime, timedelta
 from functools import partial
+from itertools import product
 from typing import Any
 
 import pytest
@@ -24,6 +25,7 @@ from tests.sources.cencori.dashboards import (
     make_settings,
 )
 from tests.support.clock import FakeClock
+from tests.support.extent import some_of
 
 from auditrelay.collect import walk as walks
 from auditrelay.errors import Refused, RelayError, Retryable, WalkBroken
@@ -233,8 +235,9 @@ async def test_a_list_that_shrinks_below_the_page_is_not_an_outage(
     assert vendor.answered[500] == 1
 
 
-@pytest.mark.parametrize("size", [1, 2, 3, 4, 7])
-@pytest.mark.parametrize("tied", [2, 4, 5, 6, 7, 9, 25])
+@pytest.mark.parametrize(
+    ("size", "tied"), some_of(list(product([1, 2, 3, 4, 7], [2, 4, 5, 6, 7, 9, 25])), 3)
+)
 async def test_ties_may_be_in_any_order(
     *, vendor: Cencori, connect: Connect, walk: Walk, day: Interval, size: int, tied: int
 ) -> None:
