@@ -5,7 +5,8 @@ This is the only place where such values become part of a request, for every sou
 """
 
 import json
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
+from functools import lru_cache
 from typing import Any
 from urllib.parse import quote
 
@@ -33,19 +34,12 @@ def build_request(
     extensions: dict[str, Any],
 ) -> httpx.Request:
     """Return the request. Raises Retryable (``unsendable``) for a value that cannot be sent."""
-    query = _query(params or (), f"{method} {url}")
+    if not isinstance(params, str):
+        params = tuple(params.items() if isinstance(params, Mapping) else params or ())
+    address = _address(method, url, params)
     if (name := _unsendable_header(headers)) is not None:
         raise _bad_header(name, f"{method} {url}")
-    try:
-        return httpx.Request(
-            method,
-            f"{url}?{query}" if query else url,
-            headers=headers,
-            content=content,
-            extensions=extensions,
-        )
-    except httpx.InvalidURL as error:  # the values together are too long
-        raise _unsendable(f"the address of {method} {url} cannot be sent: {error}") from error
+    return httpx.Request(method, address, headers=headers, content=content, extensions=extensions)
 
 
 def add_headers(request: httpx.Request, headers: Mapping[str, str]) -> None:
@@ -68,13 +62,22 @@ def _bad_header(name: str, where: str) -> Retryable:
     return _unsendable(f"the header {name} of {where} contains a character that no header may have")
 
 
-def _query(params: Params, where: str) -> str:
+# To parse an address takes longer than the rest of a request, and a sink has only a few.
+@lru_cache(maxsize=16)
+def _address(method: str, url: str, params: tuple[tuple[str, str], ...] | str) -> httpx.URL:
+    query = _query(params, f"{method} {url}")
+    try:
+        return httpx.URL(f"{url}?{query}" if query else url)
+    except httpx.InvalidURL as error:  # the values together are too long
+        raise _unsendable(f"the address of {method} {url} cannot be sent: {error}") from error
+
+
+def _query(params: tuple[tuple[str, str], ...] | str, where: str) -> str:
     if isinstance(params, str):
         _check(params, f"the query of {where}")
         return params
-    pairs: Iterable[tuple[str, str]] = params.items() if isinstance(params, Mapping) else params
     parts = []
-    for name, value in pairs:
+    for name, value in params:
         _check(value, f"the parameter {name} of {where}")
         # Brackets in a name stay as they are: not every server decodes a name before it looks.
         parts.append(f"{quote(name, safe='[]')}={quote(value, safe='')}")

@@ -3,6 +3,7 @@
 import asyncio
 import contextlib
 import sqlite3
+import threading
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -77,6 +78,25 @@ async def test_a_commit_is_reported_before_its_caller_goes_on_and_a_failure_is_n
     results = await asyncio.gather(*writes, return_exceptions=True)
     assert [type(each) for each in results] == [int, ValueError, StoreFull, int]
     assert reported == [(1, False), (2, False)]
+
+
+async def test_a_work_that_fails_costs_those_nothing_that_share_its_commit(disk: Disk) -> None:
+    go_on = threading.Event()
+
+    def odd(db: sqlite3.Connection) -> None:
+        put(db, 2)
+        raise ValueError("odd")
+
+    first = asyncio.ensure_future(disk.writer.write(lambda _: go_on.wait(10)))
+    works = [
+        disk.writer.write(work) for work in (lambda db: put(db, 1), odd, lambda db: put(db, 1))
+    ]
+    shared = asyncio.gather(*works, return_exceptions=True)
+    await asyncio.sleep(0)  # now all of them wait for the first one
+    go_on.set()
+    assert [type(each) for each in await shared] == [type(None), ValueError, type(None)]
+    await first
+    assert disk.db.execute("select count(*) from data").fetchone() == (2,)
 
 
 # --- other programs that have the database open

@@ -105,7 +105,7 @@ create index uid_log_source on uid_log (source);
 
 SINCE_4 = """
 create table fact (                  -- open: the next seal takes it
-    id integer primary key autoincrement,
+    id integer primary key,
     unit text not null,              -- source NAME, sink NAME, or instance
     at integer not null,
     text text not null,              -- as in evidence.facts

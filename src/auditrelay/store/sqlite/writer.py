@@ -68,10 +68,11 @@ class Writer:
     """
     Runs works on its own thread and connection, each as one transaction.
 
-    Works that are queued at the same time share one commit and its fsync. If one raises, only that
-    one is rolled back. *on_full* is called on the writer thread when the disk is full: it releases
-    the reserve, and a work that needs little room is tried a second time. One that *spools* is not:
-    it would use up the room that positions and conditions need.
+    Works that are queued at the same time share one commit and its fsync. If one raises, all are
+    rolled back, and each runs again alone, so that only that one fails. *on_full* is called on the
+    writer thread when the disk is full: it releases the reserve, and a work that needs little room
+    is tried a second time. One that *spools* is not: it would use up the room that positions and
+    conditions need.
 
     While another process has locked the database, works wait, as long as that takes.
     """
@@ -140,14 +141,8 @@ class Writer:
             for entry in group:
                 self._commit_alone(entry)
             return
-        if any(isinstance(result, StoreFull) for result in results):
-            # While there is room for it: it lets later works write over the log.
-            self._checkpoint_log()
         for entry, result in zip(group, results, strict=True):
-            if isinstance(result, BaseException):
-                entry.future.set_exception(result)
-            else:
-                entry.finish(result)
+            entry.finish(result)
         self._shorten_log()
 
     def _commit_alone(self, entry: _Entry) -> None:
@@ -168,27 +163,22 @@ class Writer:
                 entry.future.set_exception(reason)
             except BaseException as error:  # noqa: BLE001  # raised in the caller, not in this thread
                 self._roll_back()
+                if isinstance(error, StoreFull):
+                    # While there is room for it: it lets later works write over the log.
+                    self._checkpoint_log()
                 entry.future.set_exception(error)
             else:
                 entry.finish(result)
             return
 
     def _try(self, group: list[_Entry]) -> list[object] | None:
-        results: list[object] = []
+        """Return the results of *group*, run in one transaction; None if one of them failed."""
         try:
             self._begin()
-            for entry in group:
-                self._db.execute("savepoint work")
-                try:
-                    results.append(entry.work(self._db))
-                except sqlite3.Error:
-                    raise
-                except BaseException as error:  # noqa: BLE001  # as above
-                    self._db.execute("rollback to work")
-                    results.append(error)
-                self._db.execute("release work")
+            # No savepoint for each work: it would copy every page of the database that is changed.
+            results = [entry.work(self._db) for entry in group]
             self._db.execute("commit")
-        except sqlite3.Error:
+        except BaseException:  # noqa: BLE001  # the one that fails is found, and told, one by one
             self._roll_back()
             return None
         return results
