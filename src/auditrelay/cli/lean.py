@@ -3,8 +3,8 @@ Import what the service is built on without those of its parts that nothing here
 
 uvicorn imports its command line (click, and processes that reload), APScheduler a pool of
 processes, the metrics library a server. That is 1.5 MB of a service at rest, and 20 ms of its
-start. This module must be imported before any other use of them; whoever imports one of those parts
-later gets it.
+start. This module must be imported before any other use of them. A part that is imported later is
+whole.
 """
 
 import contextlib

@@ -14,7 +14,10 @@ READ_BYTES = 120 * 1024
 """Most bytes read at once."""
 
 _buffer = memoryview(bytearray(READ_BYTES))
-"""Where every connection reads to: the bytes are parsed before anything else can run."""
+"""
+Where all connections read to: the bytes are parsed before anything else can run in the loop, of
+which a process has one. Each peer having its own would cost the service at rest a megabyte.
+"""
 
 READ_AHEAD_BYTES = 1024 * 1024
 """A body is handed over when it is complete or so long; the peer is not read until it was taken."""
