@@ -134,11 +134,12 @@ def draft(db: sqlite3.Connection, make_head: MakeHead, now: int) -> _Draft:
     states: dict[str, Body] = {}
     for unit in sorted(bodies):
         last = _last(db, unit)
-        merged = _counted(db, unit, _merged(bodies[unit]))
+        # Thousands of pages may have become few facts: they are not kept while events are counted.
+        merged = _counted(db, unit, _merged(bodies.pop(unit)))
         state = _state(db, unit, merged, {} if last is None else last["state"])
         if sink_of(unit) is not None:
             before_it = None if last is None else last["state"]
-            done = _newly_done(bodies[unit], state, before_it)
+            done = _newly_done(merged, state, before_it)
             if done:
                 merged.append(facts.delivered(done=done))
             if not merged:
@@ -221,8 +222,12 @@ def _open_facts(db: sqlite3.Connection) -> tuple[int, int, dict[str, list[Body]]
 
 
 def _sharing_names(body: Body) -> Body:
-    """Return *body* with names that it shares: thousands of facts may wait, of eight names each."""
-    return {intern(name): value for name, value in body.items()}
+    """Return *body* with names that it shares: thousands of facts may wait, of ten names each."""
+    shared = {intern(name): value for name, value in body.items()}
+    for name in ("fact", "via"):
+        if type(value := shared.get(name)) is str:
+            shared[name] = intern(value)
+    return shared
 
 
 def _last(db: sqlite3.Connection, unit: str) -> dict[str, Any] | None:
