@@ -5,6 +5,7 @@ import contextlib
 import socket
 import struct
 import threading
+import tracemalloc
 from asyncio import StreamReader as Reader
 from asyncio import StreamWriter as Writer
 from collections.abc import Awaitable, Callable, Iterator
@@ -303,6 +304,19 @@ async def test_behind_a_proxy_the_line_is_shown_without_secrets(connect: Connect
         error = await failure(connect(url))
     assert "is not HTTP: illegal header line" in str(error)
     assert "k7Qz9fA3" not in str(error)
+
+
+async def test_a_peer_at_rest_takes_next_to_no_memory() -> None:
+    tls, before = _no_tls(), tracemalloc.is_tracing()
+    tracemalloc.start()
+    try:
+        began, _ = tracemalloc.get_traced_memory()
+        kept = [Transport(tls) for _ in range(50)]
+        now, _ = tracemalloc.get_traced_memory()
+    finally:
+        if not before:
+            tracemalloc.stop()
+    assert now - began < 2048 * len(kept), "without a read buffer of its own"
 
 
 async def test_a_body_is_not_read_faster_than_it_is_taken() -> None:

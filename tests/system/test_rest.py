@@ -31,6 +31,9 @@ NOT_NEEDED = {
     *("rich", "pygments"),  # for tables; httpx and structlog import them if they can
     *("pydantic_settings", "dotenv", "argparse"),  # for variables, of which none is set
     "httpcore",  # httpx's own transport, for a proxy
+    *("click", "uvicorn.main", "uvicorn.supervisors"),  # uvicorn's command line
+    *("concurrent.futures.process", "multiprocessing.connection"),  # APScheduler's processes
+    *("http.server", "wsgiref"),  # the server of the metrics library
     *("cryptography", "cffi"),  # for signed claims, which a few described vendors want
     *(
         "sqlalchemy",

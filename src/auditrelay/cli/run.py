@@ -8,6 +8,7 @@ from typing import Annotated
 
 import typer
 
+import auditrelay.cli.lean  # noqa: F401  # before whatever imports uvicorn, APScheduler or the metrics library
 from auditrelay import __version__
 from auditrelay.cli.options import Options
 from auditrelay.clock import Clock

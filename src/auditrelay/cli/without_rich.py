@@ -3,7 +3,7 @@ Import httpx and structlog without rich; this module must be imported before any
 
 httpx (for its own command line) and structlog (for coloured tracebacks) import rich if it is
 installed, and typer installs it: 4 MB and a tenth of a second in a service without terminal output.
-Both work without it. A command that prints tables imports rich itself.
+Both work without it, and without click. A command that prints tables imports rich itself.
 """
 
 import contextlib
@@ -25,6 +25,6 @@ def _hidden(*packages: str) -> Iterator[None]:
             del sys.modules[name]
 
 
-with _hidden("rich", "pygments"):
+with _hidden("rich", "pygments", "click"):
     importlib.import_module("httpx")
     importlib.import_module("structlog")

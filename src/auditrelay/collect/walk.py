@@ -37,6 +37,9 @@ MAX_WALKS_PER_WINDOW: Final = 4
 SECOND: Final = 1_000_000
 """In microseconds. Density is never judged over less: events may be written in batches."""
 
+HASH_BITS: Final = (1 << 60) - 1
+"""What is kept of the hash of a uid: a number of more bits takes half as much memory again."""
+
 FAR_OFF: Final = 10 * 366 * 86_400 * SECOND
 """A time that is further from the window says nothing of how dense its events are."""
 
@@ -232,7 +235,7 @@ class _Guard:
         """Record *page*, or raise WalkBroken if it cannot be part of a complete walk."""
         self._pages += 1
         count = len(self.seen)
-        shown = list(map(hash, identified.uid))
+        shown = [each & HASH_BITS for each in map(hash, identified.uid)]
         self.seen.update(shown)
         self.repeated |= len(self.seen) < count + len(shown)
         self.order = hash((self.order, *shown))

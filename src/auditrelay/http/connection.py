@@ -13,6 +13,12 @@ from auditrelay.http.parser import ReplyParser
 READ_BYTES = 120 * 1024
 """Most bytes read at once."""
 
+_buffer = memoryview(bytearray(READ_BYTES))
+"""
+Where all connections read to: the bytes are parsed before anything else can run in the loop, of
+which a process has one. Each peer having its own would cost the service at rest a megabyte.
+"""
+
 READ_AHEAD_BYTES = 1024 * 1024
 """A body is handed over when it is complete or so long; the peer is not read until it was taken."""
 
@@ -31,14 +37,12 @@ class Connection(asyncio.BufferedProtocol):
     """
     A connection to *origin*, for one request at a time.
 
-    It reads into *buffer*, which connections share: the bytes are parsed before anything else can
-    run. It is in the set *existing* for as long as it exists.
+    It is in the set *existing* for as long as it exists.
     """
 
-    def __init__(self, origin: Origin, buffer: bytearray, existing: set["Connection"]) -> None:
+    def __init__(self, origin: Origin, existing: set["Connection"]) -> None:
         self.origin = origin
         self.idle_since = 0.0
-        self._buffer = memoryview(buffer)
         self._existing = existing
         self._transport: asyncio.Transport
         self._readable = select.poll()
@@ -167,7 +171,7 @@ class Connection(asyncio.BufferedProtocol):
 
     def get_buffer(self, _sizehint: int) -> memoryview:
         """Return where to read to."""
-        return self._buffer
+        return _buffer
 
     def buffer_updated(self, nbytes: int) -> None:
         """Parse what was read."""
@@ -175,7 +179,7 @@ class Connection(asyncio.BufferedProtocol):
         if self._reply is None:
             self.close()  # nothing was asked; often it is 408 before the peer closes
             return
-        self._reply.feed(self._buffer[:nbytes])
+        self._reply.feed(_buffer[:nbytes])
         if self._reply.untaken >= READ_AHEAD_BYTES and not self._reading_paused:
             self._reading_paused = True
             self._transport.pause_reading()
@@ -218,5 +222,5 @@ class Connection(asyncio.BufferedProtocol):
         """
         descriptor = self._transport.get_extra_info("socket").fileno()
         with contextlib.suppress(OSError):
-            while self._reply is not None and (count := os.readv(descriptor, [self._buffer])):
+            while self._reply is not None and (count := os.readv(descriptor, [_buffer])):
                 self.buffer_updated(count)

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 
 import httpx
 
-from auditrelay.http.connection import READ_BYTES, Connection, Origin
+from auditrelay.http.connection import Connection, Origin
 from auditrelay.http.dial import dial
 from auditrelay.http.parser import ReplyParser
 
@@ -41,7 +41,6 @@ class Transport(httpx.AsyncBaseTransport):
     def __init__(self, tls: ssl.SSLContext) -> None:
         tls.set_alpn_protocols(["http/1.1"])
         self._tls = tls
-        self._buffer = bytearray(READ_BYTES)
         self._existing: set[Connection] = set()
         self._idle: list[Connection] = []
         """The longest idle ones first."""
@@ -92,7 +91,7 @@ class Transport(httpx.AsyncBaseTransport):
             sock = await dial(host, port)
             state.reached = True
             _, connection = await asyncio.get_running_loop().create_connection(
-                lambda: Connection(origin, self._buffer, self._existing),
+                lambda: Connection(origin, self._existing),
                 sock=sock,
                 ssl=tls,
                 server_hostname=host if tls else None,

@@ -23,9 +23,10 @@ from collections.abc import Iterator
 from email.utils import formatdate
 from typing import Final, cast
 
-import uvicorn
 from starlette.types import ASGIApp
+from uvicorn.config import Config
 from uvicorn.protocols.http.h11_impl import H11Protocol
+from uvicorn.server import Server
 
 LAST_SECONDS: Final = 0.5
 """How long clients may take to read the last answers after the stop."""
@@ -149,12 +150,12 @@ def max_connections() -> int:
     return max(1, min(MAX_CONNECTIONS, descriptors // SHARE_OF_DESCRIPTORS))
 
 
-class IdleServer(uvicorn.Server):
+class IdleServer(Server):
     """A server of *app* without an access log, until :meth:`stop`."""
 
     def __init__(self, app: ASGIApp) -> None:
         super().__init__(
-            uvicorn.Config(
+            Config(
                 app,
                 http=_Protocol,
                 log_config=None,

@@ -4,6 +4,7 @@ import contextlib
 import random
 import shutil
 import sqlite3
+import sys
 from collections.abc import Callable
 from datetime import timedelta
 from pathlib import Path
@@ -143,6 +144,7 @@ async def test_whatever_is_shown_in_whatever_order_each_uid_is_spooled_once(
     """Uids that begin alike, any times, small and large pages, restarts: against a set."""
     monkeypatch.setattr(uid_log, "ROW", 3)
     monkeypatch.setattr(uid_log, "_READ", 2)
+    monkeypatch.setattr(uid_log, "_FEW", 30)
     draw = random.Random(seed)
     pool = [f"{start:016x}{number:024x}" for start in (1, 2, 1 << 63) for number in range(60)]
     known: set[str] = set()
@@ -170,6 +172,26 @@ async def test_whatever_is_shown_in_whatever_order_each_uid_is_spooled_once(
         row for row, uid in enumerate(pool) if uid not in known
     ]
     await store.close()
+
+
+async def test_a_source_with_few_new_events_takes_little_memory(
+    store: SqliteStore, event: Make, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(uid_log, "_FEW", 100)
+    known = uid_log.Uids()
+    with contextlib.closing(database(tmp_path)) as db:
+        await store.start_source("voice", NOON)
+        (owner,) = db.execute("select id from source where name = 'voice'").fetchone()
+        for first in range(0, 300, 10):
+            keys = [
+                (AT + number).to_bytes(8) + bytes.fromhex(event(number).uid)
+                for number in range(first, first + 10)
+            ]
+            known.add(db, owner, keys)
+            taken = sys.getsizeof(known._loaded[owner].rest_of)
+            assert taken < 4096 if first < 100 else taken > 100_000
+            every = [bytes.fromhex(event(number).uid) for number in range(first + 20)]
+            assert known.possible(owner, every) == every[: first + 10]
 
 
 async def test_one_event_with_two_times_on_one_page_is_spooled_once(

@@ -18,7 +18,7 @@ from auditrelay.store.ledger import (
 from auditrelay.store.sqlite.readers import FOREVER
 from auditrelay.window import Interval, moment
 
-_DIGEST_STEP: Final = 20_000
+_DIGEST_STEP: Final = 2_000
 """How many known keys are read at once: each statement returns one row, see intake."""
 
 

@@ -7,6 +7,7 @@ in the order of uids costs a page of the database for each new one
 (docs/decisions/0024-uid-alone.md). Whether it is worth a look is known in memory: five bytes a uid.
 """
 
+import math
 import sqlite3
 import struct
 from collections.abc import Collection, Iterable, Iterator, Sequence
@@ -22,6 +23,13 @@ _READ: Final = 64
 
 _NEVER: Final = (1 << 63) - 1
 """The newest time of a row with a uid that has no time, and so is never forgotten."""
+
+_FEW_BITS: Final = 8
+_BITS: Final = 14
+"""By how many bits a set of uids is divided: of few uids, and at least of more than _FEW."""
+
+_FEW: Final = 64 << _FEW_BITS
+"""So many uids are few: at rest, most sources have had no more since the start."""
 
 _START: Final = struct.Struct(">I4s12x")
 """The bytes of a uid that are looked at in memory."""
@@ -62,7 +70,8 @@ class Uids:
         """Add *keys*, which are new, to the log of the source *owner*."""
         newest, uids, times = _row_of(keys)
         _append(db, owner, newest, uids, times)
-        if loaded := self._loaded.get(owner):
+        loaded = self._loaded.get(owner)
+        if loaded is not None and not loaded.full:
             loaded.add(uids)
             return
         (size,) = db.execute(
@@ -79,12 +88,20 @@ class _Loaded:
     """A set of uids, of which *count* are expected: four bytes each, by the bits before these."""
 
     def __init__(self, count: int) -> None:
-        bits = max(14, (count // 64).bit_length())
+        few = count < _FEW
+        bits = _FEW_BITS if few else max(_BITS, (count // 64).bit_length())
         self.shift = 32 - bits
         self.rest_of = [b""] * (1 << bits)
+        self._room = _FEW if few else math.inf
+
+    @property
+    def full(self) -> bool:
+        """Whether it has become too many for so few bits: then it is to be loaded again."""
+        return self._room <= 0
 
     def add(self, uids: bytes) -> None:
         """Add the *uids*, of eight bytes each."""
+        self._room -= len(uids) // 8
         for first, rest in struct.iter_unpack(">I4s", uids):
             self.rest_of[first >> self.shift] += rest
 
