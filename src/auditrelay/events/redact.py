@@ -195,6 +195,20 @@ class Redactor:
         names = map(node.get, _NAME_KEYS)
         return any(type(name) is str and self._keys[name] for name in names)
 
+    def spares_key(self, key: str) -> bool:
+        """Return whether nothing is a secret for being under *key*, or beside it."""
+        return not self._enabled or (not self._keys[key] and key in self._keys.harmless)
+
+    def spares_under(self, key: str, values: Iterable[Any]) -> bool | None:
+        """
+        Return whether none of *values* is a secret for being under *key*.
+
+        None if that depends on what is beside them.
+        """
+        if key in _VALUE_KEY_SET:
+            return None
+        return not any(self._keys.hides(key, value) for value in values if value is not None)
+
     # -- one record
 
     def record(self, record: Any, compact: bytes, depth: int = 0, path: str = "") -> Paths:
