@@ -310,3 +310,14 @@ def test_every_record_of_okta_has_a_shape() -> None:
     text = orjson.dumps(record)
     normalize([text] * FIRST, NOON)
     assert fits(normalize, text)
+
+
+def test_a_type_that_fits_few_records_is_given_up() -> None:
+    normalize = normalizer(TRICKY)
+    normalize([USUAL] * FIRST, NOON)
+    secret = changed(meta={**BASE["meta"], "session_id": "0123456789abcdef" * 2})
+    normalize([USUAL, secret] * 300, NOON)
+    assert fits(normalize, USUAL)
+    normalize([secret] * 1000, NOON)
+    assert not fits(normalize, USUAL)
+    assert list(normalize([secret], NOON)) == without_shapes(TRICKY, "default", [secret])

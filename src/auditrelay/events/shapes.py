@@ -31,6 +31,9 @@ _MOST_KEYS: Final = 200
 
 _MOST_DEPTH: Final = 20
 
+_TRIED: Final = 1000
+"""Records after which a type is given up that fits fewer than every other one."""
+
 _Number = Annotated[int, Meta(ge=-(2**63), le=2**63 - 1)]
 _Scalar = str | _Number | float | bool | UnsetType | None
 _ENCODER: Final = msgspec.json.Encoder()
@@ -112,6 +115,7 @@ class Shapes:
         self._root = _Node(())
         self._decoder: msgspec.json.Decoder[Shape] | None = None
         self._wholes: list[Place] = []
+        self._tried = self._fitted = 0
         self._missed, self._due = 0, FIRST
         self._has_learnt = False
 
@@ -129,9 +133,14 @@ class Shapes:
             if len(text) > longest:
                 found[row] = None
         fitting = [each for each in found if each is not None]
-        if self._spares_whole(fitting):
-            return found
-        return [None if each is None or not self._spares_whole([each]) else each for each in found]
+        if not self._spares_whole(fitting):
+            found = [each if each and self._spares_whole([each]) else None for each in found]
+            fitting = [each for each in found if each is not None]
+        self._tried += len(found)
+        self._fitted += len(fitting)
+        if self._tried >= _TRIED and 2 * self._fitted < self._tried:
+            self._decoder = None  # it costs more than it saves, until more was learnt
+        return found
 
     def _spares_whole(self, shapes: Sequence[Shape]) -> bool:
         values: list[Any] = []
@@ -225,6 +234,7 @@ class Shapes:
     def _make(self) -> None:
         """Make the type of all that was learnt."""
         self._has_learnt = False
+        self._tried = self._fitted = 0
         self._decoder, self._wholes = None, []
         root = self._root
         if not root.is_whole and root.keys:
