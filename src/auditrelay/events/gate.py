@@ -20,7 +20,7 @@ from auditrelay.events.large import MAX_DECODED
 from auditrelay.events.marks import places
 from auditrelay.events.redact import Redactor
 from auditrelay.events.secret_texts import Search
-from auditrelay.events.shapes import Shape, Shapes
+from auditrelay.events.shapes import Shape, Shapes, as_object
 from auditrelay.events.vendors import MAX_TEXT_LENGTH, Documented, Vendor, is_long, unmapped
 
 _ENCODER: Final = msgspec.json.Encoder()
@@ -153,7 +153,11 @@ class Gate:
 
     def _read_whole(self, texts: Sequence[bytes]) -> "UsualPage":
         """Do so for a vendor that reads whole records: those are at hand, to redact them here."""
-        shapes = self._shapes.read(texts, MAX_TEXT_LENGTH) if self._shapes else [None] * len(texts)
+        shapes, hidden = (
+            self._shapes.read(texts, MAX_TEXT_LENGTH)
+            if self._shapes
+            else (cast("list[Shape | None]", [None] * len(texts)), {})
+        )
         rest = [row for row, shape in enumerate(shapes) if shape is None]
         odd = [texts[row] for row in rest]
         values, _, same = values_of(odd)
@@ -162,6 +166,11 @@ class Gate:
         page = UsualPage(_as_texts(texts), [True] * len(texts), list(shapes), [], [])
         for row, value, is_same in zip(rest, values, same, strict=True):
             page.details[row], page.usual[row] = value, is_same
+        if hidden:
+            page.redacted = [()] * len(texts)
+        for row, names in hidden.items():
+            page.raw[row] = encode(as_object(shapes[row])).decode()
+            page.redacted[row] = places(names)
         if None in page.raw:
             page.restrict([text is not None for text in page.raw])
         if any(len(text) > MAX_TEXT_LENGTH for text in odd):
@@ -177,7 +186,7 @@ class Gate:
         self, page: "UsualPage", texts: Sequence[bytes], searches: Sequence[Search]
     ) -> None:
         redactor = self._redactor
-        page.redacted = [()] * len(texts)
+        page.redacted = page.redacted or [()] * len(texts)
         for row, (record, value) in enumerate(zip(texts, page.details, strict=True)):
             text = page.raw[row]
             if text is None or not page.usual[row]:

@@ -199,15 +199,22 @@ class Redactor:
         """Return whether nothing is a secret for being under *key*, or beside it."""
         return not self._enabled or (not self._keys[key] and key in self._keys.harmless)
 
-    def spares_under(self, key: str, values: Iterable[Any]) -> bool | None:
-        """
-        Return whether none of *values* is a secret for being under *key*.
+    def is_beside(self, key: str) -> bool:
+        """Return whether what is under *key* may be a secret for what is beside it."""
+        return key in _VALUE_KEY_SET
 
-        None if that depends on what is beside them.
-        """
-        if key in _VALUE_KEY_SET:
+    def hides_at(self, place: tuple[str, ...], value: Any) -> bool | None:
+        """Return whether *value* is to be replaced at *place*; None if more than that has to be."""
+        key = place[-1]
+        if value is None or not self._keys.hides(key, value):
+            return False
+        if type(value) in _CONTAINERS or value == MARK:
             return None
-        return not any(self._keys.hides(key, value) for value in values if value is not None)
+        return place not in self._places and not (len(place) == 1 and key in self._exempt)
+
+    def name_of(self, place: tuple[str, ...]) -> str:
+        """Return how an event names *place*, where something was replaced."""
+        return _joined(place[:-1], place[-1])
 
     # -- one record
 

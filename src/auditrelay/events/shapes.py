@@ -7,7 +7,7 @@ fit is decoded to dicts, and learnt of. A value that is not only walked through 
 be otherwise, *whole*: in an object of the type there is nothing but texts, numbers, and objects.
 """
 
-from collections.abc import Collection, Iterable, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from functools import lru_cache
 from itertools import chain
 from operator import attrgetter
@@ -19,6 +19,7 @@ from msgspec import UNSET, Meta, UnsetType
 
 from auditrelay.events.decode import NOT_DECODED
 from auditrelay.events.redact import Redactor
+from auditrelay.events.secret_texts import MARK
 
 FIRST: Final = 250
 """Records that fit no type before the first one is made; before each other one, twice as many."""
@@ -115,48 +116,61 @@ class Shapes:
         self._root = _Node(())
         self._decoder: msgspec.json.Decoder[Shape] | None = None
         self._wholes: list[Place] = []
+        self._judged: list[Place] = []
         self._tried = self._fitted = 0
         self._missed, self._due = 0, FIRST
         self._has_learnt = False
 
-    def read(self, texts: Sequence[bytes], longest: int) -> Sequence[Shape | None]:
+    def read(
+        self, texts: Sequence[bytes], longest: int
+    ) -> tuple[Sequence[Shape | None], Mapping[int, list[str]]]:
         """
-        Return the records of *texts*; None for what fits no type, or is longer than *longest*.
+        Return the records of *texts*, and by row where a value was replaced for the sake of a key.
 
-        In the others no key makes a value a secret; texts are not searched.
+        None is what fits no type, or is longer than *longest*. Texts are not searched for secrets.
         """
         decoder = self._decoder
         if decoder is None:
-            return [None] * len(texts)
+            return [None] * len(texts), {}
         found = _decoded(decoder, texts)
         for row, text in enumerate(texts):
             if len(text) > longest:
                 found[row] = None
-        fitting = [each for each in found if each is not None]
-        if not self._spares_whole(fitting):
+        hidden = self._judge(found)
+        if not self._spares_whole([each for each in found if each is not None]):
             found = [each if each and self._spares_whole([each]) else None for each in found]
-            fitting = [each for each in found if each is not None]
+        names = {}
+        for row, places in hidden.items():
+            shape = found[row]
+            if shape is not None:
+                names[row] = [_hide(shape, place, self._redactor) for place in places]
         self._tried += len(found)
-        self._fitted += len(fitting)
+        self._fitted += len(found) - found.count(None)
         if self._tried >= _TRIED and 2 * self._fitted < self._tried:
             self._decoder = None  # it costs more than it saves, until more was learnt
-        return found
+        return found, names
+
+    def _judge(self, found: list[Shape | None]) -> Mapping[int, list[Place]]:
+        """Return what is to be hidden in which of *found*; None is put where that is not simple."""
+        rows = [row for row, each in enumerate(found) if each is not None]
+        shapes = [each for each in found if each is not None]
+        hidden: dict[int, list[Place]] = {}
+        for place in self._judged:
+            for row, value in zip(rows, _column(shapes, place), strict=True):
+                what = value is not None and self._redactor.hides_at(place, value)
+                if what is None:
+                    found[row] = None
+                elif what:
+                    hidden.setdefault(row, []).append(place)
+        return hidden
 
     def _spares_whole(self, shapes: Sequence[Shape]) -> bool:
-        values: list[Any] = []
-        redactor = self._redactor
-        for place in self._wholes:
-            column: Sequence[Any] = shapes
-            for key in place:
-                column = children(column, key)
-            if not redactor.spares_key(key) and not redactor.spares_under(key, column):
-                return False
-            values += column
+        values = [value for place in self._wholes for value in _column(shapes, place)]
         try:
             orjson.dumps(values)
         except TypeError:  # an integer beyond 64 bits
             return False
-        return redactor.spares_page(values)
+        return self._redactor.spares_page(values)
 
     def learn(self, texts: Sequence[bytes], values: Sequence[Any]) -> None:
         """Learn of *texts* that have no type, with their *values*; these are not changed."""
@@ -207,7 +221,7 @@ class Shapes:
         for key, item in value.items():
             below = known[key]
             if not self._redactor.spares_key(key) and not below.is_whole:
-                if self._redactor.spares_under(key, ()) is None:
+                if self._redactor.is_beside(key):
                     self._make_whole(node)
                     return
                 self._make_whole(below)
@@ -239,6 +253,8 @@ class Shapes:
         root = self._root
         if not root.is_whole and root.keys:
             self._decoder = msgspec.json.Decoder(self._struct(root.keys))
+            spares = self._redactor.spares_key
+            self._judged = [place for place in self._wholes if not spares(place[-1])]
 
     def _struct(self, keys: dict[str, _Node]) -> type[Shape]:
         made = msgspec.defstruct(
@@ -264,6 +280,22 @@ class Shapes:
             self._wholes.append(node.place)
             return Any
         return kind if node.keys is None else kind | self._struct(node.keys)
+
+
+def _column(shapes: Sequence[Shape], place: Place) -> Sequence[Any]:
+    column: Sequence[Any] = shapes
+    for key in place:
+        column = children(column, key)
+    return column
+
+
+def _hide(shape: Shape, place: Place, redactor: Redactor) -> str:
+    """Replace what is at *place* of *shape*, and return how an event names it."""
+    node: Any = shape
+    for key in place[:-1]:
+        node = child(node, key)
+    setattr(node, attribute_of(place[-1]), MARK)
+    return redactor.name_of(place)
 
 
 def _decoded(decoder: msgspec.json.Decoder[Shape], texts: Sequence[bytes]) -> list[Shape | None]:
