@@ -77,7 +77,7 @@ def test_every_part_has_its_place() -> None:
     parts = {part_of(module) for module in MODULES}
     assert parts == {*LEVEL, *ABOVE, *BELOW, "sandbox"}
     files = {path.name for path in ROOT.iterdir() if path.is_file()}
-    root = (*ABOVE, *BELOW, "clock", "confirmed_time", "errors", "process", "window")
+    root = (*ABOVE, *BELOW, "clock", "confirmed_time", "errors", "files", "process", "window")
     assert files == {f"{name}.py" for name in root} | {"py.typed"}
 
 

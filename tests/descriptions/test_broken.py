@@ -612,7 +612,7 @@ def test_all_problems_of_all_tables_are_reported_at_once(tmp_path: Path) -> None
         (b"vendor = \xff", "is not text in UTF-8 (byte 9)"),
         (b"a = " + b"[" * 5000, "is nested too deeply"),
         (b"a = " + b"9" * 5000, "not valid TOML: Exceeds the limit"),
-        (b"#" * 2**24 + b"\n", "is longer than 16777216 bytes"),
+        (b"#" * 2**24 + b"\n", "cannot be read: it is longer than 16,777,216 bytes"),
     ],
 )
 def test_a_file_that_is_no_toml_is_refused(content: bytes, problem: str, tmp_path: Path) -> None:

@@ -3,6 +3,7 @@
 import asyncio
 import contextlib
 import json
+import os
 import selectors
 from collections.abc import AsyncIterator, Callable
 from dataclasses import dataclass, field, replace
@@ -14,6 +15,7 @@ import pytest
 from structlog.testing import capture_logs
 from tests.support.clock import FakeClock
 from tests.support.daemon import eventually
+from tests.support.odd_files import at_once
 from tests.support.stores import MINUTE, NOON, backlog, explained, opened
 
 from auditrelay.config.model import Alerts, Config, Evidence, Log, Spool, Status
@@ -103,6 +105,18 @@ async def test_what_is_not_in_the_file_of_heads_is_there_with_the_next_one(world
     file.parent.mkdir()
     assert await world.sealer.seal()
     assert file.read_text().split() == world.heads()
+
+
+async def test_a_pipe_instead_of_the_file_of_heads_is_reported_and_not_waited_for(
+    world: World,
+) -> None:
+    file = world.folder.parent / "heads"
+    os.mkfifo(file)
+    world.config = replace(world.config, evidence=Evidence(heads=file))
+    with at_once(), capture_logs() as logged:
+        assert await world.sealer.seal()
+    [line] = [each for each in logged if each["event"] == "heads_not_written"]
+    assert "it is a pipe" in line["reason"]
 
 
 @pytest.mark.parametrize(

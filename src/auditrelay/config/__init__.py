@@ -51,7 +51,7 @@ def load(
     """
     path = _find(path, environ)
     try:
-        table = {} if path is None else read_toml(path)[0]
+        table = {} if path is None else read_toml(path, may_be_pipe=True)[0]
     except Unreadable as error:
         raise ConfigError(str(error)) from error
     variables, problems = read_variables(environ, table)

@@ -5,12 +5,13 @@ What comes of one record never depends on the others of its page.
 """
 
 import contextlib
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from functools import partial
 from operator import itemgetter
 from typing import Any, Final, NamedTuple
 
 from auditrelay.descriptions.places import Element, Named, Path
+from auditrelay.events.shapes import Shape, children
 from auditrelay.events.vendors import MAX_TEXT_LENGTH, Column, text
 
 ANY: Final[frozenset[type]] = frozenset()
@@ -34,7 +35,7 @@ class Found(NamedTuple):
 
 class Table:
     """
-    The decoded *records* of a page.
+    The decoded *records* of a page: dicts and shapes.
 
     What is at the paths *whole* is kept as it is, so nothing misfits in it. In *misfits* is noted
     what was asked for and has another type than is expected. With *is_short* no text in the records
@@ -43,7 +44,7 @@ class Table:
 
     def __init__(
         self,
-        records: Sequence[Mapping[str, Any]],
+        records: Sequence[Any],
         whole: Sequence[Path] = (),
         *,
         is_short: bool = False,
@@ -132,7 +133,7 @@ class Table:
                 with contextlib.suppress(KeyError):  # most records of a page have the same fields
                     return Found(list(map(itemgetter(step), nodes)), misfits)
                 return Found([node.get(step) for node in nodes], misfits)
-            values = [node.get(step) if type(node) is dict else None for node in nodes]
+            values = children(nodes, step)
         elif isinstance(step, Named):
             keys = self._at(step.path.steps).values
             values = [
@@ -143,7 +144,7 @@ class Table:
             expected = LISTS if isinstance(step, Element) else _CONTAINER
             pick = _element(step) if isinstance(step, Element) else _indexed(step)
             values = list(map(pick, nodes))
-        if not kinds <= expected:
+        if not all(kind in expected or issubclass(kind, Shape) for kind in kinds):
             misfits = [*misfits, *self._odd(nodes, expected, steps)]
         return Found(values, misfits)
 
@@ -153,7 +154,11 @@ class Table:
         field = field_of(steps)
         if not field or any(steps[: len(whole)] == whole for whole in self._whole):
             return ()
-        return [(row, field) for row, value in enumerate(values) if type(value) not in expected]
+        return [
+            (row, field)
+            for row, value in enumerate(values)
+            if type(value) not in expected and not isinstance(value, Shape)
+        ]
 
 
 def field_of(steps: Sequence[Step]) -> str:

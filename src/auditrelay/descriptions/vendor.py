@@ -8,7 +8,7 @@ may lead anywhere.
 
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from functools import lru_cache
-from itertools import chain, repeat
+from itertools import repeat, takewhile
 from types import NoneType
 from typing import Annotated, Any, Final, NamedTuple, cast
 
@@ -34,6 +34,7 @@ from auditrelay.events.addresses import ip_and_text
 from auditrelay.events.classify import MEMBERSHIPS
 from auditrelay.events.decode import encode
 from auditrelay.events.identity import Find, Identity, Place
+from auditrelay.events.shapes import as_object, keys_of
 from auditrelay.events.split import Split
 from auditrelay.events.vendors import (
     MAX_TEXT_LENGTH,
@@ -81,6 +82,7 @@ def vendor_of(feed: Feed) -> Vendor:
         spared_places=frozenset(_known_places(feed)),
         read=reader.read,
         reads_whole=True,
+        whole_places=reader.whole_places,
         split=None if split is None else Split([str(step) for step in split.steps]),
     )
 
@@ -187,6 +189,7 @@ class _Reader:
         used = [*_paths(feed.records), *_paths(feed.event)]
         self.mapped = frozenset(filter(None, (field_of(path.steps) for path in used)))
         self.fields = self.mapped.union(feed.records.fields or ())
+        self.whole_places = frozenset(map(_walked, used))
         self._named = {path.steps[0] for path in used if isinstance(path.steps[0], Named)}
 
     def read(self, page: Columns) -> ParsedPage:
@@ -242,7 +245,7 @@ class _Reader:
             native_id=self._ids(table),
             time_raw=[
                 each[:MAX_TEXT_LENGTH] if type(each) is str else verbatim_time(each)
-                for each in times_raw or map(self._identity.time_of, table.records)
+                for each in times_raw or map(self._identity.time_of, map(as_object, table.records))
             ],
             org_id=(
                 [None] * len(table.records)
@@ -259,7 +262,7 @@ class _Reader:
         if paths is not None and len(paths) == 1:
             return table.texts(paths)
         found: list[str | None] = []
-        for row, record in enumerate(table.records):
+        for row, record in enumerate(map(as_object, table.records)):
             misfits: list[str] = []
             parts = self._identity.parts(record, misfits)
             found.append("/".join(parts)[:MAX_TEXT_LENGTH] or None)
@@ -267,9 +270,10 @@ class _Reader:
         return found
 
     def _unmapped(self, table: Table) -> Column:
-        records, fields = table.records, self.fields
-        if not table.misfits and fields.issuperset(chain.from_iterable(records)):
+        fields = self.fields
+        if not table.misfits and fields.issuperset(keys_of(table.records)):
             return ()
+        records = map(as_object, table.records)
         misfits: dict[int, list[str]] = {}
         for row, field in table.misfits:
             misfits.setdefault(row, []).append(field)
@@ -292,6 +296,11 @@ def _paths(tables: Tables) -> Iterator[Path]:
                 yield from (step.path for step in each.steps if isinstance(step, Named))
             elif isinstance(each, Tables):
                 yield from _paths(each)
+
+
+def _walked(path: Path) -> tuple[str, ...]:
+    """Return the keys of *path* before anything else in it: what they lead to is looked into."""
+    return tuple(takewhile(lambda step: type(step) is str, path.steps))  # type: ignore[arg-type]
 
 
 def _known_places(feed: Feed) -> Iterator[tuple[str | None, ...]]:

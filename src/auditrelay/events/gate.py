@@ -20,6 +20,7 @@ from auditrelay.events.large import MAX_DECODED
 from auditrelay.events.marks import places
 from auditrelay.events.redact import Redactor
 from auditrelay.events.secret_texts import Search
+from auditrelay.events.shapes import Shape, Shapes, as_object
 from auditrelay.events.vendors import MAX_TEXT_LENGTH, Documented, Vendor, is_long, unmapped
 
 _ENCODER: Final = msgspec.json.Encoder()
@@ -48,6 +49,11 @@ class Gate:
         self._identity = identity
         self._fields = vendor.fields
         self._reads_whole = vendor.reads_whole
+        self._shapes = (
+            Shapes(vendor.whole_places, redactor)
+            if vendor.reads_whole and () not in vendor.whole_places
+            else None
+        )
         self._has_details = "metadata" in vendor.record.__struct_fields__
         self._decoder = msgspec.json.Decoder(vendor.record)
         self._is_documented = bool(vendor.record.__struct_config__.forbid_unknown_fields)
@@ -147,13 +153,29 @@ class Gate:
 
     def _read_whole(self, texts: Sequence[bytes]) -> "UsualPage":
         """Do so for a vendor that reads whole records: those are at hand, to redact them here."""
-        values, _, same = values_of(texts)
-        page = UsualPage(_as_texts(texts), same, values, [], [])
+        shapes, hidden = (
+            self._shapes.read(texts, MAX_TEXT_LENGTH)
+            if self._shapes
+            else (cast("list[Shape | None]", [None] * len(texts)), {})
+        )
+        rest = [row for row, shape in enumerate(shapes) if shape is None]
+        odd = [texts[row] for row in rest]
+        values, _, same = values_of(odd)
+        if self._shapes and rest:
+            self._shapes.learn(odd, values)
+        page = UsualPage(_as_texts(texts), [True] * len(texts), list(shapes), [], [])
+        for row, value, is_same in zip(rest, values, same, strict=True):
+            page.details[row], page.usual[row] = value, is_same
+        if hidden:
+            page.redacted = [()] * len(texts)
+        for row, names in hidden.items():
+            page.raw[row] = encode(as_object(shapes[row])).decode()
+            page.redacted[row] = places(names)
         if None in page.raw:
             page.restrict([text is not None for text in page.raw])
-        if any(len(text) > MAX_TEXT_LENGTH for text in texts):
+        if any(len(text) > MAX_TEXT_LENGTH for text in odd):
             page.restrict(
-                [not is_long(text, value) for text, value in zip(texts, values, strict=True)]
+                [not is_long(text, value) for text, value in zip(texts, page.details, strict=True)]
             )
         searches = self._redactor.searches(b"\n".join(texts))
         if searches or not self._redactor.spares_page(values):
@@ -164,12 +186,16 @@ class Gate:
         self, page: "UsualPage", texts: Sequence[bytes], searches: Sequence[Search]
     ) -> None:
         redactor = self._redactor
-        page.redacted = [()] * len(texts)
+        page.redacted = page.redacted or [()] * len(texts)
         for row, (record, value) in enumerate(zip(texts, page.details, strict=True)):
             text = page.raw[row]
             if text is None or not page.usual[row]:
                 continue
             is_clean = not searches or redactor.spares_texts(record, text, searches)
+            if isinstance(value, Shape):
+                if is_clean:
+                    continue
+                value = page.details[row] = orjson.loads(record)  # noqa: PLW2901  # to be changed
             replaced = redactor.record(value, b"" if is_clean else record)
             if replaced:
                 page.raw[row] = encode(value).decode()

@@ -195,6 +195,27 @@ class Redactor:
         names = map(node.get, _NAME_KEYS)
         return any(type(name) is str and self._keys[name] for name in names)
 
+    def spares_key(self, key: str) -> bool:
+        """Return whether nothing is a secret for being under *key*, or beside it."""
+        return not self._enabled or (not self._keys[key] and key in self._keys.harmless)
+
+    def is_beside(self, key: str) -> bool:
+        """Return whether what is under *key* may be a secret for what is beside it."""
+        return key in _VALUE_KEY_SET
+
+    def hides_at(self, place: tuple[str, ...], value: Any) -> bool | None:
+        """Return whether *value* is to be replaced at *place*; None if more than that has to be."""
+        key = place[-1]
+        if value is None or not self._keys.hides(key, value):
+            return False
+        if type(value) in _CONTAINERS or value == MARK:
+            return None
+        return place not in self._places and not (len(place) == 1 and key in self._exempt)
+
+    def name_of(self, place: tuple[str, ...]) -> str:
+        """Return how an event names *place*, where something was replaced."""
+        return _joined(place[:-1], place[-1])
+
     # -- one record
 
     def record(self, record: Any, compact: bytes, depth: int = 0, path: str = "") -> Paths:

@@ -7,6 +7,7 @@ from pathlib import Path
 import certifi
 
 from auditrelay.errors import ConfigError
+from auditrelay.files import check_file
 from auditrelay.settings import PeerSettings
 
 
@@ -33,6 +34,13 @@ def tls_context(name: str, settings: PeerSettings, base_url: str) -> ssl.SSLCont
         return _no_tls()
     if settings.ca_file is None and settings.client_cert is None:
         return _public_tls()
+    for key in ("ca_file", "client_cert", "client_key"):
+        file: Path | None = getattr(settings, key)
+        try:
+            if file is not None:
+                check_file(file)  # OpenSSL would wait for a pipe
+        except OSError as error:
+            raise ConfigError(f"{name}.{key}: cannot read {file}: {error.strerror}") from error
     try:
         context = _trusting(settings.ca_file or certifi.where())
     except OSError as error:

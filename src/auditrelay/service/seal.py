@@ -25,6 +25,7 @@ from auditrelay.errors import EvidenceBroken, RelayError
 from auditrelay.events import AuditEvent
 from auditrelay.events.notices import sealed_event
 from auditrelay.evidence.heads import Head, Keys
+from auditrelay.files import open_regular
 from auditrelay.service.configured import configured
 from auditrelay.service.store import EvidenceLog
 from auditrelay.settings.reserved import ALERTS
@@ -200,8 +201,8 @@ class Sealer:
 
 
 def _append(path: Path, lines: str) -> None:
-    flags = os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW
-    file = os.open(path, flags, 0o644)
+    flags = os.O_WRONLY | os.O_APPEND | os.O_CREAT
+    file = open_regular(path, flags, 0o644, follow=False)
     try:
         os.write(file, lines.encode("ascii"))
         os.fsync(file)

@@ -5,11 +5,16 @@ import os
 import re
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, Self
+from typing import Any, Final, Self
 
 from pydantic import GetCoreSchemaHandler, GetJsonSchemaHandler
 from pydantic.json_schema import JsonSchemaValue
 from pydantic_core import CoreSchema, core_schema
+
+from auditrelay.files import read_file
+
+_MOST_BYTES: Final = 2**20
+"""The most bytes of a secret in a file: more than any certificate or key."""
 
 _REFERENCE = re.compile(r"\$\{([^}]*)(\}?)")
 
@@ -54,13 +59,14 @@ def _resolve_one(found: re.Match[str], environ: Mapping[str, str]) -> str:
             f"${{credential:NAME}}{hint}"
         )
     try:
-        return path.read_text(encoding="utf-8-sig").removesuffix("\n").removesuffix("\r")
+        text = read_file(path, _MOST_BYTES).decode("utf-8-sig")
     except OSError as error:
         raise Unresolved(f"cannot read {path}: {error.strerror}") from error
     except UnicodeDecodeError as error:
         raise Unresolved(f"{path} is not text in UTF-8") from error
     except ValueError as error:
         raise Unresolved(f"{str(path)!r} is not the name of a file") from error
+    return text.removesuffix("\n").removesuffix("\r")
 
 
 class Resolved(str):

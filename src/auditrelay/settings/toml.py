@@ -3,27 +3,27 @@
 import stat
 import tomllib
 from pathlib import Path
-from typing import Any, Final
+from typing import Any
 
-_MOST: Final = 2**24
-"""The most bytes of a file: what is longer was named by mistake."""
+from auditrelay.files import open_file, read_bounded
 
 
 class Unreadable(ValueError):
     """The file is not usable; the message begins with its name, and says what to do."""
 
 
-def read_toml(path: Path) -> tuple[dict[str, Any], bytes]:
+def read_toml(path: Path, *, may_be_pipe: bool = False) -> tuple[dict[str, Any], bytes]:
     """
     Return the tables in the file *path*, and its bytes.
 
-    The mark that some editors put at the beginning of a text in UTF-8 is allowed. Raises
+    The mark that some editors put at the beginning of a text in UTF-8 is allowed. What is not a
+    regular file is refused, unless it *may be a pipe*: then it is read until that ends. Raises
     Unreadable, also for a file that every user of the machine can write.
     """
     try:
         status = path.stat()
-        with path.open("rb") as file:
-            content = file.read(_MOST + 1)
+        with path.open("rb") if may_be_pipe else open_file(path) as file:
+            content = read_bounded(file, path)
     except OSError as error:
         raise Unreadable(f"{path}: cannot be read: {error.strerror}") from error
     except ValueError as error:
@@ -33,8 +33,6 @@ def read_toml(path: Path) -> tuple[dict[str, Any], bytes]:
             f"{path}: every user of this machine can write it, and so have events and "
             f"credentials sent elsewhere: chmod o-w {path}"
         )
-    if len(content) > _MOST:
-        raise Unreadable(f"{path}: is longer than {_MOST} bytes")
     try:
         return tomllib.loads(content.decode("utf-8-sig")), content
     except UnicodeDecodeError as error:

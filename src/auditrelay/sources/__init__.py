@@ -8,7 +8,6 @@ The name of the module is the ``type`` in the configuration; it has ``Settings``
 ``build``. The vendors that are described in files have ``described`` in common.
 """
 
-import os
 from collections.abc import AsyncGenerator, Awaitable, Callable
 from dataclasses import dataclass
 from datetime import datetime, timedelta
@@ -18,6 +17,7 @@ from pkgutil import iter_modules
 from typing import Any, Protocol, runtime_checkable
 
 from auditrelay.clock import Clock
+from auditrelay.files import read_file, replace_file
 from auditrelay.settings import SourceSettings
 from auditrelay.telemetry.metrics import Metrics
 from auditrelay.window import EPOCH, Interval, iso
@@ -199,26 +199,14 @@ class Folder:
     def load(self, name: str) -> bytes | None:
         """Return the content of the file *name*."""
         try:
-            return (self._path / name).read_bytes()
+            return read_file(self._path / name)
         except OSError:
             return None
 
     def save(self, name: str, content: bytes) -> None:
         """Write the file *name*, so that a crash leaves the old one or the new one."""
-        temporary = (self._path / name).with_suffix(".new")
         self._path.mkdir(mode=0o700, parents=True, exist_ok=True)
-        temporary.unlink(missing_ok=True)
-        flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC
-        with os.fdopen(os.open(temporary, flags, 0o600), "wb") as file:
-            file.write(content)
-            file.flush()
-            os.fsync(file.fileno())
-        temporary.replace(self._path / name)
-        folder = os.open(self._path, os.O_RDONLY)
-        try:
-            os.fsync(folder)
-        finally:
-            os.close(folder)
+        replace_file(self._path / name, content)
 
 
 @runtime_checkable

@@ -14,6 +14,7 @@ from pydantic import AwareDatetime, BaseModel, ConfigDict, Field, ValidationErro
 
 from auditrelay.descriptions import FOLDER
 from auditrelay.errors import ConfigError
+from auditrelay.files import read_file
 from auditrelay.settings.toml import Unreadable, read_toml
 from auditrelay.settings.wording import dotted, explained
 
@@ -22,9 +23,6 @@ EVENTS: Final = "events.json"
 
 ANY: Final = "*"
 """In a header or a form of a request: any text, such as a signature."""
-
-_MOST_BYTES: Final = 2**24
-"""Of a file: what is longer was put there by mistake."""
 
 _SHIPPED: Final = Path(*FOLDER.parts[:-4], "tests", "descriptions", "examples")
 """Where the examples of the shipped descriptions are: in the source tree alone."""
@@ -184,14 +182,9 @@ def _valid(model: type[T], value: Any, file: Path) -> T:
 
 def _text(file: Path) -> str:
     try:
-        with file.open("rb") as stream:
-            content = stream.read(_MOST_BYTES + 1)
+        return read_file(file).decode("utf-8-sig")
     except OSError as error:
         raise ConfigError(f"{file}: cannot be read: {error.strerror}") from error
-    if len(content) > _MOST_BYTES:
-        raise ConfigError(f"{file}: is longer than {_MOST_BYTES} bytes")
-    try:
-        return content.decode("utf-8-sig")
     except UnicodeDecodeError as error:
         raise ConfigError(f"{file}: is not text in UTF-8 (byte {error.start})") from error
 

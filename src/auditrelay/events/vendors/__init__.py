@@ -19,6 +19,7 @@ from auditrelay.events.classify import Guess
 from auditrelay.events.decode import encode
 from auditrelay.events.identity import Identity, Place
 from auditrelay.events.marks import UNKNOWN_ACTION
+from auditrelay.events.shapes import Shape
 from auditrelay.events.split import Split
 
 MAX_TEXT_LENGTH: Final = 8191
@@ -109,10 +110,11 @@ class Columns:
     ) -> None:
         self._records = records
         self.is_short = is_short
-        self.details: list[Mapping[str, Any]] = [
-            each if type(each) is dict else _NO_DETAILS for each in metadata
+        self.details: list[Any] = [
+            each if type(each) is dict or isinstance(each, Shape) else _NO_DETAILS
+            for each in metadata
         ]
-        """For each record its details, if they are an object, else an empty one."""
+        """For each record its details, if they are an object (or a shape), else an empty one."""
 
     def __len__(self) -> int:
         return len(self._records)
@@ -193,6 +195,8 @@ class Vendor(msgspec.Struct, kw_only=True):
     spared_places: frozenset[tuple[str | None, ...]] = frozenset()
     """The same of places in a record: keys, and None for any place in a list."""
     reads_whole: bool = False
+    whole_places: frozenset[tuple[str, ...]] = frozenset()
+    """With *reads_whole*: where values are used; everything above them is only walked through."""
     split: Split | None = None
     """What makes several records of one; None if each is one."""
 

@@ -6,11 +6,12 @@ from datetime import datetime
 from typing import Any, TypeVar
 
 from auditrelay.errors import Refused, Rejected
+from auditrelay.files import open_file
 from auditrelay.sources import ExportFile, ExportPage
 from auditrelay.sources.cencori.buffer import Unreadable
 from auditrelay.sources.cencori.export import read_pages, sniff
 from auditrelay.sources.cencori.export_span import parse_file_name
-from auditrelay.sources.cencori.folder import FolderScanner, FoundFile, open_file
+from auditrelay.sources.cencori.folder import FolderScanner, FoundFile
 from auditrelay.sources.cencori.settings import Settings
 from auditrelay.telemetry.scrubber import scrub
 from auditrelay.window import moment
@@ -98,7 +99,7 @@ class ExportFolder:
 
     def _sniff(self, file: FoundFile) -> None:
         self._check_name(file)
-        with open_file(file.path) as opened:
+        with open_file(file.path, follow=False) as opened:
             sniff(opened, file.name)
 
     def _check_name(self, file: FoundFile) -> None:
@@ -135,7 +136,7 @@ class ExportFolder:
 
     def _read(self, file: FoundFile, key: bytes, now: datetime) -> Generator[ExportPage]:
         parsed = parse_file_name(file.name)
-        with open_file(file.path) as opened:
+        with open_file(file.path, follow=False) as opened:
             yield from read_pages(opened, file.name, key, parsed, settle=self._settle, now=now)
 
 

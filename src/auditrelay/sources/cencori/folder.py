@@ -6,7 +6,6 @@ No file is changed or deleted. Names may be of any bytes; links are not followed
 of another file is no export that was put here.
 """
 
-import errno
 import hashlib
 import os
 import stat
@@ -15,6 +14,7 @@ from datetime import datetime, timedelta
 from pathlib import Path
 from typing import BinaryIO
 
+from auditrelay.files import open_file
 from auditrelay.sources.cencori.buffer import CHUNK_BYTES
 from auditrelay.telemetry.scrubber import escape
 
@@ -119,7 +119,7 @@ class FolderScanner:
         signature, digest = self._digests.get(file.name, (None, b""))
         if signature == file.signature:
             return digest
-        with open_file(file.path) as opened:
+        with open_file(file.path, follow=False) as opened:
             hashed = hashlib.sha256()
             while chunk := opened.read(CHUNK_BYTES):
                 hashed.update(chunk)
@@ -141,26 +141,6 @@ def text_of(name: str) -> str:
     the backslash: different names have different texts.
     """
     return escape(name.replace("\\", r"\\"), MOST_NAME)
-
-
-def open_file(path: Path) -> BinaryIO:
-    """
-    Open *path* for reading if it is still a regular file: reading a pipe could never end.
-
-    Raises OSError, also for a link.
-    """
-    flags = os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK | os.O_NOFOLLOW
-    try:
-        descriptor = os.open(path, flags)
-    except OSError as error:
-        if error.errno == errno.ELOOP:
-            why = "is a link, which is not followed: put the file itself there"
-            raise OSError(errno.ELOOP, why, str(path)) from error
-        raise
-    if not stat.S_ISREG(os.fstat(descriptor).st_mode):
-        os.close(descriptor)
-        raise OSError(0, "not a regular file", str(path))
-    return os.fdopen(descriptor, "rb")
 
 
 class HashingReader:

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Final
 
 from auditrelay.errors import StoreFull
+from auditrelay.files import open_regular
 
 _FILE = "ballast"
 _BYTES = 1 << 20
@@ -21,7 +22,7 @@ _INDEX_BYTES: Final = 256 << 10
 
 
 def _for_owner(path: str, flags: int) -> int:
-    return os.open(path, flags | os.O_NOFOLLOW, 0o600)
+    return open_regular(Path(path), flags, follow=False)
 
 
 class Reserve:

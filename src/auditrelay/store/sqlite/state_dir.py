@@ -13,6 +13,7 @@ from pathlib import Path
 
 from auditrelay.errors import Locked, StateError, StoreFull
 from auditrelay.evidence.heads import Keys
+from auditrelay.files import open_regular
 from auditrelay.store.sqlite.schema import (
     DEAD_LETTER,
     SCHEMA,
@@ -101,7 +102,7 @@ def locked(state_dir: Path, version: str, now: datetime) -> Iterator[None]:
     """
     path = state_dir / _LOCK
     try:
-        file = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
+        file = open_regular(path, os.O_RDWR | os.O_CREAT, follow=False)
     except OSError as error:
         raise StateError(f"cannot open {path}: {error.strerror}") from error
     try:

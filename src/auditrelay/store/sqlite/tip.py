@@ -6,11 +6,11 @@ state means that it was rolled back. Only where a new state begins the tip is wr
 that was restored, copied or moved is therefore one without a tip, or one that it does not fit.
 """
 
-import os
 from pathlib import Path
 from typing import Final
 
 from auditrelay.evidence.heads import Head
+from auditrelay.files import read_file, replace_file
 
 TIP: Final = "evidence.tip"
 
@@ -18,21 +18,11 @@ TIP: Final = "evidence.tip"
 def read(state_dir: Path) -> Head | None:
     """Return the head in the tip of *state_dir*; None if there is none that can be read."""
     try:
-        return Head.parse((state_dir / TIP).read_text("ascii").strip())
+        return Head.parse(read_file(state_dir / TIP).decode("ascii").strip())
     except (OSError, ValueError):
         return None
 
 
 def write(state_dir: Path, log: str, size: int, root: bytes) -> None:
     """Replace the tip of *state_dir*, durably. Raises OSError, with the former tip as it was."""
-    made = state_dir / f"{TIP}.new"
-    with made.open("w", encoding="ascii") as file:
-        file.write(Head(log, size, root).word + "\n")
-        file.flush()
-        os.fsync(file.fileno())
-    made.replace(state_dir / TIP)
-    folder = os.open(state_dir, os.O_RDONLY)
-    try:
-        os.fsync(folder)
-    finally:
-        os.close(folder)
+    replace_file(state_dir / TIP, f"{Head(log, size, root).word}\n".encode("ascii"))

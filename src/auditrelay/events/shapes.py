@@ -1,0 +1,319 @@
+"""
+Types of whole records, made of the shapes that were seen: such records cost a third to decode.
+
+A record of a type has no other keys than the type, so that keys are judged once, when they are
+learnt; and it is passed on as it was sent if its encoding is the same to the byte. What does not
+fit is decoded to dicts, and learnt of. A value that is not only walked through stays what it would
+be otherwise, *whole*: in an object of the type there is nothing but texts, numbers, and objects.
+"""
+
+from collections.abc import Collection, Iterable, Mapping, Sequence
+from functools import lru_cache
+from itertools import chain
+from operator import attrgetter
+from typing import Annotated, Any, Final, cast
+
+import msgspec
+import orjson
+from msgspec import UNSET, Meta, UnsetType
+
+from auditrelay.events.decode import NOT_DECODED
+from auditrelay.events.redact import Redactor
+from auditrelay.events.secret_texts import MARK
+
+FIRST: Final = 250
+"""Records that fit no type before the first one is made; before each other one, twice as many."""
+
+_TAUGHT: Final = 20
+"""The most records of a page that are learnt of."""
+
+_MOST_KEYS: Final = 200
+"""Of one object: what has more of them is no shape, but a table that the vendor fills."""
+
+_MOST_DEPTH: Final = 20
+
+_TRIED: Final = 1000
+"""Records after which a type is given up that fits fewer than every other one."""
+
+_Number = Annotated[int, Meta(ge=-(2**63), le=2**63 - 1)]
+_Scalar = str | _Number | float | bool | UnsetType | None
+_ENCODER: Final = msgspec.json.Encoder()
+
+Place = tuple[str, ...]
+"""The keys that lead to a value."""
+
+
+class Shape(msgspec.Struct, gc=False, forbid_unknown_fields=True):
+    """An object of a record; each key is an attribute, see :func:`attribute_of`."""
+
+
+@lru_cache(maxsize=4096)
+def attribute_of(key: str) -> str:
+    """Return the name of the attribute for *key*, which may be no name of Python."""
+    return f"k{key.encode().hex()}"
+
+
+def child(node: Any, key: str) -> Any:
+    """Return what is under *key* of *node*, None if it is no object or has nothing there."""
+    if type(node) is dict:
+        return node.get(key)
+    if isinstance(node, Shape):
+        value = getattr(node, attribute_of(key), None)
+        return None if value is UNSET else value
+    return None
+
+
+def children(nodes: Sequence[Any], key: str) -> list[Any]:
+    """Return :func:`child` of each of *nodes*."""
+    if len(set(map(type, nodes))) != 1 or not isinstance(nodes[0], Shape):
+        return [child(node, key) for node in nodes]
+    try:
+        values = list(map(attrgetter(attribute_of(key)), nodes))
+    except AttributeError:  # the type has no such key
+        return [None] * len(nodes)
+    if UnsetType in set(map(type, values)):
+        return [None if each is UNSET else each for each in values]
+    return values
+
+
+def as_object(value: Any) -> Any:
+    """Return *value* with a dict for an object: what it would be without a type."""
+    return msgspec.to_builtins(value) if isinstance(value, Shape) else value
+
+
+def keys_of(records: Sequence[Any]) -> set[str]:
+    """Return the keys of *records*, objects; of a type also those that a record has not."""
+    found = set(chain.from_iterable(each for each in records if type(each) is dict))
+    types = {type(each) for each in records}
+    return found.union(
+        *[each.__struct_encode_fields__ for each in types if issubclass(each, Shape)]
+    )
+
+
+class _Node:
+    """What was seen at one place: objects with *keys* in their order, lists of *elements*."""
+
+    __slots__ = ("elements", "is_whole", "keys", "place")
+
+    def __init__(self, place: Place) -> None:
+        self.place = place
+        self.keys: dict[str, _Node] | None = None
+        self.elements: _Node | None = None
+        self.is_whole = False
+
+
+class Shapes:
+    """
+    The shapes of one source's records.
+
+    What is at the places *whole* is read as a whole. What the *redactor* may hide for the sake of a
+    key is whole, too, and looked at in each record.
+    """
+
+    def __init__(self, whole: Collection[Place], redactor: Redactor) -> None:
+        self._whole = whole
+        self._redactor = redactor
+        self._root = _Node(())
+        self._decoder: msgspec.json.Decoder[Shape] | None = None
+        self._wholes: list[Place] = []
+        self._judged: list[Place] = []
+        self._tried = self._fitted = 0
+        self._missed, self._due = 0, FIRST
+        self._has_learnt = False
+
+    def read(
+        self, texts: Sequence[bytes], longest: int
+    ) -> tuple[Sequence[Shape | None], Mapping[int, list[str]]]:
+        """
+        Return the records of *texts*, and by row where a value was replaced for the sake of a key.
+
+        None is what fits no type, or is longer than *longest*. Texts are not searched for secrets.
+        """
+        decoder = self._decoder
+        if decoder is None:
+            return [None] * len(texts), {}
+        found = _decoded(decoder, texts)
+        for row, text in enumerate(texts):
+            if len(text) > longest:
+                found[row] = None
+        hidden = self._judge(found)
+        if not self._spares_whole([each for each in found if each is not None]):
+            found = [each if each and self._spares_whole([each]) else None for each in found]
+        names = {}
+        for row, places in hidden.items():
+            shape = found[row]
+            if shape is not None:
+                names[row] = [_hide(shape, place, self._redactor) for place in places]
+        self._tried += len(found)
+        self._fitted += len(found) - found.count(None)
+        if self._tried >= _TRIED and 2 * self._fitted < self._tried:
+            self._decoder = None  # it costs more than it saves, until more was learnt
+        return found, names
+
+    def _judge(self, found: list[Shape | None]) -> Mapping[int, list[Place]]:
+        """Return what is to be hidden in which of *found*; None is put where that is not simple."""
+        rows = [row for row, each in enumerate(found) if each is not None]
+        shapes = [each for each in found if each is not None]
+        hidden: dict[int, list[Place]] = {}
+        for place in self._judged:
+            for row, value in zip(rows, _column(shapes, place), strict=True):
+                what = value is not None and self._redactor.hides_at(place, value)
+                if what is None:
+                    found[row] = None
+                elif what:
+                    hidden.setdefault(row, []).append(place)
+        return hidden
+
+    def _spares_whole(self, shapes: Sequence[Shape]) -> bool:
+        values = [value for place in self._wholes for value in _column(shapes, place)]
+        try:
+            orjson.dumps(values)
+        except TypeError:  # an integer beyond 64 bits
+            return False
+        return self._redactor.spares_page(values)
+
+    def learn(self, texts: Sequence[bytes], values: Sequence[Any]) -> None:
+        """Learn of *texts* that have no type, with their *values*; these are not changed."""
+        taught = 0
+        for text, value in zip(texts, values, strict=True):
+            if taught == _TAUGHT or self._root.is_whole:
+                break
+            if type(value) is dict and orjson.dumps(value) == text:  # else no type would fit it
+                taught += 1
+                self._see(self._root, value, 0)
+        self._missed += len(texts)
+        if self._has_learnt and self._missed >= self._due:
+            self._missed, self._due = 0, 2 * self._due
+            self._make()
+
+    def _see(self, node: _Node, value: Any, depth: int) -> None:
+        kind = type(value)
+        if node.is_whole or (kind is not dict and kind is not list):
+            return
+        if node.place in self._whole or depth == _MOST_DEPTH:
+            self._make_whole(node)
+        elif kind is list:
+            self._see_list(node, value, depth)
+        else:
+            self._see_object(node, value, depth)
+
+    def _see_list(self, node: _Node, value: list[Any], depth: int) -> None:
+        if not all(type(each) is dict for each in value):
+            self._make_whole(node)  # texts in a list may be names of headers
+            return
+        if node.elements is None:
+            node.elements, self._has_learnt = _Node((*node.place, "")), True
+        for each in value:
+            self._see(node.elements, each, depth + 1)
+
+    def _see_object(self, node: _Node, value: dict[str, Any], depth: int) -> None:
+        known = node.keys
+        if known is None:
+            known = node.keys = {}
+            self._has_learnt = True
+        if not known.keys() >= value.keys():
+            known = node.keys = self._ordered(node.place, known, value)
+        order = {key: number for number, key in enumerate(known)}
+        numbers = [order[key] for key in value]
+        if len(known) > _MOST_KEYS or numbers != sorted(numbers):  # it has no order of its own
+            self._make_whole(node)
+            return
+        for key, item in value.items():
+            below = known[key]
+            if not self._redactor.spares_key(key) and not below.is_whole:
+                if self._redactor.is_beside(key):
+                    self._make_whole(node)
+                    return
+                self._make_whole(below)
+            self._see(below, item, depth + 1)
+
+    def _ordered(
+        self, place: Place, known: dict[str, _Node], value: Iterable[str]
+    ) -> dict[str, _Node]:
+        """Return *known* with the other keys of *value*, each behind the one that it follows."""
+        self._has_learnt = True
+        keys, at = list(known), 0
+        for key in value:
+            if key in known:
+                at = keys.index(key) + 1
+            else:
+                keys.insert(at, key)
+                at += 1
+        return {key: known.get(key) or _Node((*place, key)) for key in keys}
+
+    def _make_whole(self, node: _Node) -> None:
+        node.is_whole, node.keys, node.elements = True, None, None
+        self._has_learnt = True
+
+    def _make(self) -> None:
+        """Make the type of all that was learnt."""
+        self._has_learnt = False
+        self._tried = self._fitted = 0
+        self._decoder, self._wholes = None, []
+        root = self._root
+        if not root.is_whole and root.keys:
+            self._decoder = msgspec.json.Decoder(self._struct(root.keys))
+            spares = self._redactor.spares_key
+            self._judged = [place for place in self._wholes if not spares(place[-1])]
+
+    def _struct(self, keys: dict[str, _Node]) -> type[Shape]:
+        made = msgspec.defstruct(
+            "Shape",
+            [(attribute_of(key), self._type(node), UNSET) for key, node in keys.items()],
+            bases=(Shape,),
+            rename={attribute_of(key): key for key in keys},
+            gc=False,
+        )
+        return cast("type[Shape]", made)
+
+    def _type(self, node: _Node) -> Any:
+        kind: Any = _Scalar
+        if node.elements is not None:
+            wholes = len(self._wholes)
+            element = self._type(node.elements)
+            if len(self._wholes) > wholes:  # what is in a list has no place of its own
+                del self._wholes[wholes:]
+                node.is_whole = True
+            else:
+                kind |= list[element]  # type: ignore[valid-type]  # made at run time
+        if node.is_whole:
+            self._wholes.append(node.place)
+            return Any
+        return kind if node.keys is None else kind | self._struct(node.keys)
+
+
+def _column(shapes: Sequence[Shape], place: Place) -> Sequence[Any]:
+    column: Sequence[Any] = shapes
+    for key in place:
+        column = children(column, key)
+    return column
+
+
+def _hide(shape: Shape, place: Place, redactor: Redactor) -> str:
+    """Replace what is at *place* of *shape*, and return how an event names it."""
+    node: Any = shape
+    for key in place[:-1]:
+        node = child(node, key)
+    setattr(node, attribute_of(place[-1]), MARK)
+    return redactor.name_of(place)
+
+
+def _decoded(decoder: msgspec.json.Decoder[Shape], texts: Sequence[bytes]) -> list[Shape | None]:
+    """Return the records of *texts* that are the same when they are encoded."""
+    page = b"\n".join(texts)
+    try:
+        shapes = decoder.decode_lines(page)
+        # Then each line is one text: an encoded record has no line ends.
+        if len(shapes) == len(texts) and _ENCODER.encode_lines(shapes) == page + b"\n":
+            return list(shapes)
+    except (*NOT_DECODED, ValueError):  # an integer of more digits than Python reads
+        pass
+    return [_decoded_one(decoder, text) for text in texts]
+
+
+def _decoded_one(decoder: msgspec.json.Decoder[Shape], text: bytes) -> Shape | None:
+    try:
+        shape = decoder.decode(text)
+        return shape if _ENCODER.encode(shape) == text else None
+    except (*NOT_DECODED, ValueError):
+        return None

@@ -1,0 +1,334 @@
+"""What comes of a record is the same, whether its shape was learnt before or not."""
+
+import json
+from typing import Any
+
+import orjson
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from tests.support.described import described
+
+from auditrelay.descriptions import load
+from auditrelay.descriptions.vendor import vendor_of
+from auditrelay.events import AuditEvent, shapes
+from auditrelay.events.normalize import Normalizer
+from auditrelay.events.shapes import FIRST, Shapes
+from auditrelay.events.vendors import Vendor
+
+NOON = 1_795_167_600_123_456
+MODES: dict[str, Any] = {"default": "default", "off": "off", "globs": ["*name*", "token", "x"]}
+
+TRICKY = described(
+    """
+[records]
+at = "items"
+id = "id"
+time = ["at", "meta.at"]
+organisation = "org.id"
+fields = ["actor", "kind", "things", "extra"]
+
+[event]
+action_parts = ["kind", "meta.step"]
+outcome = "meta.ok"
+actor_ip = "actor.net.ip"
+metadata = "meta.free"
+reason = "login.<meta.step>.why"
+changes = { list = "changes", field = "key", before = "from", after = "to" }
+
+[[event.actor]]
+id = ["actor.id", "actor.client.uid"]
+name = "actor.name"
+
+[[event.target]]
+type_is = "Thing"
+id = "things.[type=Thing].id"
+
+[[event.target]]
+id = "things.0.id"
+"""
+)
+PLAIN = described(
+    """
+[records]
+at = "items"
+id_parts = ["id", "org.id"]
+time = "at"
+fields = ["actor", "kind", "things", "meta", "changes", "org"]
+
+[event]
+action = "kind"
+message = "meta.text"
+project_id = "meta.project.id"
+changes = { before = "changes.old", after = "changes.new" }
+
+[[event.actor]]
+id = "actor.id"
+email = "actor.net.mail"
+"""
+)
+BASE: dict[str, Any] = {
+    "id": "a1",
+    "at": "2026-11-20T09:31:07.5Z",
+    "org": {"id": "o1", "plan": None},
+    "kind": "login",
+    "login": {"done": {"why": "asked"}},
+    "actor": {
+        "id": "u1",
+        "name": "Zoë",
+        "client": {"uid": "k1", "label": "ci"},
+        "net": {"ip": "203.0.113.9", "mail": "dana@acme.example", "hops": [{"n": 1}, {"n": 2}]},
+    },
+    "things": [{"type": "User", "id": 5}, {"type": "Thing", "id": "t1"}],
+    "changes": [{"key": "role", "from": "a", "to": "b"}],
+    "meta": {
+        "at": "2026-11-20T09:31:08Z",
+        "step": "done",
+        "ok": True,
+        "free": {"a": 1, "b": [1, 2]},
+        "text": "Dana did",
+        "project": {"id": 7},
+        "ratio": 0.5,
+        "session_id": "abc",
+        "empty": [],
+        "none": None,
+    },
+}
+
+
+USUAL = orjson.dumps(BASE)
+
+
+def places(value: Any, place: tuple[Any, ...] = ()) -> list[tuple[Any, ...]]:
+    """Return the keys and indices that lead to each value in *value*."""
+    found = []
+    inner = value.items() if isinstance(value, dict) else enumerate(value)
+    for key, item in inner:
+        found.append((*place, key))
+        if isinstance(item, dict | list):
+            found += places(item, (*place, key))
+    return found
+
+
+VALUES = st.sampled_from(
+    [
+        *(
+            None,
+            True,
+            0,
+            7,
+            -5,
+            2**53,
+            2**63,
+            2**64,
+            10**4200,
+            0.25,
+            1e300,
+            -0.0,
+            "",
+            "x",
+            "plain words",
+        ),
+        *("ä\u2028\\n", 'say "so"', "https://a:b@acme.example/?token=Zm9vYmFy0123456789aBcD"),
+        *("Bearer eyJhbGciOiJIUzI1NiJ9.e30.c2lnbmF0dXJlMDEyMzQ1Njc4OQ", "0123456789abcdef" * 2),
+        *(
+            "y" * 8192,
+            '{"password":"Zm9vYmFy0123456789aBcD"}',
+            {},
+            [],
+            ["Authorization", "Basic Zm9v"],
+        ),
+        *({"password": "hunter2hunter2"}, {"name": "token", "value": "Zm9vYmFy0123456789aBcD"}),
+        *({"id": "w", "n": {"deep": [{"er": 1}]}}, [{"type": "Thing", "id": 9}], [[1], {"a": 2}]),
+    ]
+)
+KEYS = st.sampled_from(
+    [
+        "id",
+        "n",
+        "new",
+        "password",
+        "value",
+        "name",
+        "from",
+        "api_key",
+        "a b",
+        "k\u00e9",
+        "",
+        "p" * 201,
+    ]
+)
+
+
+@st.composite
+def records(draw: st.DrawFn) -> bytes:
+    """Draw the text of a record: the usual one, in which something is different."""
+    record = orjson.loads(orjson.dumps(BASE))
+    for _ in range(draw(st.integers(0, 2))):
+        *above, last = draw(st.sampled_from(places(BASE)))
+        node: Any = record
+        for key in above:
+            node = node[key] if isinstance(node, dict) and key in node else None
+        if not isinstance(node, dict):
+            continue
+        how = draw(st.sampled_from(["set", "set", "drop", "add", "last"]))
+        if how == "set":
+            node[last] = draw(VALUES)
+        elif how == "add":
+            node[draw(KEYS)] = draw(VALUES)
+        elif last in node:
+            value = node.pop(last)
+            if how == "last":  # in another order
+                node[last] = value
+    style = draw(st.sampled_from(["compact"] * 6 + ["spaces", "ascii", "twice"]))
+    text = json.dumps(
+        record,
+        ensure_ascii=style == "ascii",
+        separators=(", ", ": ") if style == "spaces" else (",", ":"),
+    )
+    return (text[:-1] + ',"id":"b2"}' if style == "twice" else text).encode()
+
+
+def normalizer(vendor: Vendor, mode: Any = "default") -> Normalizer:
+    return Normalizer(
+        vendor=vendor, source="it", api_host="a.example", scope="s", redact=mode, tags={}
+    )
+
+
+def without_shapes(vendor: Vendor, mode: Any, texts: list[bytes]) -> list[AuditEvent]:
+    """Return the events of *texts*, read without any shape."""
+    return list(normalizer(vendor, mode)(texts, NOON))
+
+
+@pytest.mark.parametrize("mode", MODES)
+@pytest.mark.parametrize("vendor", [TRICKY, PLAIN], ids=["tricky", "plain"])
+@settings(max_examples=60, deadline=None)
+@given(data=st.data())
+def test_what_was_seen_before_changes_nothing(
+    vendor: Vendor, mode: str, data: st.DataObject
+) -> None:
+    seen = data.draw(st.lists(records(), max_size=6))
+    page = data.draw(st.lists(records(), min_size=1, max_size=6))
+    expected = without_shapes(vendor, MODES[mode], page)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(shapes, "FIRST", 1)
+        normalize = normalizer(vendor, MODES[mode])
+        for text in [USUAL, *seen, USUAL]:
+            normalize([text], NOON)
+        assert list(normalize(page, NOON)) == expected
+
+
+def shapes_of(normalize: Normalizer) -> Shapes:
+    found = normalize._gate._shapes
+    assert found is not None
+    return found
+
+
+def fits(normalize: Normalizer, text: bytes) -> bool:
+    """Return whether the record *text* is decoded as a type."""
+    return shapes_of(normalize).read([text], 8191)[0] != [None]
+
+
+@pytest.mark.parametrize("vendor", [TRICKY, PLAIN], ids=["tricky", "plain"])
+def test_a_shape_is_learnt_when_it_was_seen_often(vendor: Vendor) -> None:
+    normalize = normalizer(vendor)
+    normalize([USUAL] * (FIRST - 1), NOON)
+    assert not fits(normalize, USUAL)
+    normalize([USUAL], NOON)
+    assert fits(normalize, USUAL)
+
+
+def changed(**fields: Any) -> bytes:
+    return json.dumps({**BASE, **fields}, ensure_ascii=False, separators=(",", ":")).encode()
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        pytest.param(json.dumps(BASE).encode(), id="spaces, and escapes"),
+        pytest.param(USUAL[:-1] + b',"id":"a2"}', id="a key twice"),
+        pytest.param(changed(new=1), id="a key that is new"),
+        pytest.param(orjson.dumps(dict(reversed(BASE.items()))), id="another order"),
+        pytest.param(changed(kind=2**64), id="an integer that is too large"),
+        pytest.param(changed(kind={"a": 1}), id="an object that is new"),
+        pytest.param(changed(kind="x" * 8191), id="a long record"),
+        pytest.param(changed(meta={"session_id": {"a": 1}, "ok": {"token": "x9"}}), id="a secret"),
+        pytest.param(changed(things=[{"password": "hunter2hunter2"}]), id="a secret in a list"),
+        pytest.param(b"{" + USUAL, id="no JSON"),
+    ],
+)
+def test_what_does_not_fit_to_the_byte_has_no_shape(text: bytes) -> None:
+    normalize = normalizer(TRICKY)
+    normalize([USUAL] * FIRST, NOON)
+    assert fits(normalize, USUAL)
+    assert not fits(normalize, text)
+    read, _ = shapes_of(normalize).read([USUAL, text, USUAL], 8191)
+    assert [each is None for each in read] == [False, True, False]
+
+
+def test_a_field_that_a_vendor_adds_is_learnt_and_so_is_one_that_is_missing() -> None:
+    normalize = normalizer(TRICKY)
+    normalize([USUAL] * FIRST, NOON)
+    more, less = changed(added={"by": "the vendor"}), orjson.dumps({"id": "a1", "at": BASE["at"]})
+    assert fits(normalize, less)
+    normalize([more] * (2 * FIRST), NOON)
+    assert fits(normalize, more)
+    assert fits(normalize, USUAL)
+    assert list(normalize([more, less], NOON)) == without_shapes(TRICKY, "default", [more, less])
+
+
+def test_what_has_no_order_or_too_many_keys_costs_that_object_alone() -> None:
+    normalize = normalizer(PLAIN)
+    tables = [{f"k{number}": number} for number in range(300)]
+    texts = [changed(meta={**BASE["meta"], "free": table}) for table in tables]
+    for number in range(30):
+        normalize(texts[10 * number : 10 * number + 10] + [USUAL] * 50, NOON)
+        turned = dict(reversed(BASE["actor"].items()))
+        normalize([changed(actor=turned)], NOON)
+    normalize([changed(meta={**BASE["meta"], "free": {"unseen": 1}})] * 4000, NOON)
+    assert fits(normalize, changed(meta={**BASE["meta"], "free": {"never": "seen"}}))
+    assert fits(normalize, changed(actor=dict(reversed(BASE["actor"].items()))))
+
+
+def test_records_that_no_type_fits_are_not_learnt_of() -> None:
+    normalize = normalizer(PLAIN)
+    normalize([json.dumps(BASE).encode()] * 2 * FIRST, NOON)
+    assert shapes_of(normalize)._root.keys is None
+
+
+def test_every_record_of_okta_has_a_shape() -> None:
+    normalize = normalizer(vendor_of(load.named("okta").feed()))
+    record = {
+        "actor": {"id": "00u", "type": "User", "alternateId": "d@acme.example"},
+        "authenticationContext": {"externalSessionId": "session-5", "credentialType": None},
+        "eventType": "user.session.start",
+        "published": "2026-11-20T09:31:07.412Z",
+        "debugContext": {"debugData": {"requestUri": "/idp"}},
+        "uuid": "6b2f9f3e",
+        "target": [{"id": "0oa1", "type": "AppInstance"}],
+    }
+    text = orjson.dumps(record)
+    normalize([text] * FIRST, NOON)
+    assert fits(normalize, text)
+
+
+def test_a_type_that_fits_few_records_is_given_up() -> None:
+    normalize = normalizer(TRICKY)
+    normalize([USUAL] * FIRST, NOON)
+    spaces = json.dumps(BASE).encode()
+    normalize([USUAL, spaces] * 300, NOON)
+    assert fits(normalize, USUAL)
+    normalize([spaces] * 1000, NOON)
+    assert not fits(normalize, USUAL)
+
+
+def test_a_record_with_a_secret_under_a_key_that_names_one_keeps_its_shape() -> None:
+    normalize = normalizer(TRICKY)
+    normalize([USUAL] * FIRST, NOON)
+    secret = changed(meta={**BASE["meta"], "session_id": "0123456789abcdef" * 2})
+    assert fits(normalize, secret)
+    [event, plain] = normalize([secret, USUAL], NOON)
+    assert [event, plain] == without_shapes(TRICKY, "default", [secret, USUAL])
+    assert event.redacted == ("meta.session_id",)
+    assert b"0123456789abcdef" not in bytes(event.raw)
+    assert plain.redacted == ()
