@@ -171,6 +171,7 @@ async def test_what_a_proxy_does_not_let_through_gets_smaller_until_it_passes(
         return await scene.world.backlog() == 0
 
     await eventually(empty)
+    assert max(scene.posts) < MOST, "it was never too large"
     stored = scene.double.stored
     assert set(stored.by_uid) == {scene.world.event(int(name)).uid for name in made}
     assert not stored.repeated()
