@@ -5,6 +5,7 @@ import contextlib
 import hashlib
 import inspect
 import resource
+import time
 from collections.abc import AsyncIterator, Callable
 from typing import Any
 
@@ -103,6 +104,21 @@ async def test_a_request_that_takes_too_long_closes_its_connection(
         with contextlib.suppress(ConnectionResetError):
             answered = await asyncio.wait_for(reader.read(), 5)
             assert answered.startswith(b"HTTP/1.1 200" if first.endswith(b"GET /") else b"")
+
+
+async def test_a_loop_that_is_slow_takes_the_request_all_the_same(
+    instance: Idle, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    made = idle_server._Protocol.connection_made
+
+    def slowly(self: idle_server._Protocol, transport: asyncio.Transport) -> None:
+        made(self, transport)
+        time.sleep(0.1)  # the loop is held up
+
+    monkeypatch.setattr(idle_server._Protocol, "connection_made", slowly)
+    monkeypatch.setattr(idle_server, "REQUEST_SECONDS", 0.05)
+    async with client(instance) as asking:
+        assert (await asking.get("/healthz")).status_code == 200
 
 
 async def test_a_connection_is_used_for_many_requests(
