@@ -37,7 +37,7 @@ from auditrelay.window import Interval, micros, moment
 
 pytestmark = pytest.mark.slow
 
-HISTORIES: Final = extent(25, 1000)
+HISTORIES: Final = extent(20, 1000)
 STEPS: Final = 40
 
 
