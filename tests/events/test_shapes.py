@@ -332,3 +332,16 @@ def test_a_record_with_a_secret_under_a_key_that_names_one_keeps_its_shape() -> 
     assert event.redacted == ("meta.session_id",)
     assert b"0123456789abcdef" not in bytes(event.raw)
     assert plain.redacted == ()
+
+
+def test_what_a_key_may_hide_in_a_list_is_looked_at_in_each_record() -> None:
+    normalize = normalizer(PLAIN)
+    plain, secret = (
+        changed(org={"id": "o1", "hops": [{"n": 1, "session_id": each}]})
+        for each in ("abc", "0123456789abcdef" * 2)
+    )
+    normalize([plain] * FIRST, NOON)
+    assert fits(normalize, plain)
+    [event] = normalize([secret], NOON)
+    assert [event] == without_shapes(PLAIN, "default", [secret])
+    assert event.redacted == ("org.hops.0.session_id",)
