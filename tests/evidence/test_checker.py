@@ -350,7 +350,7 @@ FORGET: Fact = {"fact": "operator", "did": "forget", "by": None, "name": "splunk
 
 
 @pytest.mark.parametrize(
-    ("left", "told", "excused"),
+    ("left", "taken_by", "excused"),
     [
         ({"fact": "retired", "place": 7}, [], {2, 3}),
         (FORGET, [], {1, 2, 3}),  # what it had not taken goes with it
@@ -359,12 +359,12 @@ FORGET: Fact = {"fact": "operator", "did": "forget", "by": None, "name": "splunk
     ],
 )
 def test_heads_that_were_made_while_a_sink_was_away(
-    left: Fact, told: list[str], excused: set[int], run: Any, tmp_path: Path
+    left: Fact, taken_by: list[str], excused: set[int], run: Any, tmp_path: Path
 ) -> None:
     def tell(entry: dict[str, Any]) -> None:
         for fact in entry["facts"]:
             if fact["fact"] == "head":
-                fact["told"] = told
+                fact["told"] = taken_by
 
     export = Export()
     back: Fact = {"fact": "back", "since": {"okta": 1}}
@@ -1011,8 +1011,8 @@ def test_a_reduced_copy_is_in_the_siem(run: Any, tmp_path: Path) -> None:
     dead, copy = export.events[3]["uid"], "c" * 40
     place = export.page(1)[0]["place"]
     refilled: Fact = {"fact": "refilled", "pages": [[place, 1]], "events": 1, "each": [copy]}
-    told: Fact = {"fact": "dead", "reason": "too large", "events": 1, "each": [dead]}
-    export.hour(sink=[told, refilled])
+    refused: Fact = {"fact": "dead", "reason": "too large", "events": 1, "each": [dead]}
+    export.hour(sink=[refused, refilled])
     export.write(tmp_path / "x")
     file = tmp_path / "s.csv"
     rows = splunk_uids([event for event in export.events if event["uid"] != dead])
@@ -1024,7 +1024,7 @@ def test_a_reduced_copy_is_in_the_siem(run: Any, tmp_path: Path) -> None:
     assert "not_in_siem" not in run(tmp_path / "x", "--siem", f"splunk={file}").bad
 
 
-def test_a_sink_that_was_removed_begins_anew(run: Any, tmp_path: Path) -> None:
+def test_a_sink_that_was_removed_starts_again(run: Any, tmp_path: Path) -> None:
     export = honest(2).hour(deliver=False)
     export.position = export.place  # what waited for it is gone
     began: Fact = {"fact": "began", "since": {"okta": export.place}}

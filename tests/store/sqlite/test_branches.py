@@ -228,6 +228,18 @@ async def test_a_process_that_ends_between_the_seal_and_the_tip_goes_on(
     assert log_of(tmp_path) == log
 
 
+async def test_a_tip_with_another_root_does_not_fit(tmp_path: Path) -> None:
+    """A copy of the state has sealed other entries, and its tip came back with an older state."""
+    await sealed(tmp_path)
+    left = tip.read(tmp_path)
+    assert left is not None
+    tip.write(tmp_path, left.log, left.size, bytes(32))
+    store, branch = await begun(tmp_path)
+    await store.close()
+    assert branch is not None
+    assert (branch.why, branch.is_alert, branch.before) == (OLDER, True, left.log)
+
+
 @pytest.mark.parametrize(
     ("forgery", "what"),
     [

@@ -275,13 +275,13 @@ async def test_a_sink_has_taken_the_heads_that_it_got(
     await sealable.settle("elastic", [(3, 4)])
     assert (await sealable.log.state()).untold == 0
     await sealable.log.seal(head_event)
-    told = [
+    taken_by = [
         fact["told"]
         for entry in lines(tmp_path)
         for fact in entry["facts"]
         if fact["fact"] == "head"
     ]
-    assert told == [[], ["elastic"]]
+    assert taken_by == [[], ["elastic"]]
 
 
 async def test_the_uids_of_each_page_are_exported_as_the_facts_have_them(

@@ -30,14 +30,14 @@ def moves(journal: Journal, unit: str) -> list[tuple[Entry, Fact]]:
 def was_away(journal: Journal, size: int) -> bool:
     """Return whether a sink was not there for a head, or was removed before it had taken it."""
     heads = (fact for _, fact in journal.facts["head"] if fact["size"] == size)
-    told = {name for fact in heads for name in fact.get("told", ())}
+    taken_by = {name for fact in heads for name in fact.get("told", ())}
     for unit in journal.last:
         away = False
         for entry, fact in moves(journal, unit):
             if entry["n"] < size:
                 away = fact["fact"] in GOES
             away |= fact["fact"] == "operator"
-        if away and unit.startswith("sink ") and unit[5:] not in told:
+        if away and unit.startswith("sink ") and unit[5:] not in taken_by:
             return True
     return False
 

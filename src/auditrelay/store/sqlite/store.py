@@ -411,7 +411,7 @@ class SqliteStore:
         await removal.remove(self._writer, self._spooling, self._spool, name, self._now(), by=by)
 
     async def _finish_removal(self, name: str) -> None:
-        """Delete what a removal of *name* that was interrupted has left: it begins anew."""
+        """Delete what a removal of *name* that was interrupted has left: it starts again."""
         if await self._read(lambda db: removal.is_unfinished(db, name)):
             await removal.finish(self._writer, self._spooling, self._spool, name)
 
