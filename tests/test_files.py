@@ -110,7 +110,7 @@ def test_the_lock_and_the_reserve_do_not_wait(
     for name in ("lock", "ballast"):
         make(tmp_path / name)
     with at_once():
-        assert not disk_reserve.reserve(tmp_path)
+        assert not disk_reserve.Reserve(tmp_path).is_there
         with pytest.raises(StateError, match=words), locked(tmp_path, "1", NOON):
             pass
 

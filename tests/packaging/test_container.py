@@ -1,5 +1,6 @@
 """The image, its manifests and its health check, as far as tests can without a container engine."""
 
+import contextlib
 import json
 import os
 import re
@@ -268,8 +269,7 @@ def test_the_compose_file_configures_the_service_for_the_sandbox_by_environment_
 def start(arguments: list[str]) -> tuple[subprocess.Popen[str], int]:
     """Start the sandbox on consecutive ports; return its process and the first port."""
     for _ in range(10):
-        with socket.create_server(("127.0.0.1", 0)) as probe:
-            first = probe.getsockname()[1]
+        first = free_ports(len(arguments))
         double = subprocess.Popen(
             [sys.executable, *arguments, str(first)],
             stdin=subprocess.PIPE,
@@ -281,76 +281,17 @@ def start(arguments: list[str]) -> tuple[subprocess.Popen[str], int]:
         if line := double.stdout.readline():
             assert json.loads(line)["splunk"]["url"].endswith(f":{first}")
             return double, first
-        double.communicate()  # one of the ports was taken
+        double.communicate()  # one of the ports was taken meanwhile
     pytest.fail("no free consecutive ports")
 
 
-def documents() -> Iterator[Any]:
-    for path in MANIFESTS:
-        yield from yaml.safe_load_all(path.read_text("utf-8"))
-
-
-def relays() -> Iterator[tuple[Any, Any]]:
-    """Yield the specification of each pod with that of its container auditrelay."""
-    for document in documents():
-        pod = document.get("spec", {}).get("template", {}).get("spec")
-        if pod:
-            for container in (*pod.get("initContainers", ()), *pod["containers"]):
-                if container["name"] == "auditrelay":
-                    yield pod, container
-
-
-@pytest.mark.process
-@pytest.mark.parametrize("path", MANIFESTS, ids=lambda path: path.name)
-def test_a_manifest_is_valid_for_kubernetes(path: Path) -> None:
-    ended = subprocess.run(
-        [sys.executable, "-m", "kubernetes_validate", "--strict", str(path)],
-        capture_output=True,
-        text=True,
-        check=False,
-        timeout=60,
-    )
-    assert ended.returncode == 0, ended.stdout + ended.stderr
-
-
-def test_a_pod_is_locked_down_probed_limited_and_keeps_its_state() -> None:
-    found = list(relays())
-    assert len(found) == 2
-    for pod, container in found:
-        assert container["image"] == f"auditrelay:{__version__}"
-        assert pod["enableServiceLinks"] is False
-        assert pod["automountServiceAccountToken"] is False
-        security = {**pod["securityContext"], **container["securityContext"]}
-        assert security["readOnlyRootFilesystem"] is security["runAsNonRoot"] is True
-        assert security["allowPrivilegeEscalation"] is False
-        assert security["capabilities"] == {"drop": ["ALL"]}
-        user = f"{security['runAsUser']}:{security['runAsGroup']}"
-        assert f"\nUSER {user}\n" in DOCKERFILE
-        assert str(security["fsGroup"]) == user.partition(":")[2]
-        for probe in ("livenessProbe", "startupProbe"):
-            assert container[probe]["httpGet"] == {"path": "/healthz", "port": "status"}
-        assert {"memory"} <= container["resources"]["limits"].keys()
-        assert "/var/lib/auditrelay" in [each["mountPath"] for each in container["volumeMounts"]]
-
-
-def test_the_configurations_in_the_manifests_load(tmp_path: Path) -> None:
-    shown = 0
-    for document in documents():
-        if document["kind"] == "ConfigMap":
-            path = tmp_path / "config.toml"
-            path.write_text(with_secrets(document["data"]["config.toml"], tmp_path))
-            config.load(path, {"HOME": str(tmp_path)})
-            shown += 1
-    for _, container in relays():
-        named = {each["name"]: with_secrets(each["value"], tmp_path) for each in container["env"]}
-        if "AUDITRELAY_CONFIG" not in named:
-            config.load(None, {"HOME": str(tmp_path), **named})
-            shown += 1
-    assert shown == 2
-
-
-def with_secrets(text: str, folder: Path) -> str:
-    """Create the secret files that *text* refers to in *folder*; return *text* with their paths."""
-    for name in re.findall(r"\$\{file:/run/secrets/auditrelay/(\w+)\}", text):
-        (folder / name).write_text("a pretend secret")
-    return text.replace("/run/secrets/auditrelay", str(folder))
+def free_ports(count: int) -> int:
+    """Return the first of *count* consecutive ports that nobody has."""
+    while True:
+        with contextlib.ExitStack() as taken:
+            probe = taken.enter_context(socket.create_server(("127.0.0.1", 0)))
+            first: int = probe.getsockname()[1]
+            with contextlib.suppress(OSError, OverflowError):
+                for port in range(first + 1, first + count):
+                    taken.enter_context(socket.create_server(("127.0.0.1", port)))
+                return first

@@ -286,6 +286,19 @@ async def test_a_stop_is_a_fact_and_is_sealed(world: World) -> None:
     assert '"fact":"stopped"' in lines[0][0]
 
 
+async def test_a_process_that_could_not_begin_in_time_ends_without_a_branch(tmp_path: Path) -> None:
+    """As if the state were a copy: an end would be the first thing that it tells."""
+    store = await opened(tmp_path, clock=FakeClock(NOON))
+    config = Config(None, tmp_path, Status(), Log(), Spool(), Alerts(), {}, {})
+    world = World(tmp_path, store, FakeClock(NOON), config)
+    await store.start_source(ALERTS, NOON)
+    with capture_logs() as logged:
+        await world.sealer.end()
+    assert [each["event"] for each in logged] == ["ledger_sealed"]
+    await store.close()
+    explained(tmp_path, sealed=True)
+
+
 async def test_a_head_that_no_sink_has_taken_is_counted(world: World) -> None:
     for number in range(2):
         assert await world.sealer.seal()

@@ -153,6 +153,8 @@ class Sealer:
     async def end(self) -> None:
         """Tell that this process stops in an orderly way, and seal that."""
         try:
+            if not self._begun:  # an end without a begin would make a new state look like a copy
+                await self._begin()
             await self._log.end(self._run)
         except RelayError as error:
             _log.error("ledger_not_sealed", reason=str(error))

@@ -118,10 +118,10 @@ class SqliteStore:
         self._pages = PageReader(
             self._reader, self._handover, self._spooling, self._spool, now=self._now
         )
-        self._log = EvidenceLog(
+        self.log = EvidenceLog(
             state_dir, self._spooling, self._spool, reader=self._reader, now=self._now
         )
-        self._contents = KnownContents(
+        self.contents = KnownContents(
             self._reader, self._pages, self._spooling, self._spool, self._uids, clock=clock
         )
 
@@ -206,11 +206,6 @@ class SqliteStore:
             # Not before: with a full spool this is tried every second, and alerts come of a report.
             self.on_condition()
         return added
-
-    @property
-    def contents(self) -> KnownContents:
-        """The contents that known records were shown with."""
-        return self._contents
 
     async def look_up(
         self, source: str, uids: Sequence[str], at: Sequence[int], content: Sequence[bytes]
@@ -414,11 +409,6 @@ class SqliteStore:
         """Delete what a removal of *name* that was interrupted has left: it starts again."""
         if await self._read(lambda db: removal.is_unfinished(db, name)):
             await removal.finish(self._writer, self._spooling, self._spool, name)
-
-    @property
-    def log(self) -> EvidenceLog:
-        """The log of the evidence."""
-        return self._log
 
     async def sources(self) -> list[SourceState]:
         """Read the state of every known source."""

@@ -178,7 +178,7 @@ class Writer:
             # No savepoint for each work: it would copy every page of the database that is changed.
             results = [entry.work(self._db) for entry in group]
             self._db.execute("commit")
-        except BaseException:  # noqa: BLE001  # the one that fails is found, and told, one by one
+        except BaseException:  # noqa: BLE001  # each runs again alone, and raises in its caller
             self._roll_back()
             return None
         return results
