@@ -414,37 +414,41 @@ def merge(bodies: Iterable[Body]) -> list[Body]:
     """
     Return the facts of an entry, given the open ones of one unit in the order they were written in.
 
-    Pages accepted by one kind of read become facts of up to MOST_PAGES pages, in order of place.
-    Covered spans of one kind that touch become one, unless a fact between them says that a span has
-    become something else. All others stay as they are. A fact stands where its first one stood.
+    Pages accepted by one kind of read become facts of up to MOST_PAGES pages; no more than these
+    are kept at a time. Covered spans of one kind that touch become one, unless a fact between them
+    says that a span has become something else. All others stay as they are. A fact stands where its
+    first one stood.
     """
     groups: list[list[Body]] = []
     accepted: dict[str, list[Body]] = {}
+    pages: dict[str, list[Body]] = {}
     covered: dict[str, list[Body]] = {}
     for body in bodies:
-        of_kind = {"accepted": accepted, "covered": covered}.get(body["fact"])
-        if of_kind is None:
-            if body["fact"] in _OF_LEDGER:
-                covered = {}
-            groups.append([body])
-        elif group := of_kind.get(body["via"]):
-            group.append(body)
+        kind = body["fact"]
+        if kind == "accepted":
+            via = body["via"]
+            if via not in accepted:
+                accepted[via], pages[via] = [], []
+                groups.append(accepted[via])
+            pages[via].append(body)
+            if len(pages[via]) == MOST_PAGES:
+                accepted[via].append(_chained(pages[via]))
+                pages[via] = []
+        elif kind == "covered" and body["via"] in covered:
+            covered[body["via"]].append(body)
         else:
-            of_kind[body["via"]] = group = [body]
-            groups.append(group)
+            groups.append([body])
+            if kind == "covered":
+                covered[body["via"]] = groups[-1]
+            elif kind in _OF_LEDGER:
+                covered = {}
+    for via, rest in pages.items():
+        accepted[via] += [_chained(rest)] if rest else []
     return [fact for group in groups for fact in _joined(group)]
 
 
-def _joined(group: list[Body]) -> Iterator[Body]:
-    match group[0]["fact"]:
-        case "accepted":
-            pages = sorted(group, key=lambda page: page["pages"][0])
-            for first in range(0, len(pages), MOST_PAGES):
-                yield _chained(pages[first : first + MOST_PAGES])
-        case "covered":
-            yield from _spanned(group)
-        case _:
-            yield from group
+def _joined(group: list[Body]) -> Iterable[Body]:
+    return _spanned(group) if group[0]["fact"] == "covered" else group
 
 
 def _chained(pages: Sequence[Body]) -> Body:

@@ -10,10 +10,11 @@ import asyncio
 import contextlib
 import json
 import sqlite3
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Set as AbstractSet
 from dataclasses import dataclass
+from itertools import chain
 from pathlib import Path
-from sys import intern
 from typing import Any, Final
 
 from auditrelay.errors import EvidenceBroken, NotSealed
@@ -116,26 +117,27 @@ def draft(db: sqlite3.Connection, make_head: MakeHead, now: int) -> _Draft:
     """
     log, before, frontier = _log(db)
     written = frontier.dump()
-    last_fact, strange, bodies = _open_facts(db)
-    own = bodies.setdefault(INSTANCE, [])
+    (last_fact,) = db.execute("select coalesce(max(id), 0) from fact").fetchone()
+    strange = set(tags.wrong(db, "fact"))
+    also: list[Body] = []
     at = now
     if before is not None:
         head, sealed_at, place = before
         if now < sealed_at:
             at = sealed_at
-            own.append(facts.clock(seconds=-(-(sealed_at - now) // 1_000_000)))
-        own.append(facts.head(size=head.size, root=head.root, taken_by=Takers(db).of(place)))
-    for (source,) in db.execute("select name from source"):
-        bodies.setdefault(of_source(source), [])
-    for (sink,) in db.execute("select name from sink"):
-        bodies.setdefault(of_sink(sink), [])
+            also.append(facts.clock(seconds=-(-(sealed_at - now) // 1_000_000)))
+        also.append(facts.head(size=head.size, root=head.root, taken_by=Takers(db).of(place)))
+    units = {INSTANCE}
+    units.update(unit for (unit,) in db.execute("select distinct unit from fact"))
+    units.update(of_source(source) for (source,) in db.execute("select name from source"))
+    units.update(of_sink(sink) for (sink,) in db.execute("select name from sink"))
     first = frontier.size
     entries: list[tuple[str, bytes]] = []
     states: dict[str, Body] = {}
-    for unit in sorted(bodies):
+    for unit in sorted(units):
         last = _last(db, unit)
-        # Thousands of pages may have become few facts: they are not kept while events are counted.
-        merged = _counted(db, unit, _merged(bodies.pop(unit)))
+        bodies = chain(_facts_of(db, unit, strange), also if unit == INSTANCE else ())
+        merged = _counted(db, unit, _merged(bodies))
         state = _state(db, unit, merged, {} if last is None else last["state"])
         if sink_of(unit) is not None:
             before_it = None if last is None else last["state"]
@@ -166,7 +168,7 @@ def draft(db: sqlite3.Connection, make_head: MakeHead, now: int) -> _Draft:
         sources=_named(states, source_of),
         sinks=_named(states, sink_of),
     )
-    return _Draft(written, frontier.dump(), last_fact, strange, first, entries, sealed)
+    return _Draft(written, frontier.dump(), last_fact, len(strange), first, entries, sealed)
 
 
 def _log(db: sqlite3.Connection) -> tuple[str, tuple[Head, int, int] | None, Frontier]:
@@ -209,25 +211,12 @@ def _hash_all(db: sqlite3.Connection) -> None:
         raise EvidenceBroken(f"the first {frontier.size} entries are not what was sealed")
 
 
-def _open_facts(db: sqlite3.Connection) -> tuple[int, int, dict[str, list[Body]]]:
-    """Return the number of the newest open fact, how many are not ours, and by unit the others."""
-    last, bodies = 0, dict[str, list[Body]]()
-    strange = set(tags.wrong(db, "fact"))
-    for number, unit, text in db.execute("select id, unit, text from fact order by id"):
-        last = number
-        if number in strange:
-            continue
-        bodies.setdefault(unit, []).append(json.loads(text, object_hook=_sharing_names))
-    return last, len(strange), bodies
-
-
-def _sharing_names(body: Body) -> Body:
-    """Return *body* with names that it shares: thousands of facts may wait, of ten names each."""
-    shared = {intern(name): value for name, value in body.items()}
-    for name in ("fact", "via"):
-        if type(value := shared.get(name)) is str:
-            shared[name] = intern(value)
-    return shared
+def _facts_of(db: sqlite3.Connection, unit: str, strange: AbstractSet[object]) -> Iterator[Body]:
+    """Yield the open facts of *unit* as they were written, but for those that are *strange*."""
+    rows = db.execute("select id, text from fact where unit = ? order by id", (unit,))
+    for number, text in rows:
+        if number not in strange:
+            yield json.loads(text)
 
 
 def _last(db: sqlite3.Connection, unit: str) -> dict[str, Any] | None:
@@ -238,16 +227,18 @@ def _last(db: sqlite3.Connection, unit: str) -> dict[str, Any] | None:
     return None if row is None else json.loads(row[0])
 
 
-def _merged(bodies: Sequence[Body]) -> list[Body]:
+def _merged(bodies: Iterable[Body]) -> list[Body]:
     """Return *bodies*, merged; what was before a removal stays apart from what came after it."""
-    merged: list[Body] = []
-    part: list[Body] = []
-    for body in bodies:
-        part.append(body)
+    rest = iter(bodies)
+    return [fact for first in rest for fact in facts.merge(_to_removal(first, rest))]
+
+
+def _to_removal(first: Body, rest: Iterator[Body]) -> Iterator[Body]:
+    """Yield *first*, and of the *rest* as much as follows up to a removal."""
+    for body in chain([first], rest):
+        yield body
         if body["fact"] == "operator":
-            merged += facts.merge(part)
-            part = []
-    return merged + facts.merge(part)
+            break
 
 
 def _counted(db: sqlite3.Connection, unit: str, merged: Sequence[Body]) -> list[Body]:
