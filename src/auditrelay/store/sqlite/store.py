@@ -118,10 +118,10 @@ class SqliteStore:
         self._pages = PageReader(
             self._reader, self._handover, self._spooling, self._spool, now=self._now
         )
-        self.log = EvidenceLog(
+        self._log = EvidenceLog(
             state_dir, self._spooling, self._spool, reader=self._reader, now=self._now
         )
-        self.contents = KnownContents(
+        self._contents = KnownContents(
             self._reader, self._pages, self._spooling, self._spool, self._uids, clock=clock
         )
 
@@ -207,6 +207,11 @@ class SqliteStore:
             self.on_condition()
         return added
 
+    @property
+    def contents(self) -> KnownContents:
+        """The contents that known records were shown with."""
+        return self._contents
+
     async def look_up(
         self, source: str, uids: Sequence[str], at: Sequence[int], content: Sequence[bytes]
     ) -> LookedUp:
@@ -233,7 +238,7 @@ class SqliteStore:
     ) -> int:
         """Compare the known uids of *span* with those *seen*, and record the missing ones."""
         now = self._now()
-        missing = await self._find_deleted(source, span, seen, before)
+        missing = await self._read(lambda db: deleted.find_deleted(db, source, span, seen, before))
         if not missing:
             return 0
         return await self._writer.write(
@@ -268,13 +273,8 @@ class SqliteStore:
         self, source: str, span: Interval, seen: AbstractSet[bytes], before: int
     ) -> list[tuple[str, datetime]]:
         """Compare the known uids of *span* with those *seen*; return the missing, with times."""
-        missing = await self._find_deleted(source, span, seen, before)
+        missing = await self._read(lambda db: deleted.find_deleted(db, source, span, seen, before))
         return [(key[8:].hex(), moment(time_of(key))) for key in missing]
-
-    async def _find_deleted(
-        self, source: str, span: Interval, seen: AbstractSet[bytes], before: int
-    ) -> list[bytes]:
-        return await self._read(lambda db: deleted.find_deleted(db, source, span, seen, before))
 
     async def count_forwarded(self, source: str, span: Interval) -> tuple[int, str]:
         """Count the known events of *span*, and return their digest."""
@@ -409,6 +409,11 @@ class SqliteStore:
         """Delete what a removal of *name* that was interrupted has left: it starts again."""
         if await self._read(lambda db: removal.is_unfinished(db, name)):
             await removal.finish(self._writer, self._spooling, self._spool, name)
+
+    @property
+    def log(self) -> EvidenceLog:
+        """The log of the evidence."""
+        return self._log
 
     async def sources(self) -> list[SourceState]:
         """Read the state of every known source."""
