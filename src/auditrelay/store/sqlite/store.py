@@ -254,7 +254,7 @@ class SqliteStore:
         now = self._now()
         await self._writer.write(lambda db: sources.resweep_done(db, source, delay, until, now))
 
-    # -- comparing with a source -----------------------------------------------------------------
+    # -- comparing with a source, and backfill ---------------------------------------------------
 
     async def proved(self, source: str) -> Proved:
         """Compare the known uids with the facts, as a check does, beside what sinks read."""
@@ -283,8 +283,6 @@ class SqliteStore:
             lambda db: ledger.digest_of(db, source_id(db, source), *at)
         )
         return count, digest.hex()
-
-    # -- backfill --------------------------------------------------------------------------------
 
     async def begin_backfill(
         self,
