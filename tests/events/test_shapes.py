@@ -290,6 +290,45 @@ def test_what_has_no_order_or_too_many_keys_costs_that_object_alone() -> None:
     assert fits(normalize, changed(actor=dict(reversed(BASE["actor"].items()))))
 
 
+@pytest.mark.parametrize("key", ['say "so"', "a\\b", "a\nb", "\x00", "", "ü", "a.b", "class"])
+def test_an_odd_key_stops_no_source(key: str) -> None:
+    texts = [changed(meta={**BASE["meta"], key: "x", "inner": {key: {"n": 1}}}), USUAL]
+    normalize = normalizer(PLAIN)
+    for _ in range(3):
+        events = list(normalize(texts * FIRST, NOON))
+    assert events[:2] == without_shapes(PLAIN, "default", texts)
+    assert all(fits(normalize, text) for text in texts)
+
+
+@pytest.mark.parametrize("place", ["hops", "empty"])
+@pytest.mark.parametrize(
+    "value",
+    [["Authorization", "Zm9vYmFy0123456789aBcD"], [{"n": 1}, "X-Api-Key", "abc123456789"]],
+    ids=str,
+)
+def test_a_header_in_a_list_of_what_were_objects_is_hidden(place: str, value: list[Any]) -> None:
+    def record(value: list[Any]) -> bytes:
+        return changed(meta={**BASE["meta"], "free": {place: value}})
+
+    usual = record([{"n": 1}] if place == "hops" else [])
+    normalize = normalizer(PLAIN)
+    normalize([usual] * FIRST, NOON)
+    assert fits(normalize, usual)
+    [event] = normalize([record(value)], NOON)
+    assert [event] == without_shapes(PLAIN, "default", [record(value)])
+    assert event.redacted == (f"meta.free.{place}.{len(value) - 1}",)
+
+
+def test_keys_without_end_are_not_learnt_without_end() -> None:
+    normalize = normalizer(PLAIN)
+    for number in range(100):
+        normalize([changed(meta={f"k{number}": {f"k{at}": {} for at in range(100)}})], NOON)
+    normalize([USUAL] * FIRST, NOON)
+    learnt = shapes_of(normalize)
+    assert learnt._nodes < shapes._MOST_NODES + 200
+    assert fits(normalize, USUAL)
+
+
 def test_records_that_no_type_fits_are_not_learnt_of() -> None:
     normalize = normalizer(PLAIN)
     normalize([json.dumps(BASE).encode()] * 2 * FIRST, NOON)

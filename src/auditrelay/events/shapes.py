@@ -7,6 +7,7 @@ fit is decoded to dicts, and learnt of. A value that is not only walked through 
 be otherwise, *whole*: in an object of the type there is nothing but texts, numbers, and objects.
 """
 
+import re
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from functools import lru_cache
 from itertools import chain
@@ -31,6 +32,12 @@ _MOST_KEYS: Final = 200
 """Of one object: what has more of them is no shape, but a table that the vendor fills."""
 
 _MOST_DEPTH: Final = 20
+
+_MOST_NODES: Final = 5000
+"""Places that are learnt of in all: who is audited may choose keys, and new ones without end."""
+
+_NO_NAME: Final = re.compile(r'["\\\x00-\x1f]')
+"""What no key of a type may have in it."""
 
 _TRIED: Final = 1000
 """Records after which a type is given up that fits fewer than every other one."""
@@ -114,6 +121,7 @@ class Shapes:
         self._whole = whole
         self._redactor = redactor
         self._root = _Node(())
+        self._nodes = 0
         self._decoder: msgspec.json.Decoder[Shape] | None = None
         self._wholes: list[Place] = []
         self._judged: list[Place] = []
@@ -202,7 +210,7 @@ class Shapes:
             self._make_whole(node)  # texts in a list may be names of headers
             return
         if node.elements is None:
-            node.elements, self._has_learnt = _Node((*node.place, "")), True
+            node.elements = self._new((*node.place, ""))
         for each in value:
             self._see(node.elements, each, depth + 1)
 
@@ -211,11 +219,17 @@ class Shapes:
         if known is None:
             known = node.keys = {}
             self._has_learnt = True
-        if not known.keys() >= value.keys():
+        grows = not known.keys() >= value.keys()
+        if grows:
             known = node.keys = self._ordered(node.place, known, value)
         order = {key: number for number, key in enumerate(known)}
         numbers = [order[key] for key in value]
-        if len(known) > _MOST_KEYS or numbers != sorted(numbers):  # it has no order of its own
+        if (
+            len(known) > _MOST_KEYS
+            or (grows and self._nodes > _MOST_NODES)
+            or numbers != sorted(numbers)  # it has no order of its own
+            or any(map(_NO_NAME.search, value))
+        ):
             self._make_whole(node)
             return
         for key, item in value.items():
@@ -231,7 +245,6 @@ class Shapes:
         self, place: Place, known: dict[str, _Node], value: Iterable[str]
     ) -> dict[str, _Node]:
         """Return *known* with the other keys of *value*, each behind the one that it follows."""
-        self._has_learnt = True
         keys, at = list(known), 0
         for key in value:
             if key in known:
@@ -239,7 +252,12 @@ class Shapes:
             else:
                 keys.insert(at, key)
                 at += 1
-        return {key: known.get(key) or _Node((*place, key)) for key in keys}
+        return {key: known.get(key) or self._new((*place, key)) for key in keys}
+
+    def _new(self, place: Place) -> _Node:
+        self._has_learnt = True
+        self._nodes += 1
+        return _Node(place)
 
     def _make_whole(self, node: _Node) -> None:
         node.is_whole, node.keys, node.elements = True, None, None
@@ -270,11 +288,11 @@ class Shapes:
         kind: Any = _Scalar
         if node.elements is not None:
             wholes = len(self._wholes)
-            element = self._type(node.elements)
-            if len(self._wholes) > wholes:  # what is in a list has no place of its own
-                del self._wholes[wholes:]
+            element = self._struct(node.elements.keys or {})
+            if node.elements.is_whole or len(self._wholes) > wholes:
+                del self._wholes[wholes:]  # what is in a list has no place of its own
                 node.is_whole = True
-            else:
+            else:  # of nothing but objects: a text may name a header, whose value is the next one
                 kind |= list[element]  # type: ignore[valid-type]  # made at run time
         if node.is_whole:
             self._wholes.append(node.place)
