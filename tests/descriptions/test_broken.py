@@ -357,7 +357,19 @@ BROKEN: list[tuple[dict[str, str], str]] = [
         "records.at: '[type=a]' must be plain keys with dots between them",
     ),
     (changed("records", '"id"', '""'), "records.id: is empty: write the path of a value inside"),
-    (changed("records", '"id"', "5"), "records.id: must be a path, or a list of paths"),
+    (changed("records", '"id"', "5"), "records.id: must be a path in quotes, or a list of such"),
+    (
+        changed("records", '"id"', '["id", 5]'),
+        'records.id: must be one path in quotes, such as "actor.id"',
+    ),
+    (
+        changed("records", 'at = "items"', 'at = ["items"]'),
+        "records.at: must be a text, not a list",
+    ),
+    (
+        changed("time", '"query:since"', '["query:since"]'),
+        'time.start: must be one place in quotes, such as "query:NAME"',
+    ),
     (
         changed("records", '"items"', '""'),
         'pages.from: "next" is not in the body, which is the list itself (records.at = "")',

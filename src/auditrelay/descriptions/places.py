@@ -121,7 +121,9 @@ def parse_spot(text: object) -> Spot:
 
 def _split(text: object, places: tuple[str, ...]) -> tuple[str, str]:
     if not isinstance(text, str):
-        raise ValueError("must be a text")  # noqa: TRY004  # pydantic reports ValueError only
+        raise ValueError(  # noqa: TRY004  # pydantic reports ValueError only
+            f'must be one place in quotes, such as "{places[0]}:NAME"'
+        )
     place, colon, name = text.partition(":")
     if colon and place in places and name:
         return place, name
@@ -174,7 +176,7 @@ def _paths(value: object) -> object:
     """Let one path be written as a text, and several as a list."""
     texts = [value] if isinstance(value, str | Path) else value
     if not isinstance(texts, list) or not texts:
-        raise ValueError("must be a path, or a list of paths")
+        raise ValueError("must be a path in quotes, or a list of such")
     return tuple(map(_path, texts))
 
 
@@ -188,7 +190,9 @@ def _path(value: object) -> Path:
 
 def _text(value: object) -> str:
     if not isinstance(value, str):
-        raise ValueError("must be a text")  # noqa: TRY004  # pydantic reports ValueError only
+        raise ValueError(  # noqa: TRY004  # pydantic reports ValueError only
+            'must be one path in quotes, such as "actor.id"'
+        )
     return value
 
 

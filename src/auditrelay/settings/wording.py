@@ -183,7 +183,9 @@ def _sentence(detail: ErrorDetails, value: object, inside: type[BaseModel] | Non
     if value == "":
         return "is empty: set a value, or remove the key if it has a default"
     # A table or list in the wrong place is not repeated: it may contain a secret.
-    given = f", not {shown(value)}" if isinstance(value, str | int | float) else ""
+    given = ", not a list" if isinstance(value, list) else ""
+    if isinstance(value, str | int | float):
+        given = f", not {shown(value)}"
     return f"must {_rule(detail)}{given}"
 
 
