@@ -359,6 +359,14 @@ BROKEN: list[tuple[dict[str, str], str]] = [
     (changed("records", '"id"', '""'), "records.id: is empty: write the path of a value inside"),
     (changed("records", '"id"', "5"), "records.id: must be a path in quotes, or a list of such"),
     (
+        changed("records", '"id"', "'the \"id\"'"),
+        "records.id: 'the \"id\"' is not a path: no key may have a quotation mark",
+    ),
+    (
+        changed("records", '"items"', '"the\\nitems"'),
+        "records.at: 'the\\nitems' is not a path: no key may have a quotation mark or a control",
+    ),
+    (
         changed("records", '"id"', '["id", 5]'),
         'records.id: must be one path in quotes, such as "actor.id"',
     ),

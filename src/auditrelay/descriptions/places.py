@@ -74,6 +74,10 @@ _STEP: Final = re.compile(
 )
 
 
+_NO_KEY: Final = re.compile(r'["\x00-\x1f]')
+"""What no key of a decoded type may have in it, and no vendor's key has."""
+
+
 def parse_path(text: str) -> Path:
     """Return the path *text*. Raises ValueError with what is wrong with it."""
     steps: list[str | int | Element | Named] = []
@@ -91,6 +95,11 @@ def parse_path(text: str) -> Path:
             steps.append(Element(found["key"], found["value"]))
         else:
             plain = found["plain"].replace("\\", "")
+            if _NO_KEY.search(plain):
+                raise ValueError(
+                    f"{text!r} is not a path: no key may have a quotation mark or a control "
+                    "character in it"
+                )
             steps.append(int(plain) if plain.isascii() and plain.isdigit() else plain)
         position = found.end()
         if position < len(text):
