@@ -10,6 +10,7 @@ from tests.sources.described.conftest import Connect, Serve
 from tests.support.clock import FakeClock
 from tests.support.scripted import feed, ids, page
 
+from auditrelay.descriptions import load
 from auditrelay.errors import Refused, Retryable, WalkBroken
 from auditrelay.http.headers import MAX_RETRY_AFTER
 from auditrelay.sandbox.messages import Request, Response, json_response
@@ -387,6 +388,23 @@ async def test_a_share_of_the_quota_is_left_to_others(
     }
     assert ids(await walk(connect(vendor, feed(limits=limits)))) == ["e1", "e2"]
     assert sum(clock.waits) == pytest.approx(45 if waited else 0)
+
+
+@pytest.mark.parametrize(("left", "waited"), [("12", False), ("11", True)])
+async def test_okta_is_left_a_tenth_for_the_organisations_other_tools(
+    serve: Serve, connect: Connect, walk: Any, clock: FakeClock, left: str, *, waited: bool
+) -> None:
+    first = page([1], next="c")
+    reset = f"{clock.now().timestamp() + 45:.0f}"
+    first.headers |= {
+        "X-Rate-Limit-Limit": "120",
+        "X-Rate-Limit-Remaining": left,
+        "X-Rate-Limit-Reset": reset,
+    }
+    vendor = await serve(first, page([2]))
+    limits = load.named("okta").feed().limits.model_dump(exclude_none=True)
+    assert ids(await walk(connect(vendor, feed(limits=limits)))) == ["e1", "e2"]
+    assert sum(clock.waits) == pytest.approx(45 if waited else 0, abs=1)
 
 
 async def test_without_a_limit_the_most_that_was_left_is_the_limit(
