@@ -391,19 +391,25 @@ async def test_a_share_of_the_quota_is_left_to_others(
 
 
 @pytest.mark.parametrize(("left", "waited"), [("12", False), ("11", True)])
-async def test_okta_is_left_a_tenth_for_the_organisations_other_tools(
-    serve: Serve, connect: Connect, walk: Any, clock: FakeClock, left: str, *, waited: bool
+@pytest.mark.parametrize("vendor", ["datadog", "okta"])
+async def test_of_a_quota_of_the_whole_organisation_a_tenth_is_left_to_its_other_tools(
+    serve: Serve,
+    connect: Connect,
+    walk: Any,
+    clock: FakeClock,
+    vendor: str,
+    left: str,
+    *,
+    waited: bool,
 ) -> None:
+    limits = load.named(vendor).feed().limits
+    reset = 45 if limits.reset_is == "seconds" else clock.now().timestamp() + 45
     first = page([1], next="c")
-    reset = f"{clock.now().timestamp() + 45:.0f}"
-    first.headers |= {
-        "X-Rate-Limit-Limit": "120",
-        "X-Rate-Limit-Remaining": left,
-        "X-Rate-Limit-Reset": reset,
-    }
-    vendor = await serve(first, page([2]))
-    limits = load.named("okta").feed().limits.model_dump(exclude_none=True)
-    assert ids(await walk(connect(vendor, feed(limits=limits)))) == ["e1", "e2"]
+    told = {limits.limit: "120", limits.remaining: left, limits.reset: f"{reset:.0f}"}
+    first.headers |= {name: value for name, value in told.items() if name is not None}
+    served = await serve(first, page([2]))
+    shared = feed(limits=limits.model_dump(exclude_none=True))
+    assert ids(await walk(connect(served, shared))) == ["e1", "e2"]
     assert sum(clock.waits) == pytest.approx(45 if waited else 0, abs=1)
 
 
