@@ -329,6 +329,26 @@ def test_keys_without_end_are_not_learnt_without_end() -> None:
     assert fits(normalize, USUAL)
 
 
+def test_one_record_that_does_not_fit_costs_few_others_their_speed(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    normalize = normalizer(PLAIN)
+    normalize([USUAL] * FIRST, NOON)
+    alone: list[bytes] = []
+    decode = shapes._decoded_one
+
+    def noted(decoder: Any, text: bytes) -> Any:
+        alone.append(text)
+        return decode(decoder, text)
+
+    monkeypatch.setattr(shapes, "_decoded_one", noted)
+    page = [USUAL] * 330 + [changed(new=1)] + [USUAL] * 444
+    read, _ = shapes_of(normalize).read(page, 8191)
+    assert [row for row, each in enumerate(read) if each is None] == [330]
+    assert len(read) == 775
+    assert len(alone) == shapes._BLOCK
+
+
 def test_records_that_no_type_fits_are_not_learnt_of() -> None:
     normalize = normalizer(PLAIN)
     normalize([json.dumps(BASE).encode()] * 2 * FIRST, NOON)

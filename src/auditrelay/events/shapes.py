@@ -39,6 +39,9 @@ _MOST_NODES: Final = 5000
 _NO_NAME: Final = re.compile(r'["\\\x00-\x1f]')
 """What no key of a type may have in it."""
 
+_BLOCK: Final = 50
+"""Records that are decoded alone for the sake of one among them that does not fit."""
+
 _TRIED: Final = 1000
 """Records after which a type is given up that fits fewer than every other one."""
 
@@ -326,7 +329,10 @@ def _decoded(decoder: msgspec.json.Decoder[Shape], texts: Sequence[bytes]) -> li
             return list(shapes)
     except (*NOT_DECODED, ValueError):  # an integer of more digits than Python reads
         pass
-    return [_decoded_one(decoder, text) for text in texts]
+    if len(texts) <= _BLOCK:
+        return [_decoded_one(decoder, text) for text in texts]
+    blocks = [texts[start : start + _BLOCK] for start in range(0, len(texts), _BLOCK)]
+    return list(chain.from_iterable(_decoded(decoder, block) for block in blocks))
 
 
 def _decoded_one(decoder: msgspec.json.Decoder[Shape], text: bytes) -> Shape | None:
