@@ -7,7 +7,6 @@ fit is decoded to dicts, and learnt of. A value that is not only walked through 
 be otherwise, *whole*: in an object of the type there is nothing but texts, numbers, and objects.
 """
 
-import re
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from functools import lru_cache
 from itertools import chain
@@ -19,6 +18,7 @@ import orjson
 from msgspec import UNSET, Meta, UnsetType
 
 from auditrelay.events.decode import NOT_DECODED
+from auditrelay.events.patterns import lazily
 from auditrelay.events.redact import Redactor
 from auditrelay.events.secret_texts import MARK
 
@@ -36,7 +36,7 @@ _MOST_DEPTH: Final = 20
 _MOST_NODES: Final = 5000
 """Places that are learnt of in all: who is audited may choose keys, and new ones without end."""
 
-_NO_NAME: Final = re.compile(r'["\\\x00-\x1f]')
+_NO_NAME: Final = lazily(r'["\\\x00-\x1f]')
 """What no key of a type may have in it."""
 
 _BLOCK: Final = 50
