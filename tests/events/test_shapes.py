@@ -290,6 +290,25 @@ def test_what_has_no_order_or_too_many_keys_costs_that_object_alone() -> None:
     assert fits(normalize, changed(actor=dict(reversed(BASE["actor"].items()))))
 
 
+def test_tables_in_tables_do_not_grow_for_ever() -> None:
+    normalize = normalizer(PLAIN)
+
+    def nested(number: int, **more: Any) -> bytes:
+        extra = {f"a{number % 190}": {f"b{number % 89}": {"c": [{"d": number}]}}}
+        return changed(extra=extra, **more)
+
+    for number in range(0, 2000, 20):
+        normalize([nested(each) for each in range(number, number + 20)], NOON)
+    assert 0 < shapes_of(normalize)._root.count_below() <= 1000
+    assert shapes_of(normalize)._root.count_below() == shapes_of(normalize)._places
+    normalize([nested(4711)] * 8000, NOON)
+    assert fits(normalize, USUAL)
+    assert fits(normalize, nested(1_000_003)), "what has no place is read as a whole"
+    assert not fits(normalize, nested(1, unseen=1))
+    secret = nested(4711, actor={**BASE["actor"], "id": "0123456789abcdef" * 2})
+    assert list(normalize([secret], NOON)) == without_shapes(PLAIN, "default", [secret])
+
+
 def test_records_that_no_type_fits_are_not_learnt_of() -> None:
     normalize = normalizer(PLAIN)
     normalize([json.dumps(BASE).encode()] * 2 * FIRST, NOON)

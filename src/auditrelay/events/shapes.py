@@ -32,6 +32,12 @@ _MOST_KEYS: Final = 200
 
 _MOST_DEPTH: Final = 20
 
+_MOST_PLACES: Final = 1000
+"""
+Of all records: objects within objects would else be tables in tables, a type for each row, and the
+making of those would stop everything. What is seen beyond so many makes its object a whole one.
+"""
+
 _TRIED: Final = 1000
 """Records after which a type is given up that fits fewer than every other one."""
 
@@ -101,6 +107,11 @@ class _Node:
         self.elements: _Node | None = None
         self.is_whole = False
 
+    def count_below(self) -> int:
+        """Return how many places are known within this one."""
+        below = [*(self.keys or {}).values(), *filter(None, [self.elements])]
+        return len(below) + sum(each.count_below() for each in below)
+
 
 class Shapes:
     """
@@ -114,6 +125,7 @@ class Shapes:
         self._whole = whole
         self._redactor = redactor
         self._root = _Node(())
+        self._places = 0
         self._decoder: msgspec.json.Decoder[Shape] | None = None
         self._wholes: list[Place] = []
         self._judged: list[Place] = []
@@ -202,6 +214,9 @@ class Shapes:
             self._make_whole(node)  # texts in a list may be names of headers
             return
         if node.elements is None:
+            if not self._has_room(1):
+                self._make_whole(node)
+                return
             node.elements, self._has_learnt = _Node((*node.place, "")), True
         for each in value:
             self._see(node.elements, each, depth + 1)
@@ -211,7 +226,11 @@ class Shapes:
         if known is None:
             known = node.keys = {}
             self._has_learnt = True
-        if not known.keys() >= value.keys():
+        new = len(value.keys() - known.keys())
+        if new and not self._has_room(new):
+            self._make_whole(node)
+            return
+        if new:
             known = node.keys = self._ordered(node.place, known, value)
         order = {key: number for number, key in enumerate(known)}
         numbers = [order[key] for key in value]
@@ -226,6 +245,13 @@ class Shapes:
                     return
                 self._make_whole(below)
             self._see(below, item, depth + 1)
+
+    def _has_room(self, new: int) -> bool:
+        """Return whether *new* more places may be learnt, which are counted then."""
+        if self._places + new > _MOST_PLACES:
+            return False
+        self._places += new
+        return True
 
     def _ordered(
         self, place: Place, known: dict[str, _Node], value: Iterable[str]
@@ -242,6 +268,7 @@ class Shapes:
         return {key: known.get(key) or _Node((*place, key)) for key in keys}
 
     def _make_whole(self, node: _Node) -> None:
+        self._places -= node.count_below()
         node.is_whole, node.keys, node.elements = True, None, None
         self._has_learnt = True
 
