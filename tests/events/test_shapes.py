@@ -1,6 +1,7 @@
 """What comes of a record is the same, whether its shape was learnt before or not."""
 
 import json
+import threading
 from typing import Any
 
 import orjson
@@ -364,3 +365,39 @@ def test_what_a_key_may_hide_in_a_list_is_looked_at_in_each_record() -> None:
     [event] = normalize([secret], NOON)
     assert [event] == without_shapes(PLAIN, "default", [secret])
     assert event.redacted == ("org.hops.0.session_id",)
+
+
+def test_a_secret_is_found_while_another_thread_makes_a_type(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """A long page is read in a thread, and the loop reads others of the same source meanwhile."""
+    normalize = normalizer(TRICKY)
+    normalize([USUAL] * FIRST, NOON)
+    secret = changed(meta={**BASE["meta"], "free": {"password": "hunter2hunter2"}})
+    expected = without_shapes(TRICKY, "default", [secret])
+    makes, go_on = threading.Event(), threading.Event()
+    make, decode = Shapes._struct, shapes._decoded
+
+    def slow(*arguments: Any) -> Any:
+        makes.set()
+        assert go_on.wait(10)
+        return make(*arguments)
+
+    beside = threading.Thread(target=normalize, args=([changed(added=1)] * 2 * FIRST, NOON))
+
+    def meanwhile(*arguments: Any) -> Any:
+        found = decode(*arguments)
+        monkeypatch.setattr(shapes, "_decoded", decode)
+        beside.start()
+        assert makes.wait(10)
+        return found
+
+    monkeypatch.setattr(Shapes, "_struct", slow)
+    monkeypatch.setattr(shapes, "_decoded", meanwhile)
+    try:
+        assert list(normalize([secret], NOON)) == expected
+        normalize([changed(other=1)], NOON)  # it does not wait for what is being learnt
+    finally:
+        go_on.set()
+        beside.join()
+    assert fits(normalize, changed(added=1))
