@@ -153,7 +153,7 @@ async def test_a_page_that_was_changed_is_not_delivered(tmp_path: Path, keys: Ke
     assert codes(tmp_path, keys) == set()
 
 
-@pytest.mark.parametrize("unit", ["source okta", "source nobody", "sink nobody", "nothing"])
+@pytest.mark.parametrize("unit", ["source okta", "source stranger", "sink stranger", "nothing"])
 async def test_facts_that_are_not_ours_are_not_sealed(tmp_path: Path, unit: str) -> None:
     await filled(tmp_path, KEY)
     forged = facts.text(facts.forgot(before=4711, events=1))
@@ -165,7 +165,7 @@ async def test_facts_that_are_not_ours_are_not_sealed(tmp_path: Path, unit: str)
         assert rows(tmp_path, f"select 1 from {table} where text like '%4711%'") == []
     units = {name for (name,) in rows(tmp_path, "select distinct unit from entry")}
     ours = {"instance", "source okta", f"source {ALERTS}", "sink splunk"}
-    assert units == ours, "nobody else names what the log is about"
+    assert units == ours, "a foreign fact names no unit of the log"
     await store.close()
 
 
