@@ -354,6 +354,34 @@ def test_a_record_with_a_secret_under_a_key_that_names_one_keeps_its_shape() -> 
     assert plain.redacted == ()
 
 
+def test_what_a_name_beside_it_may_hide_is_looked_at_in_each_record() -> None:
+    normalize = normalizer(PLAIN)
+    plain, secret = (
+        changed(meta={**BASE["meta"], "header": {"name": name, "value": "hunter2hunter2"}})
+        for name in ("colour", "api_key")
+    )
+    normalize([plain] * FIRST, NOON)
+    assert fits(normalize, plain)
+    [event] = normalize([secret], NOON)
+    assert [event] == without_shapes(PLAIN, "default", [secret])
+    assert event.redacted == ("meta.header.value",)
+
+
+@pytest.mark.parametrize("levels", [15, 19, 25, 90])
+def test_what_is_nested_deeply_is_the_same_and_its_type_ends_early(levels: int) -> None:
+    normalize = normalizer(PLAIN)
+    deep: Any = {"password": "hunter2hunter2"}
+    for _ in range(levels):
+        deep = {"in": deep}
+    texts = [changed(extra=deep), changed(extra={"in": {"in": {}}})]
+    normalize(texts * FIRST, NOON)
+    assert list(normalize(texts, NOON)) == without_shapes(PLAIN, "default", texts)
+    node, depth = shapes_of(normalize)._root, 0
+    while node.keys and (below := node.keys.get("extra") or node.keys.get("in")):
+        node, depth = below, depth + 1
+    assert depth <= 20
+
+
 def test_what_a_key_may_hide_in_a_list_is_looked_at_in_each_record() -> None:
     normalize = normalizer(PLAIN)
     plain, secret = (
