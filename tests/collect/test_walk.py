@@ -99,7 +99,7 @@ async def test_a_page_that_repeats_some_and_brings_others_is_no_loop(shown: Show
     assert [complete for _, complete in await shown(source)] == [False, False, True]
 
 
-async def test_thousands_of_records_are_told_apart(shown: Shown) -> None:
+async def test_thousands_of_records_are_distinct(shown: Shown) -> None:
     pages = [range(first, first + 500) for first in range(0, 6000, 500)]
     source = Scripted([page(*each, last=each is pages[-1], total=6000) for each in pages])
     assert await shown(source) == [([*each], each is pages[-1]) for each in pages]
