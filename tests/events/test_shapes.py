@@ -267,6 +267,30 @@ def test_what_does_not_fit_to_the_byte_has_no_shape(text: bytes) -> None:
     assert [each is None for each in read] == [False, True, False]
 
 
+SPELLINGS = [
+    *(b"1e30", b"1e+30", b"1E30", b"0.50", b"5e-1", b"-0", b"-0.0", b"1.0", b"1e16", b"1e400"),
+    *(b"10000000000000000.0", b"9223372036854775807", b"9223372036854775808", b"5e-324"),
+    *(b"18446744073709551615", rb'"a\/b"', rb'"\u00e9"', rb'"\u2028"', b'"\x7f"', rb'"\u001F"'),
+    *(rb'"\b"', rb'"\u0008"', rb'"\ud83d\ude00"', rb'"\ud800"', b'"a","of":"another key"'),
+]
+
+
+@pytest.mark.parametrize("vendor", [TRICKY, PLAIN], ids=["tricky", "plain"])
+def test_however_a_value_is_spelt_the_same_comes_of_it(vendor: Vendor) -> None:
+    normalize = normalizer(vendor)
+    normalize([USUAL] * FIRST, NOON)
+    for before, after in [
+        *((b'"ratio":', b"0.5"), (b'"free":{"a":', b"1"), (b'"kind":', b'"login"')),
+        *((b'"project":{"id":', b"7"), (b'{"n":', b"1"), (b'"label":', b'"ci"')),
+    ]:
+        assert before + after in USUAL
+        texts = [USUAL.replace(before + after, before + each) for each in SPELLINGS]
+        above, key = before[: (at := before[:-2].rindex(b'"'))], before[at:]
+        texts.append(USUAL.replace(before, above + key + b"null," + key, 1))
+        expected = [without_shapes(vendor, "default", [text]) for text in texts]
+        assert [list(normalize([text], NOON)) for text in texts] == expected
+
+
 def test_a_field_that_a_vendor_adds_is_learnt_and_so_is_one_that_is_missing() -> None:
     normalize = normalizer(TRICKY)
     normalize([USUAL] * FIRST, NOON)
