@@ -99,6 +99,13 @@ async def test_a_page_that_repeats_some_and_brings_others_is_no_loop(shown: Show
     assert [complete for _, complete in await shown(source)] == [False, False, True]
 
 
+async def test_thousands_of_records_are_distinct(shown: Shown) -> None:
+    pages = [range(first, first + 500) for first in range(0, 6000, 500)]
+    source = Scripted([page(*each, last=each is pages[-1], total=6000) for each in pages])
+    assert await shown(source) == [([*each], each is pages[-1]) for each in pages]
+    assert source.walks == 1, "none seemed to come twice, so that the total was reached"
+
+
 async def test_a_window_that_shrank_is_walked_again_and_both_walks_count(shown: Shown) -> None:
     # 1 was deleted between the pages, so 3 moved from the second page to the first
     source = Scripted(

@@ -1,6 +1,7 @@
 """What comes of a record is the same, whether its shape was learnt before or not."""
 
 import json
+import threading
 from typing import Any
 
 import orjson
@@ -266,6 +267,30 @@ def test_what_does_not_fit_to_the_byte_has_no_shape(text: bytes) -> None:
     assert [each is None for each in read] == [False, True, False]
 
 
+SPELLINGS = [
+    *(b"1e30", b"1e+30", b"1E30", b"0.50", b"5e-1", b"-0", b"-0.0", b"1.0", b"1e16", b"1e400"),
+    *(b"10000000000000000.0", b"9223372036854775807", b"9223372036854775808", b"5e-324"),
+    *(b"18446744073709551615", rb'"a\/b"', rb'"\u00e9"', rb'"\u2028"', b'"\x7f"', rb'"\u001F"'),
+    *(rb'"\b"', rb'"\u0008"', rb'"\ud83d\ude00"', rb'"\ud800"', b'"a","of":"another key"'),
+]
+
+
+@pytest.mark.parametrize("vendor", [TRICKY, PLAIN], ids=["tricky", "plain"])
+def test_however_a_value_is_spelt_the_same_comes_of_it(vendor: Vendor) -> None:
+    normalize = normalizer(vendor)
+    normalize([USUAL] * FIRST, NOON)
+    for before, after in [
+        *((b'"ratio":', b"0.5"), (b'"free":{"a":', b"1"), (b'"kind":', b'"login"')),
+        *((b'"project":{"id":', b"7"), (b'{"n":', b"1"), (b'"label":', b'"ci"')),
+    ]:
+        assert before + after in USUAL
+        texts = [USUAL.replace(before + after, before + each) for each in SPELLINGS]
+        above, key = before[: (at := before[:-2].rindex(b'"'))], before[at:]
+        texts.append(USUAL.replace(before, above + key + b"null," + key, 1))
+        expected = [without_shapes(vendor, "default", [text]) for text in texts]
+        assert [list(normalize([text], NOON)) for text in texts] == expected
+
+
 def test_a_field_that_a_vendor_adds_is_learnt_and_so_is_one_that_is_missing() -> None:
     normalize = normalizer(TRICKY)
     normalize([USUAL] * FIRST, NOON)
@@ -325,7 +350,7 @@ def test_keys_without_end_are_not_learnt_without_end() -> None:
         normalize([changed(meta={f"k{number}": {f"k{at}": {} for at in range(100)}})], NOON)
     normalize([USUAL] * FIRST, NOON)
     learnt = shapes_of(normalize)
-    assert learnt._nodes < shapes._MOST_NODES + 200
+    assert learnt._root.count_below() == learnt._places <= shapes._MOST_PLACES
     assert fits(normalize, USUAL)
 
 
@@ -347,6 +372,25 @@ def test_one_record_that_does_not_fit_costs_few_others_their_speed(
     assert [row for row, each in enumerate(read) if each is None] == [330]
     assert len(read) == 775
     assert len(alone) == shapes._BLOCK
+
+
+def test_tables_in_tables_do_not_grow_for_ever() -> None:
+    normalize = normalizer(PLAIN)
+
+    def nested(number: int, **more: Any) -> bytes:
+        extra = {f"a{number % 190}": {f"b{number % 89}": {"c": [{"d": number}]}}}
+        return changed(extra=extra, **more)
+
+    for number in range(0, 2000, 20):
+        normalize([nested(each) for each in range(number, number + 20)], NOON)
+    assert 0 < shapes_of(normalize)._root.count_below() <= 1000
+    assert shapes_of(normalize)._root.count_below() == shapes_of(normalize)._places
+    normalize([nested(4711)] * 8000, NOON)
+    assert fits(normalize, USUAL)
+    assert fits(normalize, nested(1_000_003)), "what has no place is read as a whole"
+    assert not fits(normalize, nested(1, unseen=1))
+    secret = nested(4711, actor={**BASE["actor"], "id": "0123456789abcdef" * 2})
+    assert list(normalize([secret], NOON)) == without_shapes(PLAIN, "default", [secret])
 
 
 def test_records_that_no_type_fits_are_not_learnt_of() -> None:
@@ -393,6 +437,34 @@ def test_a_record_with_a_secret_under_a_key_that_names_one_keeps_its_shape() -> 
     assert plain.redacted == ()
 
 
+def test_what_a_name_beside_it_may_hide_is_looked_at_in_each_record() -> None:
+    normalize = normalizer(PLAIN)
+    plain, secret = (
+        changed(meta={**BASE["meta"], "header": {"name": name, "value": "hunter2hunter2"}})
+        for name in ("colour", "api_key")
+    )
+    normalize([plain] * FIRST, NOON)
+    assert fits(normalize, plain)
+    [event] = normalize([secret], NOON)
+    assert [event] == without_shapes(PLAIN, "default", [secret])
+    assert event.redacted == ("meta.header.value",)
+
+
+@pytest.mark.parametrize("levels", [15, 19, 25, 90])
+def test_what_is_nested_deeply_is_the_same_and_its_type_ends_early(levels: int) -> None:
+    normalize = normalizer(PLAIN)
+    deep: Any = {"password": "hunter2hunter2"}
+    for _ in range(levels):
+        deep = {"in": deep}
+    texts = [changed(extra=deep), changed(extra={"in": {"in": {}}})]
+    normalize(texts * FIRST, NOON)
+    assert list(normalize(texts, NOON)) == without_shapes(PLAIN, "default", texts)
+    node, depth = shapes_of(normalize)._root, 0
+    while node.keys and (below := node.keys.get("extra") or node.keys.get("in")):
+        node, depth = below, depth + 1
+    assert depth <= 20
+
+
 def test_what_a_key_may_hide_in_a_list_is_looked_at_in_each_record() -> None:
     normalize = normalizer(PLAIN)
     plain, secret = (
@@ -404,3 +476,39 @@ def test_what_a_key_may_hide_in_a_list_is_looked_at_in_each_record() -> None:
     [event] = normalize([secret], NOON)
     assert [event] == without_shapes(PLAIN, "default", [secret])
     assert event.redacted == ("org.hops.0.session_id",)
+
+
+def test_a_secret_is_found_while_another_thread_makes_a_type(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """A long page is read in a thread, and the loop reads others of the same source meanwhile."""
+    normalize = normalizer(TRICKY)
+    normalize([USUAL] * FIRST, NOON)
+    secret = changed(meta={**BASE["meta"], "free": {"password": "hunter2hunter2"}})
+    expected = without_shapes(TRICKY, "default", [secret])
+    makes, go_on = threading.Event(), threading.Event()
+    make, decode = Shapes._struct, shapes._decoded
+
+    def slow(*arguments: Any) -> Any:
+        makes.set()
+        assert go_on.wait(10)
+        return make(*arguments)
+
+    beside = threading.Thread(target=normalize, args=([changed(added=1)] * 2 * FIRST, NOON))
+
+    def meanwhile(*arguments: Any) -> Any:
+        found = decode(*arguments)
+        monkeypatch.setattr(shapes, "_decoded", decode)
+        beside.start()
+        assert makes.wait(10)
+        return found
+
+    monkeypatch.setattr(Shapes, "_struct", slow)
+    monkeypatch.setattr(shapes, "_decoded", meanwhile)
+    try:
+        assert list(normalize([secret], NOON)) == expected
+        normalize([changed(other=1)], NOON)  # it does not wait for what is being learnt
+    finally:
+        go_on.set()
+        beside.join()
+    assert fits(normalize, changed(added=1))

@@ -319,6 +319,38 @@ async def test_a_peer_at_rest_takes_next_to_no_memory() -> None:
     assert now - began < 2048 * len(kept), "without a read buffer of its own"
 
 
+async def test_connections_that_are_read_at_once_share_no_byte() -> None:
+    """Bytes of all of them wait whenever the loop looks."""
+    waiting: list[Writer] = []
+    ready = asyncio.Event()
+    pieces, size = 100, 10_000
+
+    async def serve(reader: Reader, writer: Writer) -> None:
+        await head(reader)
+        number = len(waiting)
+        waiting.append(writer)
+        writer.write(b"HTTP/1.1 200 OK\r\nContent-Length: %d\r\n\r\n" % (pieces * size))
+        if len(waiting) == len(urls):
+            ready.set()
+        await ready.wait()
+        for _ in range(pieces):
+            writer.write(b"%d" % number * size)
+            await asyncio.sleep(0)  # for the others to write as well, before any of them is read
+
+    transport = Transport(_no_tls())
+
+    async def body(url: str) -> bytes:
+        request = httpx.Request("GET", url, extensions={"timeout": {"connect": 5}})
+        response = await transport.handle_async_request(request)
+        return b"".join([piece async for piece in response.aiter_raw()])
+
+    async with scripted(serve) as url, asyncio.timeout(90):
+        urls = [url] * 5
+        bodies = await asyncio.gather(*map(body, urls))
+    assert sorted(bodies) == [b"%d" % number * pieces * size for number in range(len(urls))]
+    await transport.aclose()
+
+
 async def test_a_body_is_not_read_faster_than_it_is_taken() -> None:
     size, sent = 50 * 2**20, 0
 

@@ -5,7 +5,7 @@ from tests.support.peers import Connect, Server
 
 from auditrelay.errors import Retryable, WalkBroken
 from auditrelay.http.replies import check
-from auditrelay.http.requests import MAX_VALUE_BYTES
+from auditrelay.http.requests import MAX_VALUE_BYTES, _address, build_request
 from auditrelay.sandbox import faults
 
 
@@ -100,3 +100,17 @@ async def test_a_reading_post_is_repeated_like_a_get(server: Server, connect: Co
     await connect().ask("POST", "/logs", [("a", "1")], body, check)
     assert bodies == [b'{"cursor":[1180591620717411303424,"\\ud800"],"n":null}'] * 2
     assert [seen.headers["content-type"] for seen in server.seen] == ["application/json"] * 2
+
+
+def test_few_addresses_are_kept_since_each_page_of_a_vendor_has_its_own() -> None:
+    for cursor in range(100):
+        request = build_request(
+            "GET",
+            "https://acme.example/logs",
+            params={"cursor": str(cursor)},
+            headers={},
+            content=None,
+            extensions={},
+        )
+        assert str(request.url) == f"https://acme.example/logs?cursor={cursor}"
+    assert _address.cache_info().currsize <= 16

@@ -11,7 +11,8 @@ from collections.abc import Collection, Iterable, Mapping, Sequence
 from functools import lru_cache
 from itertools import chain
 from operator import attrgetter
-from typing import Annotated, Any, Final, cast
+from threading import Lock
+from typing import Annotated, Any, Final, NamedTuple, cast
 
 import msgspec
 import orjson
@@ -33,8 +34,11 @@ _MOST_KEYS: Final = 200
 
 _MOST_DEPTH: Final = 20
 
-_MOST_NODES: Final = 5000
-"""Places that are learnt of in all: who is audited may choose keys, and new ones without end."""
+_MOST_PLACES: Final = 1000
+"""
+Of all records: objects within objects would else be tables in tables, a type for each row, and the
+making of those would stop everything. What is seen beyond so many makes its object a whole one.
+"""
 
 _NO_NAME: Final = lazily(r'["\\\x00-\x1f]')
 """What no key of a type may have in it."""
@@ -111,11 +115,25 @@ class _Node:
         self.elements: _Node | None = None
         self.is_whole = False
 
+    def count_below(self) -> int:
+        """Return how many places are known within this one."""
+        below = [*(self.keys or {}).values(), *filter(None, [self.elements])]
+        return len(below) + sum(each.count_below() for each in below)
+
+
+class _Made(NamedTuple):
+    """A type of whole records, and the places in it that are whole and that are to be judged."""
+
+    decoder: msgspec.json.Decoder[Shape]
+    wholes: list[Place]
+    judged: list[Place]
+
 
 class Shapes:
     """
     The shapes of one source's records.
 
+    Several threads may read and learn at once: long pages are read beside the loop.
     What is at the places *whole* is read as a whole. What the *redactor* may hide for the sake of a
     key is whole, too, and looked at in each record.
     """
@@ -124,10 +142,10 @@ class Shapes:
         self._whole = whole
         self._redactor = redactor
         self._root = _Node(())
-        self._nodes = 0
-        self._decoder: msgspec.json.Decoder[Shape] | None = None
-        self._wholes: list[Place] = []
-        self._judged: list[Place] = []
+        self._places = 0
+        self._learning = Lock()
+        self._made: _Made | None = None
+        """Replaced as one: who reads goes on with the one that was there."""
         self._tried = self._fitted = 0
         self._missed, self._due = 0, FIRST
         self._has_learnt = False
@@ -140,16 +158,17 @@ class Shapes:
 
         None is what fits no type, or is longer than *longest*. Texts are not searched for secrets.
         """
-        decoder = self._decoder
-        if decoder is None:
+        made = self._made
+        if made is None:
             return [None] * len(texts), {}
-        found = _decoded(decoder, texts)
+        found = _decoded(made.decoder, texts)
         for row, text in enumerate(texts):
             if len(text) > longest:
                 found[row] = None
-        hidden = self._judge(found)
-        if not self._spares_whole([each for each in found if each is not None]):
-            found = [each if each and self._spares_whole([each]) else None for each in found]
+        hidden = self._judge(made, found)
+        wholes = made.wholes
+        if not self._spares(wholes, [each for each in found if each is not None]):
+            found = [each if each and self._spares(wholes, [each]) else None for each in found]
         names = {}
         for row, places in hidden.items():
             shape = found[row]
@@ -158,15 +177,15 @@ class Shapes:
         self._tried += len(found)
         self._fitted += len(found) - found.count(None)
         if self._tried >= _TRIED and 2 * self._fitted < self._tried:
-            self._decoder = None  # it costs more than it saves, until more was learnt
+            self._made = None  # it costs more than it saves, until more was learnt
         return found, names
 
-    def _judge(self, found: list[Shape | None]) -> Mapping[int, list[Place]]:
+    def _judge(self, made: _Made, found: list[Shape | None]) -> Mapping[int, list[Place]]:
         """Return what is to be hidden in which of *found*; None is put where that is not simple."""
         rows = [row for row, each in enumerate(found) if each is not None]
         shapes = [each for each in found if each is not None]
         hidden: dict[int, list[Place]] = {}
-        for place in self._judged:
+        for place in made.judged:
             for row, value in zip(rows, _column(shapes, place), strict=True):
                 what = value is not None and self._redactor.hides_at(place, value)
                 if what is None:
@@ -175,8 +194,8 @@ class Shapes:
                     hidden.setdefault(row, []).append(place)
         return hidden
 
-    def _spares_whole(self, shapes: Sequence[Shape]) -> bool:
-        values = [value for place in self._wholes for value in _column(shapes, place)]
+    def _spares(self, wholes: Iterable[Place], shapes: Sequence[Shape]) -> bool:
+        values = [value for place in wholes for value in _column(shapes, place)]
         try:
             orjson.dumps(values)
         except TypeError:  # an integer beyond 64 bits
@@ -184,7 +203,18 @@ class Shapes:
         return self._redactor.spares_page(values)
 
     def learn(self, texts: Sequence[bytes], values: Sequence[Any]) -> None:
-        """Learn of *texts* that have no type, with their *values*; these are not changed."""
+        """
+        Learn of *texts* that have no type, with their *values*; these are not changed.
+
+        Nothing is learnt while another thread learns.
+        """
+        if self._learning.acquire(blocking=False):
+            try:
+                self._learn(texts, values)
+            finally:
+                self._learning.release()
+
+    def _learn(self, texts: Sequence[bytes], values: Sequence[Any]) -> None:
         taught = 0
         for text, value in zip(texts, values, strict=True):
             if taught == _TAUGHT or self._root.is_whole:
@@ -213,7 +243,10 @@ class Shapes:
             self._make_whole(node)  # texts in a list may be names of headers
             return
         if node.elements is None:
-            node.elements = self._new((*node.place, ""))
+            if not self._has_room(1):
+                self._make_whole(node)
+                return
+            node.elements, self._has_learnt = _Node((*node.place, "")), True
         for each in value:
             self._see(node.elements, each, depth + 1)
 
@@ -222,17 +255,15 @@ class Shapes:
         if known is None:
             known = node.keys = {}
             self._has_learnt = True
-        grows = not known.keys() >= value.keys()
-        if grows:
+        new = len(value.keys() - known.keys())
+        if any(map(_NO_NAME.search, value)) or (new and not self._has_room(new)):
+            self._make_whole(node)
+            return
+        if new:
             known = node.keys = self._ordered(node.place, known, value)
         order = {key: number for number, key in enumerate(known)}
         numbers = [order[key] for key in value]
-        if (
-            len(known) > _MOST_KEYS
-            or (grows and self._nodes > _MOST_NODES)
-            or numbers != sorted(numbers)  # it has no order of its own
-            or any(map(_NO_NAME.search, value))
-        ):
+        if len(known) > _MOST_KEYS or numbers != sorted(numbers):  # it has no order of its own
             self._make_whole(node)
             return
         for key, item in value.items():
@@ -244,10 +275,18 @@ class Shapes:
                 self._make_whole(below)
             self._see(below, item, depth + 1)
 
+    def _has_room(self, new: int) -> bool:
+        """Return whether *new* more places may be learnt, which are counted then."""
+        if self._places + new > _MOST_PLACES:
+            return False
+        self._places += new
+        return True
+
     def _ordered(
         self, place: Place, known: dict[str, _Node], value: Iterable[str]
     ) -> dict[str, _Node]:
         """Return *known* with the other keys of *value*, each behind the one that it follows."""
+        self._has_learnt = True
         keys, at = list(known), 0
         for key in value:
             if key in known:
@@ -255,14 +294,10 @@ class Shapes:
             else:
                 keys.insert(at, key)
                 at += 1
-        return {key: known.get(key) or self._new((*place, key)) for key in keys}
-
-    def _new(self, place: Place) -> _Node:
-        self._has_learnt = True
-        self._nodes += 1
-        return _Node(place)
+        return {key: known.get(key) or _Node((*place, key)) for key in keys}
 
     def _make_whole(self, node: _Node) -> None:
+        self._places -= node.count_below()
         node.is_whole, node.keys, node.elements = True, None, None
         self._has_learnt = True
 
@@ -270,37 +305,38 @@ class Shapes:
         """Make the type of all that was learnt."""
         self._has_learnt = False
         self._tried = self._fitted = 0
-        self._decoder, self._wholes = None, []
-        root = self._root
+        self._made = None
+        root, wholes = self._root, list[Place]()
         if not root.is_whole and root.keys:
-            self._decoder = msgspec.json.Decoder(self._struct(root.keys))
+            decoder = msgspec.json.Decoder(self._struct(root.keys, wholes))
             spares = self._redactor.spares_key
-            self._judged = [place for place in self._wholes if not spares(place[-1])]
+            self._made = _Made(decoder, wholes, [each for each in wholes if not spares(each[-1])])
 
-    def _struct(self, keys: dict[str, _Node]) -> type[Shape]:
+    def _struct(self, keys: dict[str, _Node], wholes: list[Place]) -> type[Shape]:
+        """Return the type of an object with *keys*; places in it are added to *wholes*."""
         made = msgspec.defstruct(
             "Shape",
-            [(attribute_of(key), self._type(node), UNSET) for key, node in keys.items()],
+            [(attribute_of(key), self._type(node, wholes), UNSET) for key, node in keys.items()],
             bases=(Shape,),
             rename={attribute_of(key): key for key in keys},
             gc=False,
         )
         return cast("type[Shape]", made)
 
-    def _type(self, node: _Node) -> Any:
+    def _type(self, node: _Node, wholes: list[Place]) -> Any:
         kind: Any = _Scalar
         if node.elements is not None:
-            wholes = len(self._wholes)
-            element = self._struct(node.elements.keys or {})
-            if node.elements.is_whole or len(self._wholes) > wholes:
-                del self._wholes[wholes:]  # what is in a list has no place of its own
+            before = len(wholes)
+            element = self._struct(node.elements.keys or {}, wholes)
+            if node.elements.is_whole or len(wholes) > before:
+                del wholes[before:]  # what is in a list has no place of its own
                 node.is_whole = True
             else:  # of nothing but objects: a text may name a header, whose value is the next one
                 kind |= list[element]  # type: ignore[valid-type]  # made at run time
         if node.is_whole:
-            self._wholes.append(node.place)
+            wholes.append(node.place)
             return Any
-        return kind if node.keys is None else kind | self._struct(node.keys)
+        return kind if node.keys is None else kind | self._struct(node.keys, wholes)
 
 
 def _column(shapes: Sequence[Shape], place: Place) -> Sequence[Any]:

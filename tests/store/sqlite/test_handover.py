@@ -13,12 +13,12 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from tests.conftest import make_event
-from tests.support.stores import NOON, counted, opened
+from tests.support.stores import NOON, counted, explained, opened
 
 from auditrelay.errors import StoreFull
 from auditrelay.events import AuditEvent
 from auditrelay.events.page import Page
-from auditrelay.store import Proof, Reached, SpoolPage
+from auditrelay.store import Added, Proof, Reached, SpoolPage
 from auditrelay.store.sqlite import known
 from auditrelay.store.sqlite.handover import Handover
 from auditrelay.store.sqlite.readers import all_readers
@@ -65,6 +65,38 @@ async def test_what_was_just_stored_is_read_by_every_sink_without_the_disk(
         assert (first.first, first.source) == (0, "voice")
         assert (await store.read("splunk", reached, 10))[0] == [], "nothing more, without the disk"
         assert calls == {"write add": 1}
+
+
+async def test_works_that_run_again_since_another_failed_count_once(
+    store: SqliteStore, tmp_path: Path
+) -> None:
+    """What shares a commit is rolled back as a whole, and then each work runs a second time."""
+    pages = [Page.of([make_event(n) for n in numbers]) for numbers in ((1, 2, 3), (3, 4), (1, 2))]
+    new = await store.look_up("voice", pages[0].uid, pages[0].at, [b"x" * 32] * 3)
+    assert new.new == [0, 1, 2]
+    go_on = threading.Event()
+
+    def odd(db: sqlite3.Connection) -> None:
+        raise ValueError("odd")
+
+    first = asyncio.ensure_future(store._writer.write(lambda _: go_on.wait(60)))
+    works = [store.add("voice", page) for page in pages]
+    again = store.resend("voice", ["splunk"], pages[:2], Proof())  # one work, two pages
+    shared = asyncio.gather(*works, again, store._writer.write(odd), return_exceptions=True)
+    await asyncio.sleep(0)  # now all of them wait for the first one
+    go_on.set()
+    *added, _, failed = await shared
+    assert isinstance(failed, ValueError)
+    assert [len(each.new) for each in added if isinstance(each, Added)] == [3, 1, 0]
+    await first
+    handed = (await store.read("splunk", None, 100))[0]
+    assert uids(handed) == [make_event(number).uid for number in (1, 2, 3, 4, 1, 2, 3, 3, 4)]
+    store._handover.restart({})  # from the disk
+    assert shape((await store.read("splunk", None, 100))[0]) == shape(handed)
+    db = store._reader.db
+    assert db.execute("select sum(bytes) from spool").fetchone() == (store.spool_bytes,)
+    assert db.execute("select count(*) from fact where text like '%accepted%'").fetchone() == (2,)
+    explained(tmp_path)
 
 
 async def test_a_page_is_gone_from_memory_once_every_sink_has_read_it(store: SqliteStore) -> None:

@@ -153,15 +153,19 @@ async def test_a_page_that_was_changed_is_not_delivered(tmp_path: Path, keys: Ke
     assert codes(tmp_path, keys) == set()
 
 
-async def test_facts_that_are_not_ours_are_not_sealed(tmp_path: Path) -> None:
+@pytest.mark.parametrize("unit", ["source okta", "source stranger", "sink stranger", "nothing"])
+async def test_facts_that_are_not_ours_are_not_sealed(tmp_path: Path, unit: str) -> None:
     await filled(tmp_path, KEY)
     forged = facts.text(facts.forgot(before=4711, events=1))
-    forge(tmp_path, "insert into fact (unit, at, text) values ('source okta', 1, ?)", forged)
+    forge(tmp_path, "insert into fact (unit, at, text) values (?, 1, ?)", unit, forged)
     store = await begun(tmp_path, KEY)
     await store.log.seal(head_event, KEY.head)
     assert (await store.log.state()).broken is not None
     for table in ("fact", "entry"):
         assert rows(tmp_path, f"select 1 from {table} where text like '%4711%'") == []
+    units = {name for (name,) in rows(tmp_path, "select distinct unit from entry")}
+    ours = {"instance", "source okta", f"source {ALERTS}", "sink splunk"}
+    assert units == ours, "a foreign fact names no unit of the log"
     await store.close()
 
 

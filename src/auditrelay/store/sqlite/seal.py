@@ -128,7 +128,8 @@ def draft(db: sqlite3.Connection, make_head: MakeHead, now: int) -> _Draft:
             also.append(facts.clock(seconds=-(-(sealed_at - now) // 1_000_000)))
         also.append(facts.head(size=head.size, root=head.root, taken_by=Takers(db).of(place)))
     units = {INSTANCE}
-    units.update(unit for (unit,) in db.execute("select distinct unit from fact"))
+    rows = db.execute("select id, unit from fact")
+    units.update(unit for number, unit in rows if number not in strange)
     units.update(of_source(source) for (source,) in db.execute("select name from source"))
     units.update(of_sink(sink) for (sink,) in db.execute("select name from sink"))
     first = frontier.size
