@@ -16,6 +16,9 @@ async def test_what_is_wrong_and_what_to_do_are_printed_as_sentences(
         state = await instance.status()
     _print(state)
     lines = capsys.readouterr().out.splitlines()
+    error = next(sink.last_error for sink in state.sinks if sink.name == "splunk")
+    assert error
+    assert f"last error of splunk: {error}" in lines
     (at,) = [number for number, line in enumerate(lines) if line.startswith("ACTION REQUIRED: ")]
     since = state.findings[0].since
     assert since is not None

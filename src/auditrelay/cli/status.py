@@ -59,10 +59,6 @@ def _print(state: Report) -> None:
     sources.add_column("last event", min_width=_CLOCK)
     sources.add_column("not read")
     sources.add_column("unknown types", justify="right")
-    # Without an error it would only take the width that names and times need.
-    failed = any(source.last_error for source in state.sources)
-    if failed:
-        sources.add_column("last error")
     for source in state.sources:
         sources.add_row(
             source.name,
@@ -72,9 +68,8 @@ def _print(state: Report) -> None:
             _time(source.last_event_at) or "none yet",
             _span(source.gap_seconds),
             f"{source.unknown_actions:,}",
-            *([Text(source.last_error or "")] if failed else []),
         )
-    columns = ("state", "backlog", "oldest waiting", "dead letters", "last error")
+    columns = ("state", "backlog", "oldest waiting", "dead letters")
     sinks = table("sink", others=columns)
     for sink in state.sinks:
         sinks.add_row(
@@ -83,13 +78,16 @@ def _print(state: Report) -> None:
             f"{sink.backlog_events:,}",
             _span(sink.oldest_undelivered_seconds),
             f"{sink.dead_letters:,}",
-            Text(sink.last_error or ""),
         )
     out.print(sources)
     for source in state.sources:
         if source.lateness is not None:
             out.print(f"{source.name}: {source.lateness}{_advice(source)}", markup=False)
     out.print(sinks)
+    # A column of a table would leave a message a word a line.
+    for peer in (*state.sources, *state.sinks):
+        if peer.last_error:
+            out.print(Text(f"last error of {peer.name}: {peer.last_error}"), soft_wrap=True)
     spool = state.spool
     out.print(f"spool: {spool.bytes:,} of {spool.max_bytes:,} bytes")
     evidence = state.evidence
