@@ -85,7 +85,8 @@ def _print(state: Report) -> None:
             out.print(f"{source.name}: {source.lateness}{_advice(source)}", markup=False)
     out.print(sinks)
     # A column of a table would leave a message a word a line.
-    for peer in (*state.sources, *state.sinks):
+    peers: list[AnyPeer] = [*state.sources, *state.sinks]
+    for peer in peers:
         if peer.last_error:
             out.print(Text(f"last error of {peer.name}: {peer.last_error}"), soft_wrap=True)
     spool = state.spool
