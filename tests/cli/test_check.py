@@ -277,15 +277,34 @@ class Leaky:
     async def close(self) -> None: ...
 
 
+class Begun:
+    """A vendor that does not say how many events there are, and has another page."""
+
+    scope = ""
+
+    async def walk(self, window: Any, **how: bool) -> AsyncIterator[Page]:
+        yield Page([b'{"created_at":5}'] * 2, last=False)
+
+    async def close(self) -> None: ...
+
+
 HIDDEN = (
-    "answers; 1 events in the last hour; some events are hidden by the plan (plan_categories); "
+    "answers; 1 event in the last hour; some events are hidden by the plan (plan_categories); "
     "warning: the time of 1 record cannot be read, or is far off, such as '5'"
+)
+BEGUN = (
+    "answers; at least 2 events in the last hour; "
+    "warning: the time of 2 records cannot be read, or is far off, such as '5'"
 )
 
 
 @pytest.mark.parametrize(
     ("kind", "double", "said"),
-    [("cencori", Folder, "/exports: 2 files wait"), ("bland", Leaky, HIDDEN)],
+    [
+        ("cencori", Folder, "/exports: 2 files wait"),
+        ("bland", Leaky, HIDDEN),
+        ("bland", Begun, BEGUN),
+    ],
 )
 async def test_the_message_depends_on_the_kind_of_source(
     tmp_path: Path,

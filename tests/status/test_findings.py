@@ -149,7 +149,7 @@ def test_what_is_disabled_is_no_problem() -> None:
         ),
         (
             "status_403",
-            "voice denies its key the right to read the audit log (403).",
+            "voice does not accept its key, or denies it the right to read the audit log (403).",
             (
                 "Give the key that right, or use another. Put a valid key into the "
                 "variable KEY (sources.voice.api_key); restart the service."

@@ -95,6 +95,7 @@ class Stage:
             await self.store.sources(),
             await self.store.sinks(),
             spool_bytes=self.store.spool_bytes,
+            evidence=await self.store.log.state(),
             now=self.now,
             throughput=self.throughput,
             stuck=self.loops_stuck,

@@ -8,12 +8,11 @@ from datetime import datetime, timedelta
 from typing import Annotated, Any, NamedTuple
 
 import typer
-from rich.console import Console
-from rich.table import Table
 from rich.text import Text
 
 from auditrelay.cli.odd_times import odd_times
 from auditrelay.cli.options import Options
+from auditrelay.cli.tables import console, table
 from auditrelay.clock import Clock
 from auditrelay.config.model import Config
 from auditrelay.deliver.send import send_fit
@@ -26,6 +25,7 @@ from auditrelay.sinks import Item, Sink, Verdict
 from auditrelay.sources import FileSource, Source
 from auditrelay.supervisor.sinks import make_sink
 from auditrelay.supervisor.sources import make_file_source, make_source
+from auditrelay.telemetry import humanize
 from auditrelay.telemetry.metrics import Metrics
 from auditrelay.telemetry.scrubber import scrub
 from auditrelay.window import Interval, micros
@@ -97,10 +97,10 @@ class _Said(NamedTuple):
 
 
 def _show(rows: Sequence[Row]) -> None:
-    table = Table("name", "type", "result", "message")
+    shown = table("name", "type", others=("result", "message"))
     for row in rows:
-        table.add_row(Text(row.name), row.type, row.result, Text(row.message))
-    Console().print(table)
+        shown.add_row(Text(row.name), row.type, row.result, Text(row.message))
+    console().print(shown)
     for row in rows:
         if row.queries:
             typer.echo(f"\nThe test event in {row.name}, after some seconds:")
@@ -197,7 +197,8 @@ async def _check_source(source: Source, normalize: Normalizer, now: datetime) ->
     async with contextlib.aclosing(source.walk(Interval(now - timedelta(hours=1), now))) as pages:
         async for page in pages:
             count = len(page.records) if page.total is None else page.total
-            message = f"answers; {count} events in the last hour"
+            least = "at least " if page.total is None and not page.last else ""
+            message = f"answers; {least}{humanize.count(count, 'event')} in the last hour"
             if page.partial is not None:
                 message += f"; some events are hidden by the plan ({page.partial})"
             if odd := odd_times(normalize(page.records, micros(now))):

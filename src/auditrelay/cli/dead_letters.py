@@ -8,13 +8,12 @@ from typing import Annotated, Any
 import msgspec
 import orjson
 import typer
-from rich.console import Console
-from rich.table import Table
 from rich.text import Text
 
 from auditrelay.cli.json_text import json_text
 from auditrelay.cli.options import Options
 from auditrelay.cli.remote import run_command
+from auditrelay.cli.tables import console, table
 from auditrelay.clock import Clock
 from auditrelay.config.model import Config
 from auditrelay.errors import ConfigError
@@ -93,11 +92,12 @@ def list_(
         typer.echo(json.dumps(msgspec.to_builtins(rows), indent=2))
         return
 
-    table = Table("id", "sink", "source", "reason", "status", "attempts", "last_at", "message")
+    columns = ("reason", "status", "attempts", "last_at", "message")
+    listed = table("id", "sink", "source", others=columns)
     for row in rows:
         shown = (row.id, row.sink, row.source, row.reason, row.status, row.attempts, row.last_at)
-        table.add_row(*(Text("" if each is None else str(each)) for each in (*shown, row.message)))
-    Console().print(table)
+        listed.add_row(*(Text("" if each is None else str(each)) for each in (*shown, row.message)))
+    console().print(listed)
 
 
 @dead_letters.command("show")

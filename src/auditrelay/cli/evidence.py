@@ -202,7 +202,9 @@ def restored(
         raise typer.Exit(1)
 
 
-_NOTHING = "there is no evidence yet: nothing was sealed (the first seal is within the hour)"
+_NOTHING = (
+    "there is no evidence yet: nothing was sealed (the first seal is within 5 minutes of the start)"
+)
 
 
 def _read(config: Config, work: Callable[[sqlite3.Connection], T]) -> T:

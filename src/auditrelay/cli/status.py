@@ -7,17 +7,19 @@ from typing import Annotated
 
 import msgspec
 import typer
-from rich.console import Console
-from rich.table import Table
 from rich.text import Text
 
 from auditrelay.cli.options import Options
+from auditrelay.cli.tables import console, table
 from auditrelay.config.model import Config
 from auditrelay.status.model import AnyPeer, Finding, Report, SourceStatus
 from auditrelay.status.report import report
 from auditrelay.store.sqlite.state_dir import is_there
 from auditrelay.store.sqlite.view import StateView
 from auditrelay.telemetry import humanize
+
+_CLOCK = len("04:44:22Z")
+"""How narrow a column of times may become: the date is then above the time of day."""
 
 
 def status(
@@ -50,10 +52,13 @@ def current(config: Config, now: datetime) -> Report:
 
 
 def _print(state: Report) -> None:
-    console = Console()
-    sources = Table("source", "state", "read up to", "lag", "last event", "not read")
+    out = console()
+    sources = table("source", others=("state",))
+    sources.add_column("read up to", min_width=_CLOCK)
+    sources.add_column("lag")
+    sources.add_column("last event", min_width=_CLOCK)
+    sources.add_column("not read")
     sources.add_column("unknown types", justify="right")
-    sources.add_column("last error")
     for source in state.sources:
         sources.add_row(
             source.name,
@@ -63,9 +68,9 @@ def _print(state: Report) -> None:
             _time(source.last_event_at) or "none yet",
             _span(source.gap_seconds),
             f"{source.unknown_actions:,}",
-            Text(source.last_error or ""),
         )
-    sinks = Table("sink", "state", "backlog", "oldest waiting", "dead letters", "last error")
+    columns = ("state", "backlog", "oldest waiting", "dead letters")
+    sinks = table("sink", others=columns)
     for sink in state.sinks:
         sinks.add_row(
             sink.name,
@@ -73,20 +78,24 @@ def _print(state: Report) -> None:
             f"{sink.backlog_events:,}",
             _span(sink.oldest_undelivered_seconds),
             f"{sink.dead_letters:,}",
-            Text(sink.last_error or ""),
         )
-    console.print(sources)
+    out.print(sources)
     for source in state.sources:
         if source.lateness is not None:
-            console.print(f"{source.name}: {source.lateness}{_advice(source)}", markup=False)
-    console.print(sinks)
+            out.print(f"{source.name}: {source.lateness}{_advice(source)}", markup=False)
+    out.print(sinks)
+    # A column of a table would leave a message a word a line.
+    peers: list[AnyPeer] = [*state.sources, *state.sinks]
+    for peer in peers:
+        if peer.last_error:
+            out.print(Text(f"last error of {peer.name}: {peer.last_error}"), soft_wrap=True)
     spool = state.spool
-    console.print(f"spool: {spool.bytes:,} of {spool.max_bytes:,} bytes")
+    out.print(f"spool: {spool.bytes:,} of {spool.max_bytes:,} bytes")
     evidence = state.evidence
     if evidence.sealed_at is not None:
-        console.print(f"evidence: {evidence.entries:,} entries, sealed {_time(evidence.sealed_at)}")
+        out.print(f"evidence: {evidence.entries:,} entries, sealed {_time(evidence.sealed_at)}")
     for finding in state.findings:
-        console.print(Text("\n".join(_lines(finding))), soft_wrap=True)
+        out.print(Text("\n".join(_lines(finding))), soft_wrap=True)
 
 
 def _lines(finding: Finding) -> Iterator[str]:

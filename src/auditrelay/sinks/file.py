@@ -196,6 +196,10 @@ def _relay_error(error: OSError, path: Path | str) -> Retryable | Refused:
         return Retryable(f"{path}: another process is writing to it", reason="busy")
     if error.errno in _TRANSIENT:
         return Retryable(message, reason="io_error")
+    if error.errno == errno.EPIPE:
+        return Refused(
+            f"{message}; what reads it has ended: start it again, and the service with it"
+        )
     if error.errno == errno.ELOOP:
         return Refused(f"{path} is a link, which is not followed: set path to the file itself")
     return Refused(f"{message}; check the path, its folder and their permissions")

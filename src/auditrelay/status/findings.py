@@ -274,7 +274,7 @@ def _refusal(row: AnyPeer, status: int | None) -> tuple[str, str]:
     if status == 403:
         right = "read the audit log" if row.kind == "source" else "store events there"
         return (
-            f"{name} denies its key the right to {right} (403).",
+            f"{name} does not accept its key, or denies it the right to {right} (403).",
             f"Give the key that right, or use another. {_renew(row, table)}",
         )
     address = row.address_key

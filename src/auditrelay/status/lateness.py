@@ -67,7 +67,9 @@ def _wait_for(share: float, total: int, late: Sequence[Lateness]) -> timedelta:
         if spare < 0:
             wait = each.seconds
             break
-    return timedelta(seconds=wait)
+    # Rounded up by a tenth at most, to what a person would write: 37h instead of 131072s.
+    size = next((size for size in (3_600, 60) if wait >= 10 * size), 1)
+    return timedelta(seconds=-(-wait // size) * size)
 
 
 def _percent(share: float) -> str:

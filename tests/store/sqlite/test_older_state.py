@@ -213,7 +213,15 @@ async def test_its_gap_its_late_event_and_the_deleted_one_are_on_record(folder: 
     assert late.recorded // DAY == micros(START) // DAY
 
 
-async def test_it_is_explained_before_its_first_seal_and_after_it(folder: Path) -> None:
+@pytest.mark.parametrize("looked_for_uids_to_forget", [False, True])
+async def test_it_is_explained_before_its_first_seal_and_after_it(
+    folder: Path, looked_for_uids_to_forget: bool
+) -> None:
+    if looked_for_uids_to_forget:  # the older service did so all the time, although it found none
+        with contextlib.closing(sqlite3.connect(folder / DATABASE)) as db:
+            time = micros(START - timedelta(days=400))
+            db.execute("insert into meta values ('forgotten_before', ?)", (time,))
+            db.commit()
     store = await opened(folder)
     explained(folder)
     sealed = await seal(store)

@@ -163,7 +163,8 @@ def print_counts(sandbox: Sandbox, view: View) -> None:
     Console().print(_vendors_table(sandbox))
     Console().print(_table(accounts(sandbox, view), missing="lost"))
     typer.echo(
-        "Stored in addition to what was made: auditrelay's own alerts, which are also events."
+        "Stored in addition to what was made: auditrelay's own alerts, which are also events,\n"
+        "and a reduced copy of each dead letter, in the SIEM that has refused it."
     )
     typer.echo(
         "Repeated: sent again after a reply was lost or the daemon was killed, with the same "

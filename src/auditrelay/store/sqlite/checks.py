@@ -40,7 +40,7 @@ _KEEP: Final = (
     "find out who can write to it"
 )
 _DO: Final = {
-    "nothing": "start the service, or name its state directory; the first seal is within the hour",
+    "nothing": "start the service, or name its state directory; it then seals within 5 minutes",
     "order": _KEEP,
     "cut": _KEEP,
     "rewritten": _KEEP,

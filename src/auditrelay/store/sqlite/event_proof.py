@@ -25,7 +25,9 @@ def event_proof(db: sqlite3.Connection, uid: str) -> dict[str, Any]:
     """
     word = newest_word(db)
     if word is None:
-        raise RelayError("there is no evidence yet: the first seal is within the hour")
+        raise RelayError(
+            "there is no evidence yet: the first seal is within 5 minutes of the start"
+        )
     head = Head.parse(word)
     row = db.execute(
         "select source.id, name, position, key from known join source on source.id = known.source "

@@ -15,6 +15,7 @@ from auditrelay.evidence import facts
 from auditrelay.evidence.tree import Frontier
 from auditrelay.store.keys import time_of
 from auditrelay.store.sqlite.facts import INSTANCE, insert, of_sink, of_source
+from auditrelay.store.sqlite.known import FORGOTTEN
 
 _STEP: Final = 20_000
 """How many known keys are read at once: there may be millions."""
@@ -33,6 +34,9 @@ def begin_log(db: sqlite3.Connection) -> None:
 def take_over(db: sqlite3.Connection, *, schema: int) -> None:
     """Begin a log, and write what is found in the state, which was of *schema*, as open facts."""
     begin_log(db)
+    # Older versions moved it whenever they looked for uids to forget, found or not: no fact can
+    # tell of it, and none of what the log explains was forgotten before the log began.
+    db.execute("delete from meta where name = ?", (FORGOTTEN,))
     (now,) = db.execute(_NOW).fetchone()
     (place,) = db.execute("select value from meta where name = 'next_position'").fetchone()
     insert(db, INSTANCE, [facts.taken_over(schema=schema, place=place)], now)
