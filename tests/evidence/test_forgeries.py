@@ -809,8 +809,7 @@ FORGERIES: Final = {
     "an event deleted everywhere, all hashes made again": Forgery(
         "9",
         delete_an_event_everywhere,
-        {"state": set(), "heads": {"rewritten"}, "auditor": {"rewritten"}},
-        keyed={"state": {"state"}},
+        {"state": {"state"}, "heads": {"rewritten"}, "auditor": {"rewritten"}},
     ),
     "journal and ledger emptied": Forgery(
         "10",

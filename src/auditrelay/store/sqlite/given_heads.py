@@ -9,7 +9,7 @@ from typing import Any
 
 from auditrelay.evidence.heads import Head
 from auditrelay.evidence.tree import Frontier, leaf
-from auditrelay.store.sqlite.checks import Checked, Finding, bad
+from auditrelay.store.sqlite.checks import FAULTS, Checked, Finding, bad
 from auditrelay.store.sqlite.evidence import entries
 from auditrelay.window import iso, micros, moment
 
@@ -24,13 +24,13 @@ def with_heads(
     ends: dict[str, int] = {}
     for n, text in entries(db):
         if '"fact":"continued"' in text:
-            ends |= _left(json.loads(text), n)
+            ends |= _left(text, n)
         frontier.append(leaf(text.encode()))
         if frontier.size in wanted:
             roots[frontier.size] = frontier.root()
     for (text,) in db.execute("select text from fact where text like '%\"continued\"%'"):
-        ends |= _left({"facts": [json.loads(text)]}, frontier.size)
-    (log,) = db.execute("select value from meta where name = 'log'").fetchone()
+        ends |= _left(f'{{"facts":[{text}]}}', frontier.size)
+    log = checked.log or ""
     ends[log] = frontier.size
     findings = [
         finding
@@ -45,11 +45,16 @@ def with_heads(
     )
 
 
-def _left(entry: dict[str, Any], n: int) -> dict[str, int]:
-    """Return the logs that were left for another one with the *entry*: up to which entry each."""
-    return {
-        fact["log"]: min(n, fact["size"]) for fact in entry["facts"] if fact["fact"] == "continued"
-    }
+def _left(line: str, n: int) -> dict[str, int]:
+    """Return the logs that were left for another one with the entry *n*: up to which entry each."""
+    try:
+        return {
+            fact["log"]: min(n, fact["size"])
+            for fact in json.loads(line)["facts"]
+            if fact["fact"] == "continued"
+        }
+    except FAULTS:  # which is a finding of the check
+        return {}
 
 
 def _contradiction(
