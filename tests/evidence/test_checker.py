@@ -10,6 +10,7 @@ import subprocess
 import sys
 import tempfile
 from collections.abc import Callable
+from datetime import datetime, timedelta, timezone
 from hashlib import sha256
 from pathlib import Path
 from typing import Any
@@ -412,6 +413,19 @@ def test_two_histories_of_one_log(run: Any, tmp_path: Path) -> None:
 def test_a_time_that_cannot_be_is_none(run: Any, tmp_path: Path) -> None:
     export = honest(2)
     rows = [f'2026-02-30T25:61:00,9999999999,"{head}"' for head in export.heads]
+    (tmp_path / "s.csv").write_text("\n".join(rows))
+    found = run(export.write(tmp_path / "x"), "--witness", tmp_path / "s.csv")
+    assert (found.status, found.findings) == (0, [])
+
+
+@pytest.mark.parametrize("hours", [-8, 0, 5.5])
+def test_a_time_of_another_zone_is_that_time(hours: float, run: Any, tmp_path: Path) -> None:
+    """Splunk exports ``_time`` in the zone of whoever asks."""
+    export, zone = honest(4), timezone(timedelta(hours=hours))
+    rows = []
+    for head, sealed in zip(export.heads, export.sealed, strict=True):
+        local = datetime.fromtimestamp(sealed // 1_000_000 + 2, zone)
+        rows.append(f'"{local.strftime("%Y-%m-%dT%H:%M:%S.000%z")}","{head}"')
     (tmp_path / "s.csv").write_text("\n".join(rows))
     found = run(export.write(tmp_path / "x"), "--witness", tmp_path / "s.csv")
     assert (found.status, found.findings) == (0, [])

@@ -187,8 +187,10 @@ FORGERIES: dict[str, tuple[Sequence[str], str]] = {
     "event of a dead letter damaged": (["update dead_letter set event = x'00'"], "letters"),
     "event of a dead letter exchanged": (
         [
-            "update dead_letter set event = (select event from dead_letter where sink is null) "
-            "where sink is not null"
+            (
+                "update dead_letter set event = (select event from dead_letter where sink is null)"
+                " where sink is not null"
+            )
         ],
         "letters",
     ),
@@ -196,7 +198,10 @@ FORGERIES: dict[str, tuple[Sequence[str], str]] = {
         ["update dead_letter set source = 'x' where sink is not null"],
         "letters",
     ),
-    "deleted event exchanged": (["update vanished set key = zeroblob(28) where key = (select min(key) from vanished)"], "state"),
+    "deleted event exchanged": (
+        ["update vanished set key = zeroblob(28) where key = (select min(key) from vanished)"],
+        "state",
+    ),
     "uids of our own put in": (
         ["insert into own_page select 99, id, 0, zeroblob(28) from source limit 1"],
         "known",

@@ -177,7 +177,7 @@ async def test_a_head_that_is_not_signed_as_it_was_is_found(tmp_path: Path, word
     await filled(tmp_path, KEY)
     assert codes(tmp_path, KEY) == set()
     forge(tmp_path, "drop trigger head_is_not_updated", any_row=False)
-    forge(tmp_path, f"update head set word = {word}")  # noqa: S608  # constants
+    forge(tmp_path, f"update head set word = {word}")  # constants
     assert codes(tmp_path, KEY) == {"rewritten", "state"}
 
 

@@ -13,7 +13,7 @@ from bisect import bisect
 from collections.abc import Iterable, Iterator
 from contextlib import suppress
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import UTC, datetime
 from functools import lru_cache
 from hashlib import sha256
 from pathlib import Path
@@ -22,18 +22,21 @@ from . import allowances
 from .checker import Fact, Head, Journal, Report, Stop, iso
 from .replay import EVER, HOUR, Replay, Unit
 
-TIME = re.compile(r"\b1\d{9}\b|\b20\d\d-\d\d-\d\dT\d\d:\d\d:\d\d", re.ASCII)
+ISO = r"\b20\d\d-\d\d-\d\dT\d\d:\d\d:\d\d(?:\.\d+)?(?:Z|[+-]\d\d:?\d\d\b)?"
+TIME = re.compile(rf"\b1\d{{9}}\b|{ISO}", re.ASCII)
 CLAIM = r'"([^"{}]+)": ?{[^{}]*"accepted": ?(\d{1,15})[^{}]*"covered_until": ?(\d{1,17})'
 
 
 @lru_cache(maxsize=1)  # a line may have many heads
 def latest(text: str) -> int | None:
-    """Return the latest time in a text, in seconds or ISO 8601, None if there is none."""
+    """Return the latest time in a text, None if there is none; without a zone it is UTC."""
     found = []
     for time in TIME.findall(text):
         with suppress(ValueError):  # such as a 30th of February
-            moment = datetime.fromisoformat(time + "Z").timestamp() if "T" in time else int(time)
-            found.append(int(moment) * 1_000_000)
+            in_words = time if "T" in time else iso(int(time) * 1_000_000)
+            moment = datetime.fromisoformat(in_words)
+            moment = moment if moment.tzinfo else moment.replace(tzinfo=UTC)
+            found.append(int(moment.timestamp()) * 1_000_000)
     return max(found, default=None)
 
 

@@ -5,7 +5,6 @@ import json
 import sqlite3
 from collections.abc import Mapping, Sequence
 from datetime import datetime, timedelta
-from typing import Any
 
 from auditrelay.evidence.heads import Head
 from auditrelay.evidence.tree import Frontier, leaf

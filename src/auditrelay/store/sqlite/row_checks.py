@@ -11,10 +11,11 @@ import sqlite3
 from collections import Counter
 from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass
+from functools import partial
 
 import msgspec
 
-from auditrelay.events import unpack
+from auditrelay.events import AuditEvent, unpack
 from auditrelay.evidence.heads import Head, key_id
 from auditrelay.settings.reserved import ALERTS
 from auditrelay.store.expected import OfInstance, OfSink, OfSource
@@ -109,26 +110,37 @@ def check_letters(db: sqlite3.Connection, sources: Mapping[str, OfSource], say: 
             continue
         if aside and is_replayed:  # such a letter goes to all sinks, and is deleted at once
             say("letters", "it waits for a replay, which letters of no sink do not", where=where)
-        try:
-            (event,) = unpack(blob)
-        except (msgspec.MsgspecError, ValueError):
+        event = _event_in(blob)
+        if event is None:
             say("letters", f"the event of the dead letter {uid} is damaged", where=where)
-            continue
-        if (event.uid, event.source) != (uid, source):
+        elif (event.uid, event.source) != (uid, source):
             what = f"the dead letter {uid} of {source} has the event {event.uid} of {event.source}"
             say("letters", what, where=where)
         elif aside and (forgotten is None or event.at >= forgotten):
-            known = db.execute(
-                "select 1 from known where key = ? and position < 0 "
-                "and source = (select id from source where name = ?)",
-                (known_key(event), source),
-            ).fetchone()
-            if known is None:
-                say("known", f"the uid of the dead letter {uid} is missing", where=where)
+            _check_put_aside(db, event, partial(say, where=where))
     for name, expected in sources.items():
         if not expected.removed and dropped.get(name, Counter()) != Counter(expected.dropped):
             what = "other records that were put aside were dropped than facts say"
             say("letters", what, where=f"source {name}")
+
+
+def _event_in(blob: bytes) -> AuditEvent | None:
+    """Return the event of a dead letter, None if it is damaged."""
+    try:
+        (event,) = unpack(blob)
+    except (msgspec.MsgspecError, ValueError):
+        return None
+    return event
+
+
+def _check_put_aside(db: sqlite3.Connection, event: AuditEvent, say: Say) -> None:
+    row = db.execute(
+        "select 1 from known where key = ? and position < 0 "
+        "and source = (select id from source where name = ?)",
+        (known_key(event), event.source),
+    ).fetchone()
+    if row is None:
+        say("known", f"the uid of the dead letter {event.uid} is missing")
 
 
 def check_deleted(db: sqlite3.Connection, say: Say) -> None:
