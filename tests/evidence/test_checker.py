@@ -410,6 +410,29 @@ def test_two_histories_of_one_log(run: Any, tmp_path: Path) -> None:
     assert "put back" in found.what("fork")
 
 
+def test_a_file_that_is_not_the_one_that_was_exported(run: Any, tmp_path: Path) -> None:
+    folder = honest(3).write(tmp_path / "x")
+    witness = honest(3).splunk(tmp_path / "s.csv")
+    digests = {file.name: sha256(file.read_bytes()).hexdigest() for file in folder.iterdir()}
+    (folder / "manifest.json").write_text(json.dumps({"v": 1, "sha256": digests}))
+    assert run(folder, "--witness", witness).findings == []
+    heads = (folder / "heads.txt").read_text().splitlines(keepends=True)
+    (folder / "heads.txt").write_text("".join(heads[1:]))
+    found = run(folder, "--witness", witness)
+    assert (found.status, found.bad) == (1, {"form"})
+    (folder / "heads.txt").unlink()
+    assert run(folder, "--witness", witness).bad == {"form"}
+
+
+def test_a_file_without_a_head_says_so(run: Any, tmp_path: Path) -> None:
+    export = honest(2)
+    text = export.splunk(tmp_path / "s.csv").read_text()
+    (tmp_path / "s.csv").write_text(text, encoding="utf-16")
+    found = run(export.write(tmp_path / "x"), "--witness", tmp_path / "s.csv")
+    assert found.bad == {"head_absent"}
+    assert "has no head" in found.what("head_absent")
+
+
 def test_a_time_that_cannot_be_is_none(run: Any, tmp_path: Path) -> None:
     export = honest(2)
     rows = [f'2026-02-30T25:61:00,9999999999,"{head}"' for head in export.heads]
@@ -1215,7 +1238,21 @@ def test_a_vendor_file_of_another_source(run: Any, tmp_path: Path) -> None:
     assert run(honest(2).write(tmp_path / "x"), "--vendor", file).bad == {"nothing"}
 
 
+def test_a_vendor_file_within_which_no_span_lies_compares_nothing(run: Any, tmp_path: Path) -> None:
+    export = honest(4)
+    found = run(export.write(tmp_path / "x"), "--vendor", vendor_file(tmp_path, [], 0))
+    assert (found.status, found.bad) == (1, {"nothing"})
+
+
 # --- the proof of one event -----------------------------------------------------------------------
+
+
+def test_the_time_in_a_proof_is_that_of_the_event(run: Any, tmp_path: Path) -> None:
+    export, file = honest(), tmp_path / "proof.json"
+    event = export.events[4]
+    for at, bad in ((event["time"], set[str]()), (None, set[str]()), (event["time"] + 1, {"form"})):
+        file.write_text(json.dumps(export.proof(event["uid"]) | {"at": at}))
+        assert run(file).bad == bad
 
 
 def test_a_proof(run: Any, printed: Any, tmp_path: Path) -> None:
