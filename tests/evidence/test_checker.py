@@ -22,7 +22,8 @@ from hypothesis import strategies as st
 from tests.support.exports import BEGIN, HOUR, Export, Fact, leaf, path, root, text
 from tests.support.extent import extent
 
-from auditrelay.evidence.auditor import checker, program, proof, signatures
+from auditrelay.evidence.auditor import checker, program, proof, replay, signatures
+from auditrelay.store.sqlite import checks
 
 SOURCE = Path(checker.__file__)
 KEY, OTHER_KEY = bytes(range(32)), bytes(range(1, 33))
@@ -1550,3 +1551,20 @@ def test_the_zipapp_runs_where_auditrelay_is_not(tmp_path: Path) -> None:
     )  # fmt: skip
     assert done.returncode == 1
     assert "BAD  cut" in done.stdout
+
+
+def test_the_page_has_every_code_with_what_to_do() -> None:
+    page = (Path(__file__).parents[2] / "docs/evidence.md").read_text("utf-8")
+    table = page.partition("\n## Codes")[2].partition("\n## ")[0]
+    rows = re.findall(r"^\| (`.*`) \| .+ \| (.+) \|$", table, flags=re.MULTILINE)
+    listed = {code for codes, do in rows for code in re.findall(r"`([a-z_]+)`", codes) if do}
+    said = {*program.DO, *replay.NOTES.values(), *checks.CODES}
+    for file in FILES_OF_IT:
+        for call in ast.walk(ast.parse(file.read_text("utf-8"))):
+            if isinstance(call, ast.Call):
+                name = ast.unparse(call.func).rpartition(".")[2]
+                at = {"say": 1, "Stop": 0}.get(name)
+                if at is not None and isinstance(call.args[at], ast.Constant):
+                    said.add(call.args[at].value)
+    assert len(said) > 20
+    assert said == listed

@@ -59,6 +59,9 @@ _DO: Final = {
     "downtime": "see that the service runs, and whether its log has ledger_not_sealed",
 }
 
+CODES: Final = frozenset(_DO)
+"""The codes of what may be found."""
+
 FAULTS: Final = (ValueError, LookupError, TypeError, AttributeError, RecursionError)
 """What reading may raise if it is not as we write it."""
 
