@@ -1564,7 +1564,8 @@ def test_the_page_has_every_code_with_what_to_do() -> None:
             if isinstance(call, ast.Call):
                 name = ast.unparse(call.func).rpartition(".")[2]
                 at = {"say": 1, "Stop": 0}.get(name)
-                if at is not None and isinstance(call.args[at], ast.Constant):
-                    said.add(call.args[at].value)
+                code = None if at is None else call.args[at]
+                if isinstance(code, ast.Constant):
+                    said.add(str(code.value))
     assert len(said) > 20
     assert said == listed

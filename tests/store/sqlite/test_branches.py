@@ -332,3 +332,13 @@ async def test_no_row_that_says_so_hides_another_configuration(tmp_path: Path) -
     await store.close()
     [(text,)] = rows(tmp_path, "select text from fact where text like '%configured%'")
     assert json.loads(text)["settings"] == other["settings"]
+
+
+async def test_a_head_that_cannot_be_read_does_not_end_the_service(tmp_path: Path) -> None:
+    await sealed(tmp_path)
+    forge(tmp_path, "update head set word = 'x'")
+    store, branch = await begun(tmp_path)
+    assert branch is None, "the entries have the root that the tip tells of"
+    with pytest.raises(EvidenceBroken, match="not a head"):
+        await seal(store)
+    await store.close()
