@@ -10,6 +10,7 @@ import subprocess
 import sys
 import tempfile
 from collections.abc import Callable
+from datetime import datetime, timedelta, timezone
 from hashlib import sha256
 from pathlib import Path
 from typing import Any
@@ -21,7 +22,8 @@ from hypothesis import strategies as st
 from tests.support.exports import BEGIN, HOUR, Export, Fact, leaf, path, root, text
 from tests.support.extent import extent
 
-from auditrelay.evidence.auditor import checker, program, proof, signatures
+from auditrelay.evidence.auditor import checker, program, proof, replay, signatures
+from auditrelay.store.sqlite import checks
 
 SOURCE = Path(checker.__file__)
 KEY, OTHER_KEY = bytes(range(32)), bytes(range(1, 33))
@@ -409,9 +411,45 @@ def test_two_histories_of_one_log(run: Any, tmp_path: Path) -> None:
     assert "put back" in found.what("fork")
 
 
+def test_a_file_that_is_not_the_one_that_was_exported(run: Any, tmp_path: Path) -> None:
+    folder = honest(3).write(tmp_path / "x")
+    witness = honest(3).splunk(tmp_path / "s.csv")
+    digests = {file.name: sha256(file.read_bytes()).hexdigest() for file in folder.iterdir()}
+    (folder / "manifest.json").write_text(json.dumps({"v": 1, "sha256": digests}))
+    assert run(folder, "--witness", witness).findings == []
+    heads = (folder / "heads.txt").read_text().splitlines(keepends=True)
+    (folder / "heads.txt").write_text("".join(heads[1:]))
+    found = run(folder, "--witness", witness)
+    assert (found.status, found.bad) == (1, {"form"})
+    (folder / "heads.txt").unlink()
+    assert run(folder, "--witness", witness).bad == {"form"}
+
+
+def test_a_file_without_a_head_says_so(run: Any, tmp_path: Path) -> None:
+    export = honest(2)
+    text = export.splunk(tmp_path / "s.csv").read_text()
+    (tmp_path / "s.csv").write_text(text, encoding="utf-16")
+    found = run(export.write(tmp_path / "x"), "--witness", tmp_path / "s.csv")
+    assert found.bad == {"head_absent"}
+    assert "has no head" in found.what("head_absent")
+
+
 def test_a_time_that_cannot_be_is_none(run: Any, tmp_path: Path) -> None:
     export = honest(2)
     rows = [f'2026-02-30T25:61:00,9999999999,"{head}"' for head in export.heads]
+    (tmp_path / "s.csv").write_text("\n".join(rows))
+    found = run(export.write(tmp_path / "x"), "--witness", tmp_path / "s.csv")
+    assert (found.status, found.findings) == (0, [])
+
+
+@pytest.mark.parametrize("hours", [-8, 0, 5.5])
+def test_a_time_of_another_zone_is_that_time(hours: float, run: Any, tmp_path: Path) -> None:
+    """Splunk exports ``_time`` in the zone of whoever asks."""
+    export, zone = honest(4), timezone(timedelta(hours=hours))
+    rows = []
+    for head, sealed in zip(export.heads, export.sealed, strict=True):
+        local = datetime.fromtimestamp(sealed // 1_000_000 + 2, zone)
+        rows.append(f'"{local.strftime("%Y-%m-%dT%H:%M:%S.000%z")}","{head}"')
     (tmp_path / "s.csv").write_text("\n".join(rows))
     found = run(export.write(tmp_path / "x"), "--witness", tmp_path / "s.csv")
     assert (found.status, found.findings) == (0, [])
@@ -1201,7 +1239,21 @@ def test_a_vendor_file_of_another_source(run: Any, tmp_path: Path) -> None:
     assert run(honest(2).write(tmp_path / "x"), "--vendor", file).bad == {"nothing"}
 
 
+def test_a_vendor_file_within_which_no_span_lies_compares_nothing(run: Any, tmp_path: Path) -> None:
+    export = honest(4)
+    found = run(export.write(tmp_path / "x"), "--vendor", vendor_file(tmp_path, [], 0))
+    assert (found.status, found.bad) == (1, {"nothing"})
+
+
 # --- the proof of one event -----------------------------------------------------------------------
+
+
+def test_the_time_in_a_proof_is_that_of_the_event(run: Any, tmp_path: Path) -> None:
+    export, file = honest(), tmp_path / "proof.json"
+    event = export.events[4]
+    for at, bad in ((event["time"], set[str]()), (None, set[str]()), (event["time"] + 1, {"form"})):
+        file.write_text(json.dumps(export.proof(event["uid"]) | {"at": at}))
+        assert run(file).bad == bad
 
 
 def test_a_proof(run: Any, printed: Any, tmp_path: Path) -> None:
@@ -1499,3 +1551,21 @@ def test_the_zipapp_runs_where_auditrelay_is_not(tmp_path: Path) -> None:
     )  # fmt: skip
     assert done.returncode == 1
     assert "BAD  cut" in done.stdout
+
+
+def test_the_page_has_every_code_with_what_to_do() -> None:
+    page = (Path(__file__).parents[2] / "docs/evidence.md").read_text("utf-8")
+    table = page.partition("\n## Codes")[2].partition("\n## ")[0]
+    rows = re.findall(r"^\| (`.*`) \| .+ \| (.+) \|$", table, flags=re.MULTILINE)
+    listed = {code for codes, do in rows for code in re.findall(r"`([a-z_]+)`", codes) if do}
+    said = {*program.DO, *replay.NOTES.values(), *checks.CODES}
+    for file in FILES_OF_IT:
+        for call in ast.walk(ast.parse(file.read_text("utf-8"))):
+            if isinstance(call, ast.Call):
+                name = ast.unparse(call.func).rpartition(".")[2]
+                at = {"say": 1, "Stop": 0}.get(name)
+                code = None if at is None else call.args[at]
+                if isinstance(code, ast.Constant):
+                    said.add(str(code.value))
+    assert len(said) > 20
+    assert said == listed

@@ -1,7 +1,7 @@
 """A restore by the recipe, or a kill at any moment, is never taken for a forgery; a forgery is."""
 
 import sqlite3
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import closing
 from pathlib import Path
 from typing import Any
@@ -12,7 +12,7 @@ from tests.support.histories import SINKS, SOURCES, History, backup, copy, expor
 
 from auditrelay.errors import RelayError, StateError
 from auditrelay.evidence.auditor import program
-from auditrelay.evidence.heads import Head
+from auditrelay.evidence.heads import Head, Keys
 from auditrelay.store.sqlite import export as exporting
 from auditrelay.store.sqlite import tip
 from auditrelay.store.sqlite.state_dir import DATABASE
@@ -33,11 +33,11 @@ async def work(history: History, hours: int = 1) -> None:
             await history.deliver(sink)
 
 
-def audit(history: History, folder: Path) -> Findings:
+def audit(history: History, folder: Path, pins: Sequence[bytes] = ()) -> Findings:
     """Return level and code of what the auditor finds with the heads of a SIEM."""
     witness = history.siems["splunk"].splunk(folder / "splunk.csv")
     export(history.folder, folder / "export")
-    report = program.check([folder / "export"], [witness], [], {}, [])
+    report = program.check([folder / "export"], [witness], [*pins], {}, [])
     return {(each["level"], each["code"]) for each in report["findings"]}
 
 
@@ -81,6 +81,35 @@ def test_a_restore_from_before_the_first_seal_is_a_branch(
     run(story())
     level = "note" if explains else "bad"
     assert audit(history, tmp_path) == {(level, "branch")}
+    assert given(history) == {(level, "branch")}, "one for all heads of the log that was left"
+
+
+@pytest.mark.parametrize("pinned", [True, False])
+def test_heads_from_before_a_key_stay_honest_if_a_backup_is_older_than_the_key(
+    tmp_path: Path, pinned: bool
+) -> None:
+    history, saved = History(tmp_path / "state"), tmp_path / "saved"
+
+    async def story() -> None:
+        await history.begin()
+        await work(history)
+        backup(history.folder, saved)
+        await work(history, 2)
+        await history.end()
+        history.keys = Keys(b"k" * 32)
+        await history.begin()
+        await work(history, 2)
+        await history.end()
+        restore(history, saved)
+        history.keys = Keys(b"n" * 32)  # the other one is lost
+        await history.begin()
+        await history.store.log.restored("the disk died", 0)
+        await work(history, 2)
+        await history.end()
+
+    run(story())
+    pins = [Keys(each * 32).public for each in (b"k", b"n")] if pinned else []
+    assert audit(history, tmp_path, pins) == {("note", "branch"), ("note", "downtime")}
 
 
 def test_a_state_without_entries_that_is_put_back_beside_its_tip_is_an_alert(

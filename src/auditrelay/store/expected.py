@@ -143,6 +143,8 @@ class OfSink:
     feeds: dict[str, int] = field(default_factory=dict)
     letters: dict[str, str] = field(default_factory=dict)
     """By uid of an event that was refused: ``dead``, ``replayed`` or ``dropped``."""
+    ends: int | None = None
+    """The place from which on it gets nothing, since it is not configured; None: it is."""
     left: int = 0
     """The place from which on it got nothing when it was not configured the last time."""
     lost: list[Part] = field(default_factory=list)
@@ -167,12 +169,12 @@ class OfSink:
             case "began":
                 self.feeds |= body["since"]
             case "back":
-                self.feeds = dict(body["since"])
+                self.feeds, self.ends = dict(body["since"]), None
             case "retired" if "sources" in body:
                 for source in body["sources"]:
                     self.feeds.pop(source, None)
             case "retired":
-                self.left = body["place"]
+                self.left = self.ends = body["place"]
 
     def come_back(self, pruned: int) -> None:
         """Note that it is configured again; what is before the place *pruned* may be gone."""
@@ -209,6 +211,8 @@ class OfInstance:
     """The logs that the present one goes on from, the oldest first."""
     key: str = ""
     """The public key that is in force, in hexadecimal."""
+    runs: int | None = None
+    """Whether a process that began has not stopped, 1 or 0; None: none has begun."""
 
     def take(self, fact: Fact) -> None:
         """Take the next fact."""
@@ -224,6 +228,8 @@ class OfInstance:
                 self.logs.append(body["log"])
             case "key":
                 self.key = body["public"]
+            case "started" | "stopped" as what:
+                self.runs = int(what == "started")
 
 
 def facts_in(n: int, line: str) -> tuple[dict[str, Any], Iterator[Fact]]:

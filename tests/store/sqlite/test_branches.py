@@ -306,3 +306,39 @@ async def test_a_configuration_is_a_fact_when_it_is_another_one(tmp_path: Path) 
     await store.close()
     found = rows(tmp_path, "select text from fact where text like '%configured%' order by id")
     assert [json.loads(text)["settings"] for (text,) in found] == [{}, other["settings"]]
+
+
+async def test_a_configuration_that_fills_several_lines_is_told_once(tmp_path: Path) -> None:
+    long = {f"sources.s{number}.settle": "5m" * 60 for number in range(900)}
+    store, _ = await begun(tmp_path)
+    assert await store.log.configure(facts.configured(digest=bytes(32), settings=long))
+    await seal(store)
+    assert len(rows(tmp_path, "select 1 from entry where text like '%configured%'")) > 1
+    assert not await store.log.configure(facts.configured(digest=bytes(32), settings=long))
+    assert await store.log.configure(RUN.configured)
+    await store.close()
+
+
+async def test_no_row_that_says_so_hides_another_configuration(tmp_path: Path) -> None:
+    store, _ = await begun(tmp_path)
+    await seal(store)
+    await store.close()
+    other = facts.configured(digest=bytes(32), settings={"sources.okta.settle": "5m"})
+    # Where the newest one was kept besides.
+    said = f"insert or replace into meta values ('configured', '{facts.text(other)}')"
+    forge(tmp_path, said)
+    store = await opened(tmp_path)
+    await store.log.begin(Run("1" * 32, {}, other, None))
+    await store.close()
+    [(text,)] = rows(tmp_path, "select text from fact where text like '%configured%'")
+    assert json.loads(text)["settings"] == other["settings"]
+
+
+async def test_a_head_that_cannot_be_read_does_not_end_the_service(tmp_path: Path) -> None:
+    await sealed(tmp_path)
+    forge(tmp_path, "update head set word = 'x'")
+    store, branch = await begun(tmp_path)
+    assert branch is None, "the entries have the root that the tip tells of"
+    with pytest.raises(EvidenceBroken, match="not a head"):
+        await seal(store)
+    await store.close()

@@ -14,9 +14,11 @@ from tests.support.stores import MINUTE, NOON, explained, seal, span
 from auditrelay.events import AuditEvent
 from auditrelay.events.page import Page
 from auditrelay.evidence import facts
+from auditrelay.evidence.heads import Head
 from auditrelay.store import DeadLetter, KnownFile, Proof, RejectedEvent
 from auditrelay.store.sqlite import intake
 from auditrelay.store.sqlite import seal as sealing
+from auditrelay.store.sqlite.evidence import heads
 from auditrelay.store.sqlite.facts import insert
 from auditrelay.store.sqlite.state_dir import DATABASE
 from auditrelay.store.sqlite.store import SqliteStore
@@ -149,6 +151,61 @@ FORGERIES: dict[str, tuple[Sequence[str], str]] = {
         ["update fact set text = replace(text, '\"pages\":[[7,2]]', '\"pages\":[[7,1]]')"],
         "spool",
     ),
+    "head said to be younger": (["update head set at = at + 1"], "rewritten"),
+    "head of another log": (
+        ["update head set word = replace(word, substr(word, 6, 32), lower(hex(zeroblob(16))))"],
+        "rewritten",
+    ),
+    "place of a head moved": (["update head set place = 1"], "state"),
+    "entry filed under another unit": (
+        ["update entry set unit = 'source other' where unit = 'source voice'"],
+        "order",
+    ),
+    "spool said to be full": (
+        ["update meta set value = 1 << 50 where name = 'spool_bytes'"],
+        "state",
+    ),
+    "run said to have stopped": (["insert into meta values ('runs', 0)"], "state"),
+    "sink ended": (["update sink set ends = 2"], "state"),
+    "sink fed with nothing": (["update sink set sources = '[]'"], "state"),
+    "sink invented": (
+        ["insert into sink (name, sources, position) values ('ghost', '[]', 0)"],
+        "state",
+    ),
+    "ranges ahead reversed": (["update sink set ahead = '[[5, 1]]'"], "position"),
+    "dead letter moved to no sink": (
+        ["update dead_letter set sink = 99 where sink is not null"],
+        "letters",
+    ),
+    "bad record dropped": (["update dead_letter set dropped = 1 where sink is null"], "letters"),
+    "bad record hidden": (["update dead_letter set replayed = 1 where sink is null"], "letters"),
+    "bad record renamed": (["update dead_letter set uid = 'ab' where sink is null"], "letters"),
+    "a bad record's uid exchanged": (
+        ["update known set key = zeroblob(28) where position < 0"],
+        "known",
+    ),
+    "event of a dead letter damaged": (["update dead_letter set event = x'00'"], "letters"),
+    "event of a dead letter exchanged": (
+        [
+            (
+                "update dead_letter set event = (select event from dead_letter where sink is null)"
+                " where sink is not null"
+            )
+        ],
+        "letters",
+    ),
+    "dead letter of another source": (
+        ["update dead_letter set source = 'x' where sink is not null"],
+        "letters",
+    ),
+    "deleted event exchanged": (
+        ["update vanished set key = zeroblob(28) where key = (select min(key) from vanished)"],
+        "state",
+    ),
+    "uids of our own put in": (
+        ["insert into own_page select 99, id, 0, zeroblob(28) from source limit 1"],
+        "known",
+    ),
 }  # fmt: skip
 
 
@@ -176,6 +233,36 @@ async def test_each_finding_says_where_what_and_what_to_do(folder: Path) -> None
         assert each.level == "bad"
         assert each.what
         assert "copy" in each.do or "start the service" in each.do
+
+
+@pytest.mark.parametrize(
+    ("statement", "code"),
+    [
+        ("update entry set text = 'x' where n = 1", "form"),
+        ("update entry set text = '{}' where n = 1", "form"),
+        ("update entry set text = replace(text, '\"facts\":[', '\"facts\":[1,')", "form"),
+        ("update entry set text = replace(text, '\"pages\"', '\"leaves\"')", "form"),
+        (f"update entry set text = '{'[' * 100_000}' where n = 1", "form"),
+        ("update fact set text = 'x'", "state"),
+        ('update fact set text = \'{"fact":"accepted"}\'', "state"),
+        ("update sink set ahead = 'x'", "state"),
+        ("delete from meta where name = 'frontier'", "order"),
+        ("delete from meta where name = 'log'", "order"),
+        ("delete from meta where name = 'next_position'", "spool"),
+        ("delete from meta where name = 'spool_bytes'", "state"),
+        ("update head set word = 'x'", "rewritten"),
+    ],
+)
+async def test_what_cannot_be_read_is_a_finding_too(
+    folder: Path, statement: str, code: str
+) -> None:
+    with StateView(folder) as view:
+        head = Head.parse(view.read(heads)[-1].word)
+    edit(folder, statement)
+    assert code in codes(folder), codes(folder)
+    with StateView(folder) as view:
+        given = view.check([("a SIEM", head)])
+    assert not given.whole
 
 
 # --- bugs that a test must find

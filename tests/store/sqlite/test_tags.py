@@ -14,7 +14,7 @@ from tests.support.stores import NOON, backlog, opened, span
 
 from auditrelay.events.page import Page
 from auditrelay.evidence import facts
-from auditrelay.evidence.heads import Keys, is_signed, succession
+from auditrelay.evidence.heads import Head, Keys, is_signed, succession
 from auditrelay.service.seal import head_event
 from auditrelay.settings.reserved import ALERTS
 from auditrelay.store import DeadLetter, Proof, RejectedEvent
@@ -44,16 +44,16 @@ async def filled(folder: Path, keys: Keys | None) -> None:
     bad = DeadLetter(make_event(9, source="okta"), "not_normalized", "", None, 0, NOON, NOON)
     proof = Proof(covers=(span(-60, 60),))
     await store.add("okta", page, proof=proof, bad=[bad])
-    await store.log.seal(head_event)
+    await store.log.seal(head_event, Head if keys is None else keys.head)
     [first, *_] = await backlog(store)
     await store.settle("splunk", [(first.first, first.first + 1)])
     await store.close()
 
 
-def forge(folder: Path, statement: str, *values: object) -> None:
+def forge(folder: Path, statement: str, *values: object, any_row: bool = True) -> None:
     db = sqlite3.connect(folder / DATABASE, isolation_level=None)
     try:
-        assert db.execute(statement, values).rowcount > 0
+        assert db.execute(statement, values).rowcount > 0 or not any_row
     finally:
         db.close()
 
@@ -148,7 +148,7 @@ async def test_a_page_that_was_changed_is_not_delivered(tmp_path: Path, keys: Ke
     added = await store.add("okta", page, proof=Proof(covers=(span(-60, 60),)))
     assert len(added.new) == 3
     assert [each.gap for each in await store.ledger("okta") if each.gap] == []
-    await store.log.seal(head_event)
+    await store.log.seal(head_event, Head if keys is None else keys.head)
     await store.close()
     assert codes(tmp_path, keys) == set()
 
@@ -167,6 +167,22 @@ async def test_facts_that_are_not_ours_are_not_sealed(tmp_path: Path, unit: str)
     ours = {"instance", "source okta", f"source {ALERTS}", "sink splunk"}
     assert units == ours, "a foreign fact names no unit of the log"
     await store.close()
+
+
+@pytest.mark.parametrize(
+    "word",
+    [
+        "substr(word, 1, length(word) - 137) || '-'",
+        "substr(word, 1, length(word) - 128) || lower(hex(zeroblob(64)))",
+    ],
+    ids=["without its signature", "with another one"],
+)
+async def test_a_head_that_is_not_signed_as_it_was_is_found(tmp_path: Path, word: str) -> None:
+    await filled(tmp_path, KEY)
+    assert codes(tmp_path, KEY) == set()
+    forge(tmp_path, "drop trigger head_is_not_updated", any_row=False)
+    forge(tmp_path, f"update head set word = {word}")  # constants
+    assert codes(tmp_path, KEY) == {"rewritten", "state"}
 
 
 async def test_a_key_that_replaces_another_is_vouched_for(tmp_path: Path) -> None:

@@ -146,7 +146,7 @@ def entry_of(line: bytes) -> Entry:
     text = line.removesuffix(b"\n").decode("ascii")
     entry: Entry = STRICT.raw_decode(text)[0]  # 1e3 becomes null, which is spelled otherwise
     if not text.endswith(',"v":1}'):
-        raise Stop("form", "is by a newer auditrelay: take the checker that comes with it")
+        raise Stop("form", "is by a newer auditrelay (take its checker), or has another line end")
     spelled = SPELLED.encode(entry) == text and len(line) == len(text) + 1 <= LONGEST + 1
     numbers = type(entry["at"]) is type(entry["n"]) is type(entry["seq"]) is int
     if not (spelled and numbers and list(entry) == FIELDS) or "\\u0000" in text:

@@ -1,5 +1,5 @@
 """
-What others say: an older export, the heads in each file, a SIEM and a vendor.
+What others say: an older export, the heads in each file, and a SIEM.
 
 The entries say what was accepted and delivered; here that is compared with what other people have.
 In a line of a SIEM's file the first word of 40 hexadecimal digits is the uid, the first of 64 the
@@ -13,7 +13,7 @@ from bisect import bisect
 from collections.abc import Iterable, Iterator
 from contextlib import suppress
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import UTC, datetime
 from functools import lru_cache
 from hashlib import sha256
 from pathlib import Path
@@ -22,18 +22,21 @@ from . import allowances
 from .checker import Fact, Head, Journal, Report, Stop, iso
 from .replay import EVER, HOUR, Replay, Unit
 
-TIME = re.compile(r"\b1\d{9}\b|\b20\d\d-\d\d-\d\dT\d\d:\d\d:\d\d", re.ASCII)
+ISO = r"\b20\d\d-\d\d-\d\dT\d\d:\d\d:\d\d(?:\.\d+)?(?:Z|[+-]\d\d:?\d\d\b)?"
+TIME = re.compile(rf"\b1\d{{9}}\b|{ISO}", re.ASCII)
 CLAIM = r'"([^"{}]+)": ?{[^{}]*"accepted": ?(\d{1,15})[^{}]*"covered_until": ?(\d{1,17})'
 
 
 @lru_cache(maxsize=1)  # a line may have many heads
 def latest(text: str) -> int | None:
-    """Return the latest time in a text, in seconds or ISO 8601, None if there is none."""
+    """Return the latest time in a text, None if there is none; without a zone it is UTC."""
     found = []
     for time in TIME.findall(text):
         with suppress(ValueError):  # such as a 30th of February
-            moment = datetime.fromisoformat(time + "Z").timestamp() if "T" in time else int(time)
-            found.append(int(moment) * 1_000_000)
+            in_words = time if "T" in time else iso(int(time) * 1_000_000)
+            moment = datetime.fromisoformat(in_words)
+            moment = moment if moment.tzinfo else moment.replace(tzinfo=UTC)
+            found.append(int(moment.timestamp()) * 1_000_000)
     return max(found, default=None)
 
 
@@ -57,7 +60,8 @@ def compare_witness(path: Path, heads: list[Head], replay: Replay) -> int:
     made = replay.named | replay.own
     absent = sorted(size for size in made - there if first <= size <= last)
     if absent or not heads:
-        what = f"{path.name} lacks heads between others, {len(absent)} such as {absent[:1]}, or all"
+        what = f"{path.name} lacks heads between others, {len(absent)} such as {absent[:1]}"
+        what = what if heads else f"{path.name} has no head: no word arh1.LOG... in UTF-8"
         excused = bool(heads) and all(allowances.was_away(journal, size) for size in absent)
         report.say("note" if excused else "bad", "head_absent", what, where=path.name)
     late = []
@@ -258,39 +262,3 @@ def compare_siem(
         f"siem       {name}: {len(due) - len(lacks)} of {len(due)} found; {len(more)} more than "
         f"were sent; {twice} twice"
     )
-
-
-# --- a vendor -------------------------------------------------------------------------------------
-
-
-def compare_vendor(path: Path, accepted: list[Accepted] | None, replay: Replay) -> None:
-    """Compare what a vendor shows with what was covered; None: the export has not all uids."""
-    asked, *rows = [json.loads(line) for line in path.read_bytes().splitlines()]
-    unit = replay.units.get(f"source {asked['source']}")
-    if unit is None:
-        raise Stop("nothing", f"{path.name} is of {asked['source']}, which is not in this export")
-    name = unit.name
-    mine = [each for each in accepted or () if each.source == asked["source"]]
-    for each in changed(mine, {bytes.fromhex(row["uid"]): row["raw_sha256"] for row in rows}):
-        replay.report.say("bad", "vendor", f"{name} shows another record than was accepted", each.n)
-    place_of = {uid: place for each in reversed(mine) for place, uid in each.places()}
-    keys = sorted(key_of(row["time"], bytes.fromhex(row["uid"])) for row in rows)
-    removed = allowances.uncounted(replay.journal, name)
-    for entry, fact in replay.journal.facts["covered"]:
-        inside = asked["from"] <= fact["start"] and fact["end"] <= asked["to"]
-        if entry["unit"] != name or not inside or entry["at"] in removed:
-            continue
-        start, end = (bisect(keys, key_of(fact[each])) for each in ("start", "end"))
-        shown = [key for key in keys[start:end] if place_of.get(key[8:], 0) < fact["before"]]
-        if sha256(b"".join(shown)).hexdigest() != fact["uids"]:
-            what = f"{name} shows {len(shown)} events from {iso(fact['start'])} on"
-            more = len(shown) - fact["events"]
-            fair = allowances.is_fair(replay.journal, unit, more, listed=accepted is not None)
-            replay.report.say(
-                "note" if fair else "bad", "vendor", f"{what}, not {fact['events']}", entry["n"]
-            )
-
-
-def key_of(at: int, uid: bytes = b"") -> bytes:
-    """Return the key of an event: its time, so that keys sort by it, and its uid."""
-    return (at + 2**63).to_bytes(8, "big") + uid

@@ -6,10 +6,11 @@ import json
 import re
 import sys
 from dataclasses import dataclass
+from hashlib import file_digest
 from pathlib import Path
 from typing import Any
 
-from . import checker, comparison, signatures
+from . import checker, comparison, signatures, vendor
 from .checker import Head, Journal, Report, heads_in, iso, journal_in
 from .proof import check_proof
 from .replay import Replay
@@ -45,6 +46,7 @@ class Comparisons:
     def compare(self, given: list[Head], journal: Journal, report: Report) -> None:
         """Compare the heads, the entries, and what others have."""
         report.attempt(None, signatures.judge, given, journal, report, self.pins)
+        report.attempt(None, compare_manifest, journal.path.parent, report)
         replay = Replay(journal, report)
         older = self.replay_older(given, journal, report)
         for path in self.witness:
@@ -86,7 +88,20 @@ class Comparisons:
                 report.say("bad", "nothing", what)
         for file in self.vendors:
             known = accepted if whole else None
-            report.attempt(None, comparison.compare_vendor, file, known, replay)
+            report.attempt(None, vendor.compare_vendor, file, known, replay)
+
+
+def compare_manifest(folder: Path, report: Report) -> None:
+    """Say which files of an export are not those that were exported."""
+    if (file := folder / "manifest.json").exists():
+        for name, digest in json.loads(file.read_bytes())["sha256"].items():
+            part, found = folder / name, None
+            if part.exists():
+                with part.open("rb") as opened:
+                    found = file_digest(opened, "sha256").hexdigest()
+            if found != digest:
+                what = f"{name} is missing, or is not the one that manifest.json tells of"
+                report.say("bad", "form", what, where=name)
 
 
 def check(

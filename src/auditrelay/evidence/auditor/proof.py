@@ -44,8 +44,9 @@ def check_proof(path: Path, given: list[Head], report: Report) -> None:
     entry = proved(head, proof["accepted"], f"source {proof['source']}")
     (fact,) = (f for f in entry["facts"] if f["fact"] == "accepted" and f["uids"] == uids)
     first, count = fact["pages"][-1 - len(after)]
-    if 28 * count != len(keys):
-        raise ValueError("the page is another")
+    at = int.from_bytes(keys[28 * index : 28 * index + 8]) - 2**63
+    if 28 * count != len(keys) or proof["at"] not in {at, None}:
+        raise ValueError("the page is another, or its time of the event")
     what = f"event      {uid} of {proof['source']}: accepted by {iso(entry['at'])}, {fact['via']}"
     report.lines.append(f"{what} (entry {entry['n']})")
     for name, each in sorted(proof["sinks"].items()):

@@ -97,11 +97,13 @@ def judge(given: list[Head], journal: Journal, report: Report, pins: list[bytes]
     trusted = trusted_keys(journal, pins, report)
     keys = [(e["n"], id_of(bytes.fromhex(f["public"]))) for e, f in journal.facts["key"]]
     for head in given:
-        in_force = next((key for n, key in reversed(keys) if n < head.size), None)
+        # Of a log that was left what came behind its end is not known here.
+        last = min(head.size, journal.ends.get(head.log, head.size))
+        in_force = next((key for n, key in reversed(keys) if n < last), None)
         if head.key is None:
             if in_force or (pins and not keys):
                 head.state = "unsigned"
-        elif trusted:
+        elif trusted and (pins or head.state != "beyond"):
             public = trusted.get(head.key)
             if head.state == "fit" and in_force not in {None, head.key}:
                 public = None  # this head was made by the key that was in force

@@ -8,6 +8,7 @@ L6: every dead letter is there. L7: with a key, each row that may change has its
 a connection, of which it takes one snapshot.
 """
 
+import contextlib
 import json
 import sqlite3
 from collections.abc import Iterator
@@ -27,11 +28,12 @@ from auditrelay.store.expected import (
     joined,
     without,
 )
-from auditrelay.store.sqlite import meta, tags
-from auditrelay.store.sqlite.evidence import entries, heads
+from auditrelay.store.sqlite import meta, row_checks, tags
+from auditrelay.store.sqlite.evidence import StoredHead, heads
 from auditrelay.store.sqlite.facts import of_sink, of_source, sink_of, source_of
 from auditrelay.store.sqlite.known import FORGOTTEN
 from auditrelay.store.sqlite.readers import reader_of
+from auditrelay.store.sqlite.row_checks import Made
 from auditrelay.store.sqlite.spool import PRUNED
 from auditrelay.store.sqlite.unit_checks import check_sink, check_source, digest_of_pages
 
@@ -43,6 +45,7 @@ _DO: Final = {
     "nothing": "start the service, or name its state directory; it then seals within 5 minutes",
     "order": _KEEP,
     "cut": _KEEP,
+    "form": _KEEP,
     "rewritten": _KEEP,
     "ledger": f"{_KEEP}; auditrelay verify SOURCE reads that time again",
     "known": f"{_KEEP}; auditrelay verify SOURCE shows which events it is about",
@@ -55,6 +58,12 @@ _DO: Final = {
     "head_foreign": "compare with the configuration: is it the head of this instance?",
     "downtime": "see that the service runs, and whether its log has ledger_not_sealed",
 }
+
+CODES: Final = frozenset(_DO)
+"""The codes of what may be found."""
+
+FAULTS: Final = (ValueError, LookupError, TypeError, AttributeError, RecursionError)
+"""What reading may raise if it is not as we write it."""
 
 _MOST: Final = 20
 """How many findings of one kind are reported one by one."""
@@ -187,30 +196,54 @@ class _Check:
     def run(self) -> Checked:
         """Check all of it."""
         db = self._db
-        log = db.execute("select value from meta where name = 'log'").fetchone()[0]
+        row = db.execute("select value from meta where name = 'log'").fetchone()
+        log = None if row is None else row[0]
         size = self._log()
         newest = db.execute("select at, word from head order by size desc limit 1").fetchone()
         (count,) = db.execute("select count(*) from head").fetchone()
         if not size or newest is None:
             self._say("nothing", "the log has no entries, or no head: nothing was sealed yet")
-        for unit, at, text in db.execute("select unit, at, text from fact order by id"):
-            self._take(unit, Fact(json.loads(text), at, None))
-        self._check_instance(log)
+        for number, unit, at, text in db.execute("select id, unit, at, text from fact order by id"):
+            with self._reading("state", "the open fact", where=f"fact {number}"):
+                self._take(unit, Fact(json.loads(text), at, None))
+        with self._reading("state", "what the instance has"):
+            self._check_instance(log)
+            row_checks.check_numbers(db, self._instance, self._say)
         for (name,) in db.execute("select name from source"):
             self._sources.setdefault(name, OfSource())
-        for (name,) in db.execute("select name from sink"):
-            self._sinks.setdefault(name, OfSink())
-        pages = self._check_places()
-        self._check_spool(pages)
+        row_checks.check_strangers(db, self._sinks, self._say)
+        with self._reading("spool", "what is in the spool"):
+            pages = self._check_places()
+            self._check_spool(pages)
+            units = {first: unit for first, (unit, _, _) in pages.items()}
+            row_checks.check_head_places(db, units, self._say)
+            row_checks.check_own_pages(db, pages, self._say)
         for name, source in sorted(self._sources.items()):
             sealed, start = self._sealed.get(of_source(name)), self._instance.start
-            check_source(db, name, source, sealed, start=start, say=self._say)
+            with self._reading("state", "what it has", where=of_source(name)):
+                check_source(db, name, source, sealed, start=start, say=self._say)
         for name, sink in sorted(self._sinks.items()):
             sealed = self._sealed.get(of_sink(name))
-            check_sink(db, name, sink, sealed, removals=self._removals, say=self._say)
+            with self._reading("state", "what it has", where=of_sink(name)):
+                check_sink(db, name, sink, sealed, removals=self._removals, say=self._say)
+        with self._reading("letters", "a dead letter"):
+            row_checks.check_letters(db, self._sources, self._say)
+        with self._reading("state", "what was deleted at the sources"):
+            row_checks.check_deleted(db, self._say)
         self._check_tags()
         at, word = newest or (None, None)
         return Checked(log, size, at, word, count, tuple(self._findings))
+
+    @contextlib.contextmanager
+    def _reading(
+        self, code: str, what: str, *, entry: int | None = None, where: str | None = None
+    ) -> Iterator[None]:
+        """Say in this block that *what* is read there is not as we write it, if it is not."""
+        try:
+            yield
+        except FAULTS as fault:
+            said = f"{what} is not as auditrelay writes it ({type(fault).__name__})"
+            self._say(code, said, entry=entry, where=where)
 
     def _check_tags(self) -> None:
         keys = tags.keys_of(self._db)
@@ -259,37 +292,48 @@ class _Check:
         """Check entries against heads; return how many entries there are."""
         stored = {head.size: head for head in heads(self._db)}
         roots: dict[int, str] = {}
+        made: dict[int, Made] = {}
         frontier, seqs, last_at = Frontier(), dict[str, tuple[int, int]](), 0
-        for n, line in entries(self._db):
+        for n, filed, line in self._db.execute("select n, unit, text from entry order by n"):
             if n != frontier.size:
                 self._say("order", f"entry {frontier.size} is missing", entry=frontier.size)
                 break
-            entry, bodies = facts_in(n, line)
-            unit = entry["unit"]
-            seq, since = seqs.get(unit, (0, None))
-            if (entry["n"], entry["seq"], entry["since"]) != (n, seq + 1, since):
-                self._say(
-                    "order", f"the entry does not follow the one before it of {unit}", entry=n
-                )
-            if entry["at"] < last_at:
-                self._say("order", "the entry is older than the one before it", entry=n)
-            last_at = entry["at"]
-            seqs[unit] = entry["seq"], last_at
-            if entry["state"] is not None:
-                self._sealed[unit] = entry
-            for each in bodies:
-                self._take(unit, each)
+            entry: dict[str, Any] = {}
+            with self._reading("form", "the entry", entry=n):
+                entry, bodies = facts_in(n, line)
+                unit = entry["unit"]
+                seq, since = seqs.get(unit, (0, None))
+                if (entry["n"], entry["seq"], entry["since"]) != (n, seq + 1, since):
+                    self._say(
+                        "order", f"the entry does not follow the one before it of {unit}", entry=n
+                    )
+                if filed != unit:
+                    what = f"the entry is filed under {filed}, and its line names {unit}"
+                    self._say("order", what, entry=n)
+                if entry["at"] < last_at:
+                    self._say("order", "the entry is older than the one before it", entry=n)
+                last_at = entry["at"]
+                seqs[unit] = entry["seq"], last_at
+                if entry["state"] is not None:
+                    self._sealed[unit] = entry
+                for each in bodies:
+                    self._take(unit, each)
             frontier.append(leaf(line.encode()))
             if frontier.size in stored:
                 roots[frontier.size] = frontier.root().hex()
-        self._check_heads(stored, roots, frontier)
+                made[frontier.size] = Made(last_at, entry.get("log", ""), self._instance.key)
+        self._check_heads(stored, roots, made, frontier)
         return frontier.size
 
     def _check_heads(
-        self, stored: dict[int, Any], roots: dict[int, str], frontier: Frontier
+        self,
+        stored: dict[int, StoredHead],
+        roots: dict[int, str],
+        made: dict[int, Made],
+        frontier: Frontier,
     ) -> None:
         for size, head in stored.items():
-            if size > frontier.size:
+            if size not in made:
                 what = f"there are {frontier.size} entries, and the newest head is over {size}"
                 self._say("cut", what, entry=frontier.size, at=head.at)
                 continue
@@ -301,20 +345,24 @@ class _Check:
             if not (roots[size] == head.root.hex() == word.root.hex() and word.size == size):
                 what = f"the entries give another root than the head over the first {size} tells"
                 self._say("rewritten", what, where=f"head {size}", at=head.at)
+                continue
+            row_checks.check_head(self._db, head, word, made[size], self._say)
         if stored and max(stored) < frontier.size:
             self._say("order", "there are entries behind the newest head", entry=max(stored))
         for entry, size, root in self._instance.heads:
             if size not in stored or roots.get(size) != root:
                 what = f"the head over the first {size} entries is missing, or is another one"
                 self._say("rewritten", what, entry=entry)
-        (data,) = self._db.execute("select value from meta where name = 'frontier'").fetchone()
-        if data != frontier.dump():
+        row = self._db.execute("select value from meta where name = 'frontier'").fetchone()
+        if row != (frontier.dump(),):
             self._say("order", "the frontier is not that of the entries", where="meta.frontier")
 
     # -- L2, what the instance has ---------------------------------------------------------------
 
-    def _check_instance(self, log: str) -> None:
-        for unit, entry in self._sealed.items():
+    def _check_instance(self, log: str | None) -> None:
+        if log is None:
+            self._say("order", "the log has no name", where="meta.log")
+        for unit, entry in self._sealed.items() if log is not None else ():
             if entry["log"] not in (log, *self._instance.logs):
                 self._say("order", f"the last entry of {unit} is of another log than {log}")
         for name, found, must in (

@@ -14,7 +14,7 @@ from auditrelay.store.expected import OWN
 from auditrelay.store.sealing import EvidenceState
 from auditrelay.store.sqlite import branches
 from auditrelay.store.sqlite.accepted import own_keys
-from auditrelay.store.sqlite.facts import source_of
+from auditrelay.store.sqlite.facts import INSTANCE, source_of
 from auditrelay.store.sqlite.readers import FOREVER, reader_of
 
 _MOST_STRAYS: Final = 20
@@ -151,6 +151,41 @@ def uids(db: sqlite3.Connection) -> Iterator[tuple[int, int, bytes]]:
         for n, _, first, count in pages:
             if len(keys[first]) == count:
                 yield n, first, b"".join(keys[first])
+
+
+def configured(db: sqlite3.Connection) -> dict[str, Any] | None:
+    """Return the newest fact of which configuration is in force; None if there is none."""
+    has = 'instr(text, \'"fact":"configured"\') > 0'
+    row = db.execute(
+        f"select text from fact where unit = ? and {has} order by id desc limit 1",  # noqa: S608  # constants
+        (INSTANCE,),
+    ).fetchone()
+    try:
+        return _newest_configured(db, has) if row is None else json.loads(row[0])
+    except (ValueError, LookupError, TypeError):  # damaged: it is told once more
+        return None
+
+
+def _newest_configured(db: sqlite3.Connection, has: str) -> dict[str, Any] | None:
+    newest: dict[str, Any] | None = None
+    rows = db.execute(
+        f"select text from entry where unit = ? and {has} order by n desc",  # noqa: S608  # constants
+        (INSTANCE,),
+    )
+    at = None
+    for (text,) in rows:
+        entry: dict[str, Any] = json.loads(text)
+        for body in reversed(entry["facts"]):
+            if body["fact"] != "configured":
+                continue
+            if newest is None:
+                newest, at = body, entry["at"]
+            elif (entry["at"], body["digest"]) == (at, newest["digest"]):
+                # The settings did not fit into one line.
+                newest = {**newest, "settings": body["settings"] | newest["settings"]}
+            else:
+                return newest
+    return newest
 
 
 def newest_word(db: sqlite3.Connection) -> str | None:

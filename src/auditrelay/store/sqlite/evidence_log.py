@@ -1,6 +1,7 @@
 """The log of the evidence as the service uses it: begun with a run, sealed, continued."""
 
 import asyncio
+import json
 import sqlite3
 from collections.abc import Callable
 from pathlib import Path
@@ -31,9 +32,6 @@ from auditrelay.store.sqlite.spooling import Spooling
 
 _RUNS: Final = "runs"
 """The name of the number that says whether a process that began has not stopped: 1, or 0."""
-
-_CONFIGURED: Final = "configured"
-"""The name of the text of the newest ``configured`` fact."""
 
 _log: structlog.stdlib.BoundLogger = structlog.get_logger(__name__)
 
@@ -151,15 +149,10 @@ class EvidenceLog:
 
 
 def _configure(db: sqlite3.Connection, configured: Body, now: int) -> bool:
-    text = facts.text(configured)
-    row = db.execute("select value from meta where name = ?", (_CONFIGURED,)).fetchone()
-    if row is not None and row[0] == text:
+    # What the evidence says is in force, and no copy of it: who edits that could hide a change.
+    if evidence.configured(db) == json.loads(facts.text(configured)):
         return False
     insert(db, INSTANCE, [configured], now)
-    db.execute(
-        "insert into meta values (?, ?) on conflict (name) do update set value = excluded.value",
-        (_CONFIGURED, text),
-    )
     return True
 
 

@@ -3,53 +3,86 @@
 import dataclasses
 import json
 import sqlite3
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from datetime import datetime, timedelta
-from typing import Any
+from typing import Final
 
 from auditrelay.evidence.heads import Head
 from auditrelay.evidence.tree import Frontier, leaf
-from auditrelay.store.sqlite.checks import Checked, Finding, bad
+from auditrelay.store.sqlite.checks import FAULTS, Checked, Finding, bad
 from auditrelay.store.sqlite.evidence import entries
 from auditrelay.window import iso, micros, moment
+
+_EXPLAINED: Final = "an operator has said why; what was lost is shown by: auditrelay evidence check"
 
 
 def with_heads(
     db: sqlite3.Connection, checked: Checked, given: Sequence[tuple[str, Head]]
 ) -> Checked:
     """Return *checked* with what contradicts the heads *given*: each with where it was found."""
-    wanted = {head.size for _, head in given}
+    roots, ends, said = _log(db, {head.size for _, head in given})
+    log = checked.log or ""
+    ends[log] = max(roots)
+    findings: dict[object, Finding] = {}
+    contradict = 0
+    for where, head in given:
+        finding = _contradiction(where, head, roots, ends, log)
+        if finding is None:
+            continue
+        contradict += 1
+        about: object = head
+        if finding.code == "branch":  # one for all heads of a log that was left
+            about = head.log
+            if said >= ends[head.log]:
+                contradict -= 1
+                finding = dataclasses.replace(finding, level="note", do=_EXPLAINED)
+        findings.setdefault(about, finding)
+    return dataclasses.replace(
+        checked,
+        heads=checked.heads + len(given),
+        contradict=checked.contradict + contradict,
+        findings=(*checked.findings, *findings.values()),
+    )
+
+
+def _log(
+    db: sqlite3.Connection, wanted: Collection[int]
+) -> tuple[dict[int, bytes], dict[str, int], int]:
+    """
+    Return the roots over all entries and over the first *wanted*, and what is said of branches.
+
+    That is where each log ends that was left, and before which entry an operator last said why.
+    """
     frontier = Frontier()
     roots = {0: frontier.root()}
     ends: dict[str, int] = {}
+    said = -1
     for n, text in entries(db):
         if '"fact":"continued"' in text:
-            ends |= _left(json.loads(text), n)
+            ends |= _left(text, n)
+        if '"fact":"restored"' in text:
+            said = n
         frontier.append(leaf(text.encode()))
         if frontier.size in wanted:
             roots[frontier.size] = frontier.root()
     for (text,) in db.execute("select text from fact where text like '%\"continued\"%'"):
-        ends |= _left({"facts": [json.loads(text)]}, frontier.size)
-    (log,) = db.execute("select value from meta where name = 'log'").fetchone()
-    ends[log] = frontier.size
-    findings = [
-        finding
-        for where, head in given
-        if (finding := _contradiction(where, head, roots, ends, log)) is not None
-    ]
-    return dataclasses.replace(
-        checked,
-        heads=checked.heads + len(given),
-        contradict=checked.contradict + len(findings),
-        findings=(*checked.findings, *findings),
-    )
+        ends |= _left(f'{{"facts":[{text}]}}', frontier.size)
+    query = 'select 1 from fact where text like \'%"fact":"restored"%\''
+    if db.execute(query).fetchone():
+        said = frontier.size
+    return roots | {frontier.size: frontier.root()}, ends, said
 
 
-def _left(entry: dict[str, Any], n: int) -> dict[str, int]:
-    """Return the logs that were left for another one with the *entry*: up to which entry each."""
-    return {
-        fact["log"]: min(n, fact["size"]) for fact in entry["facts"] if fact["fact"] == "continued"
-    }
+def _left(line: str, n: int) -> dict[str, int]:
+    """Return the logs that were left for another one with the entry *n*: up to which entry each."""
+    try:
+        return {
+            fact["log"]: min(n, fact["size"])
+            for fact in json.loads(line)["facts"]
+            if fact["fact"] == "continued"
+        }
+    except FAULTS:  # which is a finding of the check
+        return {}
 
 
 def _contradiction(

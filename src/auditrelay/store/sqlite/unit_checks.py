@@ -5,9 +5,10 @@ Works on a connection, within one snapshot.
 """
 
 import sqlite3
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import closing
 from dataclasses import dataclass, field
+from functools import partial
 from hashlib import sha256
 from pathlib import Path
 from typing import Any
@@ -23,13 +24,11 @@ from auditrelay.store.sqlite.evidence import KnownKeys, facts_of
 from auditrelay.store.sqlite.facts import INSTANCE, of_sink, of_source
 from auditrelay.store.sqlite.known import FORGOTTEN
 from auditrelay.store.sqlite.readers import reader_of
+from auditrelay.store.sqlite.row_checks import Say, check_row
 from auditrelay.store.sqlite.sources import source_id
 from auditrelay.store.sqlite.state_dir import connect
 from auditrelay.store.sqlite.writer import translate
 from auditrelay.window import iso, moment
-
-Say = Callable[..., None]
-"""Adds a finding: its code, what does not fit, and where."""
 
 Entry = dict[str, Any]
 
@@ -287,11 +286,11 @@ def check_sink(
     if expected.removed:
         return
     unit = of_sink(name)
-    row = db.execute("select id, ends from sink where name = ?", (name,)).fetchone()
+    row = db.execute("select id from sink where name = ?", (name,)).fetchone()
     if row is None:
         say("state", "the sink is missing", where=unit)
         return
-    number, _ = row
+    (number,) = row
     feeds = dict(db.execute("select source, since from feed where sink = ?", (number,)).fetchall())
     # With a source go its feeds, and what was in the spool of it for one sink alone.
     expected.remove(removals, feeds)
@@ -299,7 +298,10 @@ def check_sink(
     if {source: since for source, since in feeds.items() if source not in gone} != expected.feeds:
         what = "it receives other sources than facts say, or from other places on"
         say("state", what, where=unit)
+    check_row(db, number, expected, feeds, partial(say, where=unit))
     progress = reader_of(db, name).progress
+    if any(start >= end for start, end in progress.ahead):
+        say("position", "it has settled ranges of places that end before they begin", where=unit)
     if sealed is not None and sealed["state"]["position"] is not None:
         state = sealed["state"]
         done = [(0, state["position"])]

@@ -10,7 +10,7 @@ from auditrelay.evidence.heads import Head, Keys
 from auditrelay.store import Coverage, SinkState, SourceState, StoredDeadLetter
 from auditrelay.store.sealing import EvidenceState
 from auditrelay.store.sqlite import dead_letters, meta
-from auditrelay.store.sqlite.checks import Checked, check
+from auditrelay.store.sqlite.checks import FAULTS, Checked, check
 from auditrelay.store.sqlite.evidence import state_of
 from auditrelay.store.sqlite.given_heads import with_heads
 from auditrelay.store.sqlite.state_dir import connect
@@ -87,7 +87,7 @@ class StateView:
             db.execute("begin")
             try:
                 return work(db)
-            except (ValueError, LookupError, TypeError) as error:
+            except FAULTS as error:
                 raise StateError(
                     f"the evidence is not as it was written ({error}); run: auditrelay coverage "
                     "--check"
