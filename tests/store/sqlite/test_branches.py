@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 from tests.support.stores import NOON, explained, opened, seal, span
 
-from auditrelay.errors import EvidenceBroken
+from auditrelay.errors import EvidenceBroken, StateError
 from auditrelay.events.page import Page
 from auditrelay.evidence import facts
 from auditrelay.evidence.heads import Head
@@ -342,3 +342,10 @@ async def test_a_head_that_cannot_be_read_does_not_end_the_service(tmp_path: Pat
     with pytest.raises(EvidenceBroken, match="not a head"):
         await seal(store)
     await store.close()
+
+
+async def test_progress_that_cannot_be_read_says_where_to_look(tmp_path: Path) -> None:
+    await sealed(tmp_path)
+    forge(tmp_path, "update sink set ahead = 'x'")
+    with pytest.raises(StateError, match="the sink splunk has taken is damaged"):
+        await begun(tmp_path)

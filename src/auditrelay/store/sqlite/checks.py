@@ -16,6 +16,7 @@ from dataclasses import asdict, dataclass
 from hashlib import sha256
 from typing import Any, Final
 
+from auditrelay.errors import StateError
 from auditrelay.evidence.heads import Head
 from auditrelay.evidence.tree import Frontier, leaf
 from auditrelay.store import Fact
@@ -241,7 +242,7 @@ class _Check:
         """Say in this block that *what* is read there is not as we write it, if it is not."""
         try:
             yield
-        except FAULTS as fault:
+        except (*FAULTS, StateError) as fault:
             said = f"{what} is not as auditrelay writes it ({type(fault).__name__})"
             self._say(code, said, entry=entry, where=where)
 

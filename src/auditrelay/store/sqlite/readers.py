@@ -10,6 +10,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Final
 
+from auditrelay.errors import StateError
 from auditrelay.events.page import Page
 from auditrelay.store import SpoolPage
 from auditrelay.store.progress import Progress, Range
@@ -51,7 +52,7 @@ class Reader:
 
 
 def reader_of(db: sqlite3.Connection, name: str) -> Reader:
-    """Return the sink *name*. Raises KeyError if it was never started."""
+    """Return the sink *name*. Raises KeyError if it was never started, StateError if damaged."""
     row = db.execute(
         "select id, position, ahead, (select json_group_array(source.id) from source "
         "where name in (select value from json_each(sink.sources))), sources, coalesce(ends, ?) "
@@ -61,7 +62,13 @@ def reader_of(db: sqlite3.Connection, name: str) -> Reader:
     if row is None:
         raise KeyError(f"sink {name!r} was never started")
     number, position, ahead, sources, names, ends = row
-    progress = Progress(position, tuple((start, end) for start, end in json.loads(ahead)))
+    try:
+        progress = Progress(position, tuple((start, end) for start, end in json.loads(ahead)))
+    except (ValueError, TypeError) as error:
+        raise StateError(
+            f"what the sink {name} has taken is damaged in the state; run: auditrelay coverage "
+            "--check"
+        ) from error
     return Reader(number, progress, sources, frozenset(json.loads(names)), ends)
 
 
