@@ -72,6 +72,23 @@ def test_of_a_clock_that_is_behind_two_peers_are_witnesses(clock: FakeClock) -> 
     assert clock.confirmed.certain() == NOON
 
 
+@pytest.mark.parametrize("jump", [2 * TOLERANCE, HOUR, YEARS])
+def test_peers_that_are_ahead_by_one_shift_do_not_outvote_a_clock_that_another_confirms(
+    clock: FakeClock, jump: timedelta
+) -> None:
+    for vendor in ("access", "calls", "voice"):
+        clock.confirmed.hear(vendor, NOON + jump, FRESH)
+    assert clock.confirmed.certain("calls") == NOON + jump
+    clock.confirmed.hear("splunk", NOON - SECOND, FRESH)
+    assert clock.confirmed.certain("calls") == clock.confirmed.certain() == NOON
+    # What a peer says that is behind stays the bound for what is written about it.
+    clock.confirmed.hear("late", NOON - jump, FRESH)
+    assert clock.confirmed.certain("late") == NOON - jump
+    # Once our clock has jumped to theirs, the one that confirmed it does so no longer.
+    clock.set(NOON + 2 * jump)
+    assert clock.confirmed.certain("calls") == NOON + jump
+
+
 def test_an_old_reply_of_a_cache_confirms_only_what_it_says(clock: FakeClock) -> None:
     clock.confirmed.hear("calls", NOON - HOUR, HOUR)
     assert clock.confirmed.certain("calls") == NOON - HOUR

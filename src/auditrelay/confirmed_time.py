@@ -104,15 +104,19 @@ class ConfirmedTime:
         """
         Return the latest moment that is certainly past, for what is written about *peer* or at all.
 
-        Its own clock must say so and that of another one, ours or another peer's. Where *peer* has
-        said nothing, ours and any peer's. Where none has, it is our clock, within the bounds of
-        *LEAP* and *PACE* beyond what an earlier run knew.
+        Its own clock must say so and that of another one: ours, or another peer's if none agrees
+        with ours. Where *peer* has said nothing, ours and any peer's. Where none has, it is our
+        clock, within the bounds of *LEAP* and *PACE* beyond what an earlier run knew.
         """
         own = self._now()
         heard = {name: self._continued(claim) for name, claim in self._claims.items()}
         its = heard.pop(peer, None) if peer is not None else None
         if its is not None:
-            return own if _agree(own, its) else min(its, max([own, *heard.values()]))
+            if _agree(own, its):
+                return own
+            # Peers that are ahead by the same shift, as behind one gateway, would outvote ours.
+            is_ours_confirmed = any(_agree(own, each) for each in heard.values())
+            return min(its, own if is_ours_confirmed else max([own, *heard.values()]))
         if heard:
             latest = max(heard.values())
             return own if own <= latest + TOLERANCE else latest
