@@ -193,16 +193,49 @@ async def test_a_run_that_has_to_end_ends_and_the_next_one_sends_one_event(world
 
 def test_the_waits_double_up_to_an_hour_and_begin_again() -> None:
     probe = EventProbe(0.0)
-    assert probe.wait(0.0) == 0.0
+    assert probe.wait(0.0, again=True) == probe.wait(0.0, again=False) == 0.0
     assert not probe.is_overdue(EVENT_MAX - 1)
     assert probe.is_overdue(EVENT_MAX)
-    waits = []
-    for _ in range(12):
-        probe.unanswered(0.0, checked=True)
-        waits.append(probe.wait(0.0))
-    assert waits == [5, 10, 20, 40, 80, 160, 320, 640, 1280, 2560, 3600, 3600]
-    assert probe.wait(3599.0) == 1
-    probe.unanswered(100.0, checked=False)
-    assert probe.wait(100.0) == 3600
-    probe.answered()
-    assert probe.wait(100.0) == 0.0
+    for again in True, False:
+        waits = []
+        for _ in range(12):
+            probe.unanswered(0.0, checked=True, again=again)
+            waits.append(probe.wait(0.0, again=again))
+        assert waits == [5, 10, 20, 40, 80, 160, 320, 640, 1280, 2560, 3600, 3600]
+        assert probe.wait(3599.0, again=again) == 1
+        probe.unanswered(100.0, checked=False, again=False)
+        assert probe.wait(100.0, again=True) == 3600
+        # What is sent again and again makes others wait no longer.
+        assert probe.wait(100.0, again=False) == (0 if again else 3600)
+        probe.answered()
+        assert probe.wait(100.0, again=True) == probe.wait(100.0, again=False) == 0.0
+
+
+@pytest.mark.parametrize("quiet", [0.2, 1, 6, 30])
+async def test_events_that_fail_alone_hold_up_no_other_after_a_quiet_night(
+    world: World, monkeypatch: pytest.MonkeyPatch, quiet: float
+) -> None:
+    """A proxy may drop some for their words: the sink's check and all other events pass."""
+    bad = set(await world.spool(3))
+    good: list[str] = []
+    sleep = world.clock.sleep
+
+    async def at_most_a_minute(seconds: float) -> None:
+        """Sleep, but for more than a minute never end: nothing may need it that is awaited."""
+        await (sleep(seconds) if not good or seconds <= 60 else asyncio.Event().wait())
+
+    async def judge(items: Sequence[Item]) -> Verdict:
+        if not bad.isdisjoint(map(name_of, items)):
+            if not good and hours(world) > quiet:
+                good.extend(await world.spool(3, first=3))
+                deliverer.wake.set()
+            raise timeout()
+        return Verdict()
+
+    intake = Intake(always=judge)
+    deliverer = world.deliverer(intake, concurrency=4)
+    monkeypatch.setattr(world.clock, "sleep", at_most_a_minute)
+    async with running(deliverer):
+        await eventually(lambda: bool(good) and set(good) <= set(intake.taken))
+        assert deliverer.condition.up
+    assert not bad.intersection(intake.taken)

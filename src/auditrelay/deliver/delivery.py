@@ -26,7 +26,7 @@ from auditrelay.deliver.in_flight import InFlight
 from auditrelay.deliver.outcomes import Outcomes
 from auditrelay.deliver.postponed import Postponed
 from auditrelay.deliver.probe import EventProbe, ProbeDelay
-from auditrelay.deliver.send import check_first, send_first_alone, send_fit
+from auditrelay.deliver.send import is_well, send_first_alone, send_fit
 from auditrelay.errors import PeerBug, Refused, Rejected, RelayError, Retryable, Unanswered
 from auditrelay.http.retry import retrying
 from auditrelay.sinks import Item, Rejection, Sink, Verdict
@@ -144,6 +144,8 @@ class Delivery:
                     while len(items) > 1 and self._is_too_large(items):
                         items, second = halves(items)
                         rest.insert(0, second)
+                    if await self._is_kept(items[0]):
+                        return [items[1:], *rest]
                     try:
                         verdict = await self._send_once_released(items)
                     except Rejected as error:
@@ -175,11 +177,11 @@ class Delivery:
         """Record that sending *items* failed, and return whether the first is set aside for it."""
         self._count_possible_duplicates(items, error)
         alike = failures.add(error, len(items)) >= SAME_FAILURES
-        alone = unanswered = await self._is_event_unanswered(error)
+        alone = unanswered = await self._is_event_unanswered(items[0], error)
         if not unanswered:
             await self._health.mark_unavailable(error)
             alone = alike and len(items) == 1
-        if alone and await self._fails_alone():
+        if alone and await self._fails_alone(is_paced=unanswered):
             self._postponed.set_aside(items[0], error.reason)
             return True
         if alone and not unanswered and error.sent and not self._sink.deduplicates:
@@ -188,15 +190,16 @@ class Delivery:
             self._size.failed(size_of(items), self._clock.monotonic())
         return False
 
-    async def _is_event_unanswered(self, error: Retryable) -> bool:
+    async def _is_event_unanswered(self, item: Item, error: Retryable) -> bool:
         """
-        Return whether *error* is of the one event that a sink got which has left others unanswered.
+        Return whether *error* is of *item* alone, sent to a sink that has left others unanswered.
 
         Then the sink is held, and gets the next one later; unless its check has failed as well.
         """
         if not (self._health.condition.unanswered and error.sent):
             return False
-        self._event_probe.unanswered(self._clock.monotonic(), checked=self._is_checked)
+        now, again = self._clock.monotonic(), self._postponed.was_set_aside(item)
+        self._event_probe.unanswered(now, checked=self._is_checked, again=again)
         if not self._is_checked:
             return False
         await self._health.mark_held(_unanswered(error))
@@ -208,9 +211,9 @@ class Delivery:
     def _refuses_all(self) -> bool:
         return self._breaker.is_open  # a call, as it may be another answer than a moment ago
 
-    async def _fails_alone(self) -> bool:
+    async def _fails_alone(self, *, is_paced: bool) -> bool:
         """Return whether it is an event that fails, and not its sink: that one's check succeeds."""
-        if not self._postponed.has_room:
+        if not self._postponed.has_room(is_paced=is_paced):
             return False
         try:
             await self._sink.check()
@@ -231,14 +234,35 @@ class Delivery:
             seconds -= self._clock.monotonic() - since
         await self._clock.sleep(max(seconds, 0.0))
 
+    async def _take_turn(self) -> None:
+        """Wait for a turn to probe, if the sink is held or must answer for single events."""
+        condition = self._health.condition
+        if (condition.held or condition.unanswered) and not self._breaker.is_open:
+            await self._health.probe_lock.acquire()
+
+    async def _is_kept(self, item: Item) -> bool:
+        """
+        Return whether *item* is set aside still, since it is too early to send it again.
+
+        It does not wait in its turn, or others that were never sent would wait behind it.
+        """
+        if not self._postponed.was_set_aside(item):
+            return False
+        await self._take_turn()
+        wait = self._event_probe.wait(self._clock.monotonic(), again=True)
+        if not (self._health.condition.unanswered and wait):
+            return False
+        self._postponed.keep(item, wait)
+        return True
+
     async def _send_once_released(self, items: Sequence[Item]) -> Verdict:
         """Send *items*; while the sink refuses it is held, and they wait for a turn to probe."""
         probe_lock = self._health.probe_lock
         condition = self._health.condition
-        if (condition.held or condition.unanswered) and not self._breaker.is_open:
-            await probe_lock.acquire()
+        await self._take_turn()
         if condition.unanswered:
-            await self._clock.sleep(self._event_probe.wait(self._clock.monotonic()))
+            again = self._postponed.was_set_aside(items[0])
+            await self._clock.sleep(self._event_probe.wait(self._clock.monotonic(), again=again))
         delay = ProbeDelay()
         while True:
             try:
@@ -269,22 +293,6 @@ class Delivery:
         """Return whether the sink gets one event alone, after its check."""
         return self._health.condition.unproven or self._health.condition.unanswered
 
-    async def _is_well(self, now: float) -> bool:
-        """
-        Return whether the check of the sink succeeds; raise its error if no event may be sent.
-
-        Who answered with a success that proves nothing is another product until the check
-        succeeds. Where nothing was answered the check may be blocked while events are not: now and
-        then one is sent all the same.
-        """
-        try:
-            await check_first(self._sink)
-        except (Refused, Retryable):
-            if self._health.condition.unproven or not self._event_probe.is_overdue(now):
-                raise
-            return False
-        return True
-
     async def _request(self, items: Sequence[Item]) -> Verdict:
         """Make one request; if it returns, it stays open until its verdict is stored."""
         if self._stopping:
@@ -293,7 +301,10 @@ class Delivery:
         begun = self._clock.monotonic()
         try:
             if self._is_asked_first():
-                self._is_checked = await self._is_well(begun)
+                # Who answered with a success that proves nothing is another product until its check
+                # succeeds. If nothing was answered, the check may be blocked where events are not.
+                must_be = self._health.condition.unproven or not self._event_probe.is_overdue(begun)
+                self._is_checked = await is_well(self._sink, must_be=must_be)
                 verdict = await send_first_alone(self._sink, items)
             else:
                 verdict = await send_fit(self._sink, items)

@@ -60,11 +60,22 @@ class Postponed:
         """Whether any event waits for its time."""
         return bool(self._timers)
 
-    @property
-    def has_room(self) -> bool:
-        """Whether one more event may be set aside: of a sink that takes none, one in a while."""
-        is_time = self._clock.monotonic() >= self._next_at
+    def has_room(self, *, is_paced: bool) -> bool:
+        """
+        Return whether one more event may be set aside.
+
+        Of a sink that takes none, one in a while, unless what it is sent *is paced* already.
+        """
+        is_time = is_paced or self._clock.monotonic() >= self._next_at
         return is_time and len(self._times) < MOST_SET_ASIDE and not self._at_once
+
+    def was_set_aside(self, item: Item) -> bool:
+        """Return whether *item* has failed alone before."""
+        return item.position in self._times
+
+    def keep(self, item: Item, wait: float) -> None:
+        """Send *item*, which was set aside, no earlier than in *wait* seconds."""
+        self._later(min(wait, PROBE_MAX), item)  # the sink may have recovered by then
 
     def postpone(self, items: Sequence[Item]) -> None:
         """Send *items* after everything else that waits, even if nothing else ever comes."""

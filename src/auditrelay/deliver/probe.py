@@ -36,30 +36,38 @@ class EventProbe:
     """
     When a sink that leaves open whether it stores events is sent one: each may be a duplicate.
 
-    The waits double from *PROBE_FIRST* to *EVENT_MAX*. Pure: times are passed in.
+    The waits double from *PROBE_FIRST* to *EVENT_MAX*: of one that is sent *again* with each that
+    was not answered, of another with each of those that had not been sent before. So one event
+    that nothing answers delays no other. Pure: times are passed in.
     """
 
     def __init__(self, now: float) -> None:
         self._sent_at = now
-        self._wait = 0.0
+        self._wait = self._wait_of_others = 0.0
 
-    def unanswered(self, now: float, *, checked: bool) -> None:
+    def unanswered(self, now: float, *, checked: bool, again: bool) -> None:
         """Record that one was sent, after a check that succeeded or not, and was not answered."""
         self._sent_at = now
         if checked:
-            self._wait = min(max(2 * self._wait, PROBE_FIRST), EVENT_MAX)
+            self._wait = _longer(self._wait)
+            if not again:
+                self._wait_of_others = _longer(self._wait_of_others)
 
     def answered(self) -> None:
         """Begin again: the sink has said what became of its events."""
-        self._wait = 0.0
+        self._wait = self._wait_of_others = 0.0
 
-    def wait(self, now: float) -> float:
-        """Return the seconds until an event may be sent."""
-        return max(self._sent_at + self._wait - now, 0.0)
+    def wait(self, now: float, *, again: bool) -> float:
+        """Return the seconds until an event may be sent, perhaps *again*."""
+        return max(self._sent_at + (self._wait if again else self._wait_of_others) - now, 0.0)
 
     def is_overdue(self, now: float) -> bool:
         """Return whether one is sent even if the sink's check fails: a check may be blocked."""
         return now - self._sent_at >= EVENT_MAX
+
+
+def _longer(wait: float) -> float:
+    return min(max(2 * wait, PROBE_FIRST), EVENT_MAX)
 
 
 class ProbeLock:

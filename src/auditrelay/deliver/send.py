@@ -39,6 +39,17 @@ async def send_first_alone(sink: Sink, batch: Sequence[Item]) -> Verdict:
     return replace(verdict, retry=(*verdict.retry, *range(1, len(batch))))
 
 
+async def is_well(sink: Sink, *, must_be: bool) -> bool:
+    """Return whether the check of *sink* succeeds; if it *must be* well, raise why it does not."""
+    try:
+        await check_first(sink)
+    except (Refused, Retryable):
+        if must_be:
+            raise
+        return False
+    return True
+
+
 async def check_first(sink: Sink) -> None:
     """
     Check *sink* before an event is sent to it.
