@@ -42,6 +42,14 @@ async def test_logs_are_accepted(
     assert intake.stored.documents == ([LOG] if body else [])
 
 
+async def test_a_record_of_any_depth_in_a_text_is_accepted(
+    intake: Datadog, client: httpx.AsyncClient
+) -> None:
+    log = {**LOG, "vendor": {"cekura": "[" * 100_000}}
+    assert (await post(client, intake, [log])).status_code == 202
+    assert intake.stored.documents == [log]
+
+
 @pytest.mark.parametrize(
     ("body", "headers", "status"),
     [

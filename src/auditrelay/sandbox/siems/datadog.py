@@ -174,7 +174,7 @@ class Datadog(Intake):
         for vendor, record in records.items() if isinstance(records, dict) else ():
             try:
                 value = json.loads(record) if isinstance(record, str) else record
-            except ValueError:
+            except (ValueError, RecursionError):
                 continue
             found = first_at(value, self.id_fields.get(vendor, ("id",)))
             if found is not None:
