@@ -286,7 +286,7 @@ def start(arguments: list[str]) -> tuple[subprocess.Popen[str], int]:
 
 
 def free_ports(count: int) -> int:
-    """Return the first of *count* consecutive ports that nobody has."""
+    """Return the first of *count* consecutive ports that are free."""
     while True:
         with contextlib.ExitStack() as taken:
             probe = taken.enter_context(socket.create_server(("127.0.0.1", 0)))
