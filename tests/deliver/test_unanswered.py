@@ -211,6 +211,22 @@ def test_the_waits_double_up_to_an_hour_and_begin_again() -> None:
         assert probe.wait(100.0, again=True) == probe.wait(100.0, again=False) == 0.0
 
 
+async def test_while_nothing_is_answered_what_was_sent_gives_way_and_nothing_is_lost(
+    world: World,
+) -> None:
+    made = await world.spool(20)
+    intake, times = fails_and_notes(world, timeout)
+    deliverer = world.deliverer(intake, concurrency=4)
+    async with running(deliverer):
+        await eventually(lambda: hours(world) > 12)
+        alone = [each[0] for each in intake.offered if len(each) == 1]
+        assert len(set(alone)) > 15, "the same ones were sent again and again"
+        assert between(2, 12, times) <= 11
+        intake.always = lambda _: Verdict()
+        await eventually(lambda: len(set(intake.taken)) == 20)
+    assert sorted(intake.taken) == sorted(made)
+
+
 @pytest.mark.parametrize("quiet", [0.2, 1, 6, 30])
 async def test_events_that_fail_alone_hold_up_no_other_after_a_quiet_night(
     world: World, monkeypatch: pytest.MonkeyPatch, quiet: float
