@@ -13,9 +13,8 @@ from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass
 from functools import partial
 
-import msgspec
-
 from auditrelay.events import AuditEvent, unpack
+from auditrelay.events.decode import NOT_DECODED
 from auditrelay.evidence.heads import Head, key_id
 from auditrelay.settings.reserved import ALERTS
 from auditrelay.store.expected import OfInstance, OfSink, OfSource
@@ -128,7 +127,7 @@ def _event_in(blob: bytes) -> AuditEvent | None:
     """Return the event of a dead letter, None if it is damaged."""
     try:
         (event,) = unpack(blob)
-    except (msgspec.MsgspecError, ValueError):
+    except (*NOT_DECODED, ValueError):  # or it is not one event
         return None
     return event
 
