@@ -444,7 +444,7 @@ def test_a_time_that_cannot_be_is_none(run: Any, tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("hours", [-8, 0, 5.5])
 def test_a_time_of_another_zone_is_that_time(hours: float, run: Any, tmp_path: Path) -> None:
-    """Splunk exports ``_time`` in the zone of whoever asks."""
+    """Splunk exports ``_time`` in the time zone of the user who exports."""
     export, zone = honest(4), timezone(timedelta(hours=hours))
     rows = []
     for head, sealed in zip(export.heads, export.sealed, strict=True):

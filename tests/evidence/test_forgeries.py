@@ -742,12 +742,12 @@ def use_an_inner_node(case: Case) -> None:
     prove(case, edit)
 
 
-async def note_as_told(case: Case) -> None:
-    """Change what is collected, and put the new configuration where it might be noted as told."""
+async def note_as_written(case: Case) -> None:
+    """Change what is collected, and put the new configuration where it might be noted as written."""
     case.history.settings["sources.okta.settle"] = "1m"
-    told = facts.text(case.history.configured())
+    written = facts.text(case.history.configured())
     with case.db() as db:
-        db.execute("insert or replace into meta values ('configured', ?)", (told,))
+        db.execute("insert or replace into meta values ('configured', ?)", (written,))
     await case.go_on(hours=1)
 
 
@@ -1068,8 +1068,8 @@ FORGERIES: Final = {
         sql("update dead_letter set event = x'00' where dropped is null"),
         {"state": {"letters"}},
     ),
-    "another configuration noted as told": Forgery(
-        "53", note_as_told, {"auditor": set()}, notes={"configuration"}, says="5m -> 1m"
+    "another configuration noted as written": Forgery(
+        "53", note_as_written, {"auditor": set()}, notes={"configuration"}, says="5m -> 1m"
     ),
     "an entry that cannot be read": Forgery(
         "54", sql("update entry set text = 'x' where n = 5"), {"state": {"form", "rewritten"}}

@@ -405,8 +405,8 @@ async def test_of_a_quota_of_the_whole_organisation_a_tenth_is_left_to_its_other
     limits = load.named(vendor).feed().limits
     reset = 45 if limits.reset_is == "seconds" else clock.now().timestamp() + 45
     first = page([1], next="c")
-    told = {limits.limit: "120", limits.remaining: left, limits.reset: f"{reset:.0f}"}
-    first.headers |= {name: value for name, value in told.items() if name is not None}
+    counted = {limits.limit: "120", limits.remaining: left, limits.reset: f"{reset:.0f}"}
+    first.headers |= {name: value for name, value in counted.items() if name is not None}
     served = await serve(first, page([2]))
     shared = feed(limits=limits.model_dump(exclude_none=True))
     assert ids(await walk(connect(served, shared))) == ["e1", "e2"]

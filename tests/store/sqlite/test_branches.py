@@ -308,7 +308,7 @@ async def test_a_configuration_is_a_fact_when_it_is_another_one(tmp_path: Path) 
     assert [json.loads(text)["settings"] for (text,) in found] == [{}, other["settings"]]
 
 
-async def test_a_configuration_that_fills_several_lines_is_told_once(tmp_path: Path) -> None:
+async def test_a_configuration_that_fills_several_lines_is_written_once(tmp_path: Path) -> None:
     long = {f"sources.s{number}.settle": "5m" * 60 for number in range(900)}
     store, _ = await begun(tmp_path)
     assert await store.log.configure(facts.configured(digest=bytes(32), settings=long))

@@ -162,7 +162,7 @@ def configured(db: sqlite3.Connection) -> dict[str, Any] | None:
     ).fetchone()
     try:
         return _newest_configured(db, has) if row is None else json.loads(row[0])
-    except (ValueError, LookupError, TypeError):  # damaged: it is told once more
+    except (ValueError, LookupError, TypeError):  # damaged: it is written once more
         return None
 
 

@@ -52,8 +52,8 @@ def check_head(db: sqlite3.Connection, head: StoredHead, word: Head, made: Made,
     ):
         what = "its word is of another log, or is not signed with the key of that time"
         say("rewritten", what, where=where, at=made.at)
-    told = [key[8:].hex() for key in own_keys(db, head.place)]
-    if told != [word.uid] and (told or meta.find(db, FORGOTTEN) is None):
+    shown = [key[8:].hex() for key in own_keys(db, head.place)]
+    if shown != [word.uid] and (shown or meta.find(db, FORGOTTEN) is None):
         what = f"the event that tells of it is not at place {head.place}"
         say("state", what, where=where, at=made.at)
 
