@@ -743,7 +743,7 @@ def use_an_inner_node(case: Case) -> None:
 
 
 async def note_as_written(case: Case) -> None:
-    """Change what is collected, and put the new configuration where it might be noted as written."""
+    """Change what is collected, and note the new configuration as one that is written already."""
     case.history.settings["sources.okta.settle"] = "1m"
     written = facts.text(case.history.configured())
     with case.db() as db:
