@@ -32,7 +32,7 @@ from auditrelay.evidence.tree import Frontier, leaf
 from auditrelay.service.seal import head_event
 from auditrelay.settings.reserved import ALERTS
 from auditrelay.store.sqlite.state_dir import prepare
-from auditrelay.store.sqlite.store import SqliteStore
+from auditrelay.store.sql.store import SqliteStore
 
 HOUR = 3_600_000_000
 BEGIN = 1_767_225_600_000_000

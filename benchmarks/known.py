@@ -35,10 +35,10 @@ from auditrelay.events.normalize import Normalizer, vendor_named
 from auditrelay.events.page import Page
 from auditrelay.store import Proof
 from auditrelay.store.keys import known_key, sortable, time_of
-from auditrelay.store.sqlite import intake, known, ledger
+from auditrelay.store.sql import intake, known, ledger
 from auditrelay.store.sqlite import state_dir as files
-from auditrelay.store.sqlite.store import SqliteStore
-from auditrelay.store.sqlite.uids import Uids
+from auditrelay.store.sql.store import SqliteStore
+from auditrelay.store.sql.uids import Uids
 from auditrelay.window import Interval, micros
 
 PAGE = 1000

@@ -35,7 +35,7 @@ from auditrelay.service.app import GC_THRESHOLD
 from auditrelay.service.heap import tune_heap
 from auditrelay.sinks import Item
 from auditrelay.store.sqlite.state_dir import prepare
-from auditrelay.store.sqlite.store import SqliteStore
+from auditrelay.store.sql.store import SqliteStore
 from auditrelay.telemetry.metrics import Metrics
 from auditrelay.window import Interval, micros
 from load import DESCRIBED, SINKS, Load, configure, folder, sandbox, unit

@@ -8,7 +8,7 @@ from tests.support.clock import FakeClock
 from tests.support.stages import stage
 
 from auditrelay.cli import dead_letters
-from auditrelay.store.sqlite.view import StateView
+from auditrelay.store.sql.view import StateView
 
 NOW = datetime(2026, 3, 10, 12, tzinfo=UTC)
 

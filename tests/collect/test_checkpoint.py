@@ -15,7 +15,7 @@ from tests.support.stores import MINUTE, NOON, opened, span
 from auditrelay.collect.checkpoint import Checkpoint
 from auditrelay.events.page import Page
 from auditrelay.store import Added, Proof
-from auditrelay.store.sqlite.store import SqliteStore
+from auditrelay.store.sql.store import SqliteStore
 from auditrelay.telemetry.metrics import Metrics
 from auditrelay.window import Interval
 

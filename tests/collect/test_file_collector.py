@@ -14,7 +14,7 @@ from tests.support.stores import counted, dead_letters
 from auditrelay.collect.file_collector import FileCollector
 from auditrelay.errors import Rejected
 from auditrelay.sources import BadRow, ExportFile, ExportPage, cencori
-from auditrelay.store.sqlite.view import StateView
+from auditrelay.store.sql.view import StateView
 from auditrelay.window import Interval
 
 COVERED = Interval(NOON - HOUR, NOON)

@@ -18,7 +18,7 @@ from auditrelay.events import AuditEvent
 from auditrelay.events.normalize import IdentifiedPage
 from auditrelay.sources import Page
 from auditrelay.store.keys import known_key
-from auditrelay.store.sqlite.view import StateView
+from auditrelay.store.sql.view import StateView
 from auditrelay.window import Interval, holes
 
 MINUTE = timedelta(minutes=1)

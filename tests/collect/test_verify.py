@@ -18,7 +18,7 @@ from auditrelay.sources import Page
 from auditrelay.store import RejectedEvent
 from auditrelay.store.keys import known_key
 from auditrelay.store.sqlite.state_dir import DATABASE
-from auditrelay.store.sqlite.view import StateView
+from auditrelay.store.sql.view import StateView
 from auditrelay.window import Interval
 
 MINUTE = timedelta(minutes=1)

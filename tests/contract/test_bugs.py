@@ -28,7 +28,7 @@ from auditrelay.service.control_socket import ControlSocket
 from auditrelay.service.desk import Backfill, Request, Verify
 from auditrelay.sinks import Item, Verdict, file
 from auditrelay.sources import ExportFile, ExportPage
-from auditrelay.store.sqlite.store import SqliteStore
+from auditrelay.store.sql.store import SqliteStore
 
 VENDORS = vendors.available()
 

@@ -17,7 +17,7 @@ from auditrelay.errors import StoreFull
 from auditrelay.service.alerts import Alerts
 from auditrelay.settings.reserved import ALERTS
 from auditrelay.status.model import Finding, Report, SpoolStatus
-from auditrelay.store.sqlite.store import SqliteStore
+from auditrelay.store.sql.store import SqliteStore
 
 NOW = datetime(2026, 1, 10, 12, tzinfo=UTC)
 

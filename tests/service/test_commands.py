@@ -21,9 +21,9 @@ from auditrelay.service.topology import Topology
 from auditrelay.settings.reserved import ALERTS
 from auditrelay.sources import cencori
 from auditrelay.store import Proof
-from auditrelay.store.sqlite import evidence
-from auditrelay.store.sqlite.store import SqliteStore
-from auditrelay.store.sqlite.view import StateView
+from auditrelay.store.sql import evidence
+from auditrelay.store.sql.store import SqliteStore
+from auditrelay.store.sql.view import StateView
 from auditrelay.telemetry.metrics import Metrics
 from auditrelay.window import Interval
 

@@ -19,7 +19,7 @@ from auditrelay.http.retry import MAX_SOURCE_WAIT, SOURCE_ATTEMPTS
 from auditrelay.service.instance_view import InstanceView
 from auditrelay.status.findings import STUCK
 from auditrelay.store.conditions import SinkCondition, SourceCondition
-from auditrelay.store.sqlite.store import SqliteStore
+from auditrelay.store.sql.store import SqliteStore
 from auditrelay.telemetry.metrics import Metrics
 
 LONGEST = SOURCE_ATTEMPTS * (MAX_SOURCE_WAIT + 30)

@@ -15,7 +15,7 @@ from auditrelay.collect.collector import Collector
 from auditrelay.errors import ConfigError, Refused, WalkBroken
 from auditrelay.service.commands import Commands
 from auditrelay.service.desk import Reopen, Reopened
-from auditrelay.store.sqlite.view import StateView
+from auditrelay.store.sql.view import StateView
 from auditrelay.window import Interval
 
 MINUTE = timedelta(minutes=1)

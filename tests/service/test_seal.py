@@ -26,8 +26,8 @@ from auditrelay.service.seal import FIRST, Sealer
 from auditrelay.settings.reserved import ALERTS
 from auditrelay.store.sealing import MUCH_PAGES
 from auditrelay.store.sqlite import tip
-from auditrelay.store.sqlite.store import SqliteStore
-from auditrelay.store.sqlite.view import StateView
+from auditrelay.store.sql.store import SqliteStore
+from auditrelay.store.sql.view import StateView
 
 
 @dataclass

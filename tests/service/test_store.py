@@ -17,9 +17,9 @@ from auditrelay.service.store import (
     Store,
     Upkeep,
 )
-from auditrelay.store.sqlite.evidence_log import EvidenceLog as LogOfSqlite
-from auditrelay.store.sqlite.known_contents import KnownContents as OfSqlite
-from auditrelay.store.sqlite.store import SqliteStore
+from auditrelay.store.sql.evidence_log import EvidenceLog as LogOfSqlite
+from auditrelay.store.sql.known_contents import KnownContents as OfSqlite
+from auditrelay.store.sql.store import SqliteStore
 
 FACETS = [
     Ledger,

@@ -32,7 +32,7 @@ from auditrelay.service.desk import (
     Verify,
 )
 from auditrelay.store import DeadLetter, Proof, RejectedEvent
-from auditrelay.store.sqlite.view import StateView
+from auditrelay.store.sql.view import StateView
 
 BY = 4711
 SPAN = {"start": NOON - 6 * HOUR, "end": NOON - 4 * HOUR}

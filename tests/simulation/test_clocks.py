@@ -25,7 +25,7 @@ from tests.support.stores import backlog, explained
 
 from auditrelay.confirmed_time import TOLERANCE
 from auditrelay.errors import RelayError
-from auditrelay.store.sqlite.store import SqliteStore
+from auditrelay.store.sql.store import SqliteStore
 from auditrelay.telemetry.metrics import Metrics
 
 MINUTE = timedelta(minutes=1)

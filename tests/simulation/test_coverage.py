@@ -31,9 +31,9 @@ from auditrelay.errors import RelayError, Retryable, WalkBroken
 from auditrelay.events.normalize import Normalizer, vendor_named
 from auditrelay.sources import UNREADABLE, Page, bland
 from auditrelay.store import Proof
-from auditrelay.store.sqlite import intake, ledger
+from auditrelay.store.sql import intake, ledger
 from auditrelay.store.sqlite.state_dir import connect, create, prepare
-from auditrelay.store.sqlite.store import SqliteStore
+from auditrelay.store.sql.store import SqliteStore
 from auditrelay.store.sqlite.writer import Writer
 from auditrelay.telemetry.metrics import Metrics
 from auditrelay.window import Interval, covered_until, micros

@@ -31,7 +31,7 @@ from auditrelay.sandbox.siems.elasticsearch import Elastic
 from auditrelay.service.app import App
 from auditrelay.settings.reserved import ALERTS
 from auditrelay.sources import available
-from auditrelay.store.sqlite.store import SqliteStore
+from auditrelay.store.sql.store import SqliteStore
 from auditrelay.store.sqlite.writer import Writer
 from auditrelay.telemetry.metrics import Metrics
 from auditrelay.window import covered_until

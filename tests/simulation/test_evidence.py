@@ -25,8 +25,8 @@ from auditrelay.events.page import Page
 from auditrelay.evidence.tree import leaf, root
 from auditrelay.settings.reserved import ALERTS
 from auditrelay.store import DeadLetter, Proof, RejectedEvent
-from auditrelay.store.sqlite import evidence
-from auditrelay.store.sqlite.view import StateView
+from auditrelay.store.sql import evidence
+from auditrelay.store.sql.view import StateView
 
 pytestmark = pytest.mark.slow
 

@@ -24,7 +24,7 @@ from auditrelay.sandbox.vendors.jitsudo import PATH, TENANT, Jitsudo
 from auditrelay.settings.secrets import Resolved
 from auditrelay.sources import Page, jitsudo
 from auditrelay.store.sqlite.state_dir import prepare
-from auditrelay.store.sqlite.store import SqliteStore
+from auditrelay.store.sql.store import SqliteStore
 from auditrelay.telemetry.metrics import Metrics
 from auditrelay.telemetry.scrubber import scrubber
 from auditrelay.window import Interval

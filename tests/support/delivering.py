@@ -18,8 +18,8 @@ from auditrelay.events import AuditEvent
 from auditrelay.events.page import Page
 from auditrelay.settings import SinkSettings
 from auditrelay.sinks import Item, Limits, Rendered, Verdict
-from auditrelay.store.sqlite.store import SqliteStore
-from auditrelay.store.sqlite.view import StateView
+from auditrelay.store.sql.store import SqliteStore
+from auditrelay.store.sql.view import StateView
 from auditrelay.telemetry.metrics import Metrics
 
 NOON = datetime(2026, 1, 10, 12, tzinfo=UTC)

@@ -37,12 +37,12 @@ from auditrelay.service.seal import head_event
 from auditrelay.settings.reserved import ALERTS
 from auditrelay.store import Declared, Proof, RejectedEvent
 from auditrelay.store.sealing import Branch, Run, Sealed
-from auditrelay.store.sqlite import evidence
-from auditrelay.store.sqlite.checks import Checked
+from auditrelay.store.sql import evidence
+from auditrelay.store.sql.checks import Checked
 from auditrelay.store.sqlite.state_dir import DATABASE
-from auditrelay.store.sqlite.store import SqliteStore
+from auditrelay.store.sql.store import SqliteStore
 from auditrelay.store.sqlite.tip import TIP
-from auditrelay.store.sqlite.view import StateView
+from auditrelay.store.sql.view import StateView
 from auditrelay.store.sqlite.writer import Writer
 from auditrelay.window import Interval, covered_until, micros, moment
 

@@ -28,7 +28,7 @@ from auditrelay.status.report import report
 from auditrelay.store import Declared, Proof, RejectedEvent
 from auditrelay.store.conditions import SinkCondition, SourceCondition
 from auditrelay.store.sqlite.state_dir import DATABASE, prepare
-from auditrelay.store.sqlite.store import SqliteStore
+from auditrelay.store.sql.store import SqliteStore
 from auditrelay.window import Interval, micros
 
 SETTINGS = """

@@ -21,10 +21,10 @@ from auditrelay.service.seal import head_event
 from auditrelay.settings.reserved import ALERTS
 from auditrelay.store import SpoolPage, StoredDeadLetter
 from auditrelay.store.sealing import Sealed
-from auditrelay.store.sqlite import evidence
-from auditrelay.store.sqlite.known_contents import KnownContents
-from auditrelay.store.sqlite.store import SqliteStore
-from auditrelay.store.sqlite.view import StateView
+from auditrelay.store.sql import evidence
+from auditrelay.store.sql.known_contents import KnownContents
+from auditrelay.store.sql.store import SqliteStore
+from auditrelay.store.sql.view import StateView
 from auditrelay.window import Interval
 
 T = TypeVar("T")

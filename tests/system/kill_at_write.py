@@ -14,9 +14,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from auditrelay.store.sqlite.evidence_log import EvidenceLog
-from auditrelay.store.sqlite.known_contents import KnownContents
-from auditrelay.store.sqlite.store import SqliteStore
+from auditrelay.store.sql.evidence_log import EvidenceLog
+from auditrelay.store.sql.known_contents import KnownContents
+from auditrelay.store.sql.store import SqliteStore
 from auditrelay.store.sqlite.writer import Writer
 
 

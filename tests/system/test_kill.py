@@ -34,8 +34,8 @@ from tests.system.kill_at_write import KillAtWrite
 
 from auditrelay.sandbox import Sandbox, faults
 from auditrelay.sandbox.stored import Stored
-from auditrelay.store.sqlite import evidence
-from auditrelay.store.sqlite.view import StateView
+from auditrelay.store.sql import evidence
+from auditrelay.store.sql.view import StateView
 
 pytestmark = pytest.mark.process
 

@@ -37,7 +37,7 @@ from tests.system.kill_at_write import KillAtWrite
 from auditrelay.events import reduced
 from auditrelay.sandbox import Sandbox, faults
 from auditrelay.sandbox.stored import Stored
-from auditrelay.store.sqlite.view import StateView
+from auditrelay.store.sql.view import StateView
 
 pytestmark = pytest.mark.process
 

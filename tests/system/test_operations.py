@@ -26,8 +26,8 @@ from tests.support.daemon import (
 )
 
 from auditrelay.sandbox import Sandbox, faults
-from auditrelay.store.sqlite import evidence
-from auditrelay.store.sqlite.view import StateView
+from auditrelay.store.sql import evidence
+from auditrelay.store.sql.view import StateView
 
 pytestmark = pytest.mark.process
 

@@ -20,10 +20,10 @@ from auditrelay.service.desk import Reopen, Reopened
 from auditrelay.settings.values import parse_duration
 from auditrelay.store import Coverage, Fact, Span
 from auditrelay.store.sqlite import tip
-from auditrelay.store.sqlite.checks import nothing
-from auditrelay.store.sqlite.given_heads import with_age
+from auditrelay.store.sql.checks import nothing
+from auditrelay.store.sql.given_heads import with_age
 from auditrelay.store.sqlite.state_dir import is_there
-from auditrelay.store.sqlite.view import StateView
+from auditrelay.store.sql.view import StateView
 from auditrelay.window import Interval, holes, iso, micros, moment
 
 _WIDTH = 60

@@ -21,7 +21,7 @@ from auditrelay.events.forms import raw
 from auditrelay.service.desk import Drop, Dropped, Replay, Replayed
 from auditrelay.store import StoredDeadLetter
 from auditrelay.store.sqlite.state_dir import is_there
-from auditrelay.store.sqlite.view import StateView
+from auditrelay.store.sql.view import StateView
 from auditrelay.window import iso
 
 _PATIENCE = 60.0

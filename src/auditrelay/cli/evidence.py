@@ -45,7 +45,7 @@ def head(
             raise ConfigError("evidence.key: is not set, so heads are not signed")
         typer.echo(base64.b64encode(keys.public).decode("ascii"))
         return
-    from auditrelay.store.sqlite.evidence import newest_word  # noqa: PLC0415  # not for check
+    from auditrelay.store.sql.evidence import newest_word  # noqa: PLC0415  # not for check
 
     word = _read(config, newest_word)
     if word is None:
@@ -73,8 +73,8 @@ def export(
     ] = None,
 ) -> None:
     """Write all entries and heads as plain lines, while the service runs or not."""
-    from auditrelay.store.sqlite.evidence import newest_word  # noqa: PLC0415  # not for check
-    from auditrelay.store.sqlite.export import export as write  # noqa: PLC0415  # likewise
+    from auditrelay.store.sql.evidence import newest_word  # noqa: PLC0415  # not for check
+    from auditrelay.store.sql.export import export as write  # noqa: PLC0415  # likewise
 
     options = Options.of(context)
     config = options.load(default_level="warning")
@@ -149,7 +149,7 @@ def prove(
     out: Annotated[Path, typer.Option("--out", metavar="FILE", help="The file to write.")],
 ) -> None:
     """Write when an event was accepted, and taken by each sink, as a file for evidence check."""
-    from auditrelay.store.sqlite.event_proof import event_proof  # noqa: PLC0415  # not for check
+    from auditrelay.store.sql.event_proof import event_proof  # noqa: PLC0415  # not for check
 
     config = Options.of(context).load(default_level="warning")
     wanted = uid.strip().lower()
@@ -209,7 +209,7 @@ _NOTHING = (
 
 def _read(config: Config, work: Callable[[sqlite3.Connection], T]) -> T:
     """Return what *work* makes of one snapshot of the state."""
-    from auditrelay.store.sqlite.view import StateView  # noqa: PLC0415  # not for check
+    from auditrelay.store.sql.view import StateView  # noqa: PLC0415  # not for check
 
     _must_be_there(config)
     with StateView(config.state_dir) as view:

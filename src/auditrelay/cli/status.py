@@ -15,7 +15,7 @@ from auditrelay.config.model import Config
 from auditrelay.status.model import AnyPeer, Finding, Report, SourceStatus
 from auditrelay.status.report import report
 from auditrelay.store.sqlite.state_dir import is_there
-from auditrelay.store.sqlite.view import StateView
+from auditrelay.store.sql.view import StateView
 from auditrelay.telemetry import humanize
 
 _CLOCK = len("04:44:22Z")

@@ -46,7 +46,7 @@ from auditrelay.settings.reserved import ALERTS
 from auditrelay.status.port import StatusPort
 from auditrelay.status.report import Failing
 from auditrelay.store.sqlite.state_dir import locked, prepare
-from auditrelay.store.sqlite.store import SqliteStore
+from auditrelay.store.sql.store import SqliteStore
 from auditrelay.telemetry.metrics import Metrics
 
 PRUNE_INTERVAL: Final = timedelta(hours=1)

@@ -28,8 +28,8 @@ from auditrelay.sandbox.messages import Request
 from auditrelay.sandbox.siems.datadog import Datadog, throttled
 from auditrelay.sandbox.siems.elasticsearch import Elastic
 from auditrelay.sinks import datadog, elasticsearch
-from auditrelay.store.sqlite.store import SqliteStore
-from auditrelay.store.sqlite.view import StateView
+from auditrelay.store.sql.store import SqliteStore
+from auditrelay.store.sql.view import StateView
 from auditrelay.telemetry.metrics import Metrics
 
 MakeEvent = Callable[..., AuditEvent]

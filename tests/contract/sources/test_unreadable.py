@@ -19,7 +19,7 @@ from auditrelay.http import retry
 from auditrelay.sandbox import faults
 from auditrelay.sandbox.messages import Request
 from auditrelay.sources import UNREADABLE
-from auditrelay.store.sqlite.store import SqliteStore
+from auditrelay.store.sql.store import SqliteStore
 from auditrelay.telemetry.metrics import Metrics
 from auditrelay.window import Interval
 

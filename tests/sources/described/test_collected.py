@@ -21,7 +21,7 @@ from auditrelay.descriptions.vendor import vendor_of
 from auditrelay.events.normalize import Normalizer
 from auditrelay.sandbox.messages import Request, Response, json_response
 from auditrelay.sources import RETENTION, Source
-from auditrelay.store.sqlite.store import SqliteStore
+from auditrelay.store.sql.store import SqliteStore
 from auditrelay.telemetry.metrics import Metrics
 from auditrelay.window import Interval
 

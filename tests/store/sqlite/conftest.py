@@ -8,7 +8,7 @@ import pytest
 from tests.support.stores import NOON, opened
 
 from auditrelay.store.sqlite.state_dir import prepare
-from auditrelay.store.sqlite.store import SqliteStore
+from auditrelay.store.sql.store import SqliteStore
 
 
 @pytest.fixture

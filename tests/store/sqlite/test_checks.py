@@ -16,13 +16,13 @@ from auditrelay.events.page import Page
 from auditrelay.evidence import facts
 from auditrelay.evidence.heads import Head
 from auditrelay.store import DeadLetter, KnownFile, Proof, RejectedEvent
-from auditrelay.store.sqlite import intake
-from auditrelay.store.sqlite import seal as sealing
-from auditrelay.store.sqlite.evidence import heads
-from auditrelay.store.sqlite.facts import insert
+from auditrelay.store.sql import intake
+from auditrelay.store.sql import seal as sealing
+from auditrelay.store.sql.evidence import heads
+from auditrelay.store.sql.facts import insert
 from auditrelay.store.sqlite.state_dir import DATABASE
-from auditrelay.store.sqlite.store import SqliteStore
-from auditrelay.store.sqlite.view import StateView
+from auditrelay.store.sql.store import SqliteStore
+from auditrelay.store.sql.view import StateView
 
 Make = Callable[..., AuditEvent]
 

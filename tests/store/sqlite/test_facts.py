@@ -18,7 +18,7 @@ from auditrelay.events.page import Page
 from auditrelay.store import Changed, DeadLetter, KnownFile, Proof, RejectedEvent
 from auditrelay.store.keys import known_key, known_times
 from auditrelay.store.sqlite.state_dir import DATABASE
-from auditrelay.store.sqlite.store import SqliteStore
+from auditrelay.store.sql.store import SqliteStore
 from auditrelay.store.sqlite.writer import Writer
 from auditrelay.window import micros
 

@@ -19,12 +19,12 @@ from auditrelay.errors import StoreFull
 from auditrelay.events import AuditEvent
 from auditrelay.events.page import Page
 from auditrelay.store import Added, Proof, Reached, SpoolPage
-from auditrelay.store.sqlite import known
-from auditrelay.store.sqlite.handover import Handover
-from auditrelay.store.sqlite.readers import all_readers
+from auditrelay.store.sql import known
+from auditrelay.store.sql.handover import Handover
+from auditrelay.store.sql.readers import all_readers
 from auditrelay.store.sqlite.state_dir import prepare
-from auditrelay.store.sqlite.store import SqliteStore
-from auditrelay.store.sqlite.uids import Uids
+from auditrelay.store.sql.store import SqliteStore
+from auditrelay.store.sql.uids import Uids
 
 Make = Callable[..., AuditEvent]
 

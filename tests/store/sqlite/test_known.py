@@ -26,9 +26,9 @@ from auditrelay.errors import StoreFull
 from auditrelay.events import AuditEvent
 from auditrelay.events.page import Page
 from auditrelay.store import DeadLetter, Proof
-from auditrelay.store.sqlite import uids as uid_log
+from auditrelay.store.sql import uids as uid_log
 from auditrelay.store.sqlite.state_dir import DATABASE, prepare
-from auditrelay.store.sqlite.store import SqliteStore
+from auditrelay.store.sql.store import SqliteStore
 from auditrelay.window import micros
 
 Make = Callable[..., AuditEvent]

@@ -9,9 +9,9 @@ from tests.support.stores import span, uids
 from auditrelay.events import AuditEvent
 from auditrelay.events.page import Page
 from auditrelay.store import Declared, Proof
-from auditrelay.store.sqlite import intake, ledger, spool
-from auditrelay.store.sqlite.facts import insert
-from auditrelay.store.sqlite.store import SqliteStore
+from auditrelay.store.sql import intake, ledger, spool
+from auditrelay.store.sql.facts import insert
+from auditrelay.store.sql.store import SqliteStore
 
 Make = Callable[..., AuditEvent]
 

@@ -12,8 +12,8 @@ from tests.support.stores import NOON, find_new, opened, uids
 
 from auditrelay.events import AuditEvent
 from auditrelay.events.page import Page
-from auditrelay.store.sqlite import known
-from auditrelay.store.sqlite.store import SqliteStore
+from auditrelay.store.sql import known
+from auditrelay.store.sql.store import SqliteStore
 from auditrelay.window import micros
 
 Make = Callable[..., AuditEvent]

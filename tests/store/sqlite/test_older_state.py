@@ -42,10 +42,10 @@ from auditrelay.sinks import Rendered
 from auditrelay.sources import FileSource, Page, Source, bland, cencori, jitsudo, make_file_source
 from auditrelay.store.conditions import SinkCondition, SourceCondition
 from auditrelay.store.ledger import DAY
-from auditrelay.store.sqlite import evidence
+from auditrelay.store.sql import evidence
 from auditrelay.store.sqlite.state_dir import DATABASE, prepare
-from auditrelay.store.sqlite.store import SqliteStore
-from auditrelay.store.sqlite.view import StateView
+from auditrelay.store.sql.store import SqliteStore
+from auditrelay.store.sql.view import StateView
 from auditrelay.telemetry.metrics import Metrics
 from auditrelay.window import Interval, micros
 

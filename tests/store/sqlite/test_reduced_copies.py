@@ -12,7 +12,7 @@ from auditrelay.events.page import Page
 from auditrelay.events.reduced import reduced
 from auditrelay.store import RejectedEvent
 from auditrelay.store.sqlite.state_dir import prepare
-from auditrelay.store.sqlite.store import SqliteStore
+from auditrelay.store.sql.store import SqliteStore
 
 Make = Callable[..., AuditEvent]
 

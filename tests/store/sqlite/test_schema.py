@@ -18,7 +18,7 @@ from auditrelay.events.page import Page
 from auditrelay.store import DeadLetter, Proof, RejectedEvent
 from auditrelay.store.sqlite import schema, state_dir
 from auditrelay.store.sqlite.state_dir import DATABASE, prepare
-from auditrelay.store.sqlite.view import StateView
+from auditrelay.store.sql.view import StateView
 from auditrelay.window import Interval
 
 Make = Callable[..., AuditEvent]

@@ -24,13 +24,14 @@ from auditrelay.service.seal import head_event
 from auditrelay.settings.reserved import ALERTS
 from auditrelay.store import Proof
 from auditrelay.store.keys import known_key
-from auditrelay.store.sqlite import disk_reserve, evidence
-from auditrelay.store.sqlite import seal as sealing
-from auditrelay.store.sqlite.facts import insert
-from auditrelay.store.sqlite.spool import Spool
+from auditrelay.store.sql import evidence
+from auditrelay.store.sqlite import disk_reserve
+from auditrelay.store.sql import seal as sealing
+from auditrelay.store.sql.facts import insert
+from auditrelay.store.sql.spool import Spool
 from auditrelay.store.sqlite.state_dir import DATABASE
-from auditrelay.store.sqlite.store import SqliteStore
-from auditrelay.store.sqlite.view import StateView
+from auditrelay.store.sql.store import SqliteStore
+from auditrelay.store.sql.view import StateView
 
 Make = Callable[..., AuditEvent]
 

@@ -12,8 +12,8 @@ from auditrelay.events import AuditEvent
 from auditrelay.events.page import Page
 from auditrelay.store import DeadLetter, RejectedEvent
 from auditrelay.store.sqlite.state_dir import DATABASE
-from auditrelay.store.sqlite.store import SqliteStore
-from auditrelay.store.sqlite.view import StateView
+from auditrelay.store.sql.store import SqliteStore
+from auditrelay.store.sql.view import StateView
 
 Make = Callable[..., AuditEvent]
 

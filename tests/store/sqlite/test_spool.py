@@ -13,8 +13,8 @@ from auditrelay.errors import StoreFull
 from auditrelay.events import AuditEvent
 from auditrelay.events.page import Page
 from auditrelay.store import SpoolPage
-from auditrelay.store.sqlite import spool
-from auditrelay.store.sqlite.store import SqliteStore
+from auditrelay.store.sql import spool
+from auditrelay.store.sql.store import SqliteStore
 
 Make = Callable[..., AuditEvent]
 

@@ -14,7 +14,7 @@ from auditrelay.events import AuditEvent
 from auditrelay.events.page import Page
 from auditrelay.store import Declared, Proof
 from auditrelay.store.conditions import SourceCondition
-from auditrelay.store.sqlite.store import SqliteStore
+from auditrelay.store.sql.store import SqliteStore
 from auditrelay.store.sqlite.writer import Writer
 
 Make = Callable[..., AuditEvent]

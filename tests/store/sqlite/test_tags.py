@@ -21,8 +21,8 @@ from auditrelay.store import DeadLetter, Proof, RejectedEvent
 from auditrelay.store.packing import pack, unpack
 from auditrelay.store.sealing import Run
 from auditrelay.store.sqlite.state_dir import DATABASE
-from auditrelay.store.sqlite.store import SqliteStore
-from auditrelay.store.sqlite.view import StateView
+from auditrelay.store.sql.store import SqliteStore
+from auditrelay.store.sql.view import StateView
 
 KEY, OTHER = Keys(b"k" * 32), Keys(b"o" * 32)
 

@@ -3,7 +3,7 @@
 import sqlite3
 
 from auditrelay.store.sqlite.taking_over import take_over
-from auditrelay.store.sqlite.uids import log_known
+from auditrelay.store.sql.uids import log_known
 
 SCHEMA_VERSION = 4
 

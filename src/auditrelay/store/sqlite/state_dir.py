@@ -24,7 +24,7 @@ from auditrelay.store.sqlite.schema import (
     upgrade,
     version_of,
 )
-from auditrelay.store.sqlite.tags import Connection
+from auditrelay.store.sql.tags import Connection
 from auditrelay.store.sqlite.taking_over import begin_log
 from auditrelay.store.sqlite.writer import is_busy, translate
 

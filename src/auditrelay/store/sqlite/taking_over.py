@@ -14,8 +14,8 @@ from typing import Final
 from auditrelay.evidence import facts
 from auditrelay.evidence.tree import Frontier
 from auditrelay.store.keys import time_of
-from auditrelay.store.sqlite.facts import INSTANCE, insert, of_sink, of_source
-from auditrelay.store.sqlite.known import FORGOTTEN
+from auditrelay.store.sql.facts import INSTANCE, insert, of_sink, of_source
+from auditrelay.store.sql.known import FORGOTTEN
 
 _STEP: Final = 20_000
 """How many known keys are read at once: there may be millions."""
