@@ -20,8 +20,8 @@ from pathlib import Path
 from isal import isal_zlib
 
 from auditrelay.store.sql import known
-from auditrelay.store.sqlite.schema import SINCE_3
 from auditrelay.store.sql.uids import Uids
+from auditrelay.store.sqlite.schema import SINCE_3
 
 PAGE = 1000
 DIGESTS = ["00" * 32] * PAGE

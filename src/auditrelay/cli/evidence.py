@@ -3,11 +3,10 @@
 import base64
 import json
 import re
-import sqlite3
 from collections.abc import Callable
 from datetime import datetime
 from pathlib import Path
-from typing import Annotated, TypeVar
+from typing import Annotated, Any, TypeVar
 
 import typer
 
@@ -207,17 +206,17 @@ _NOTHING = (
 )
 
 
-def _read(config: Config, work: Callable[[sqlite3.Connection], T]) -> T:
-    """Return what *work* makes of one snapshot of the state."""
-    from auditrelay.store.sql.view import StateView  # noqa: PLC0415  # not for check
+def _read(config: Config, work: Callable[[Any], T]) -> T:
+    """Return what *work* makes of one snapshot of the state, a connection to it."""
+    from auditrelay.service.state import view_of  # noqa: PLC0415  # not for check
 
     _must_be_there(config)
-    with StateView(config.state_dir) as view:
+    with view_of(config) as view:
         return view.in_snapshot(work)
 
 
 def _must_be_there(config: Config) -> None:
-    from auditrelay.store.sqlite.state_dir import is_there  # noqa: PLC0415  # not for check
+    from auditrelay.service.state import is_there  # noqa: PLC0415  # not for check
 
-    if not is_there(config.state_dir):
+    if not is_there(config):
         raise RelayError(f"there is no state in {config.state_dir}, so there is no evidence")

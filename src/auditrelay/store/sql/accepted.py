@@ -8,7 +8,6 @@ SIEM all the same. So they are kept by the page, and outlive the spool: as long 
 Works on a connection, within the caller's transaction.
 """
 
-import sqlite3
 from collections.abc import Sequence
 from hashlib import sha256
 from typing import Final
@@ -16,6 +15,7 @@ from typing import Final
 from auditrelay.events.page import Page
 from auditrelay.evidence import facts
 from auditrelay.store.keys import KEY, known_keys
+from auditrelay.store.sql.connection import Connection
 from auditrelay.store.sql.spool import Placed
 
 NOTICE: Final = "notice"
@@ -41,7 +41,7 @@ def accepted(
 
 
 def own(
-    db: sqlite3.Connection, via: str, owner: int, placed: Placed, page: Page, *, now: int
+    db: Connection, via: str, owner: int, placed: Placed, page: Page, *, now: int
 ) -> facts.Body:
     """Keep the keys of *page*, a NOTICE or REPLAY of the source *owner*; return its fact."""
     keys = known_keys(page)
@@ -50,13 +50,13 @@ def own(
     return accepted(via, placed, page, keys)
 
 
-def own_keys(db: sqlite3.Connection, first: int) -> list[bytes]:
+def own_keys(db: Connection, first: int) -> list[bytes]:
     """Return the keys that are kept of the page at *first*; none if they are forgotten."""
     row = db.execute("select keys from own_page where first = ?", (first,)).fetchone()
     joined = b"" if row is None else row[0]
     return [joined[at : at + KEY] for at in range(0, len(joined), KEY)]
 
 
-def forget_own(db: sqlite3.Connection, before: int) -> None:
+def forget_own(db: Connection, before: int) -> None:
     """Forget the keys of pages that were recorded earlier than *before*."""
     db.execute("delete from own_page where recorded < ?", (before,))

@@ -1,19 +1,19 @@
 """Backfills in the database: works on a connection, within the caller's transaction."""
 
 import json
-import sqlite3
 from collections.abc import Sequence
 from datetime import datetime
 
 from auditrelay.evidence import facts
 from auditrelay.store import Backfill
+from auditrelay.store.sql.connection import Connection
 from auditrelay.store.sql.facts import insert, of_source
 from auditrelay.store.sql.sources import source_id
 from auditrelay.window import Interval, micros, moment
 
 
 def begin(
-    db: sqlite3.Connection,
+    db: Connection,
     source: str,
     span: Interval,
     sinks: Sequence[str],
@@ -26,27 +26,27 @@ def begin(
     names, start, end = json.dumps(sorted(sinks)), micros(span.start), micros(span.end)
     row = db.execute(
         "select id from backfill where source = ? and sinks = ? and ended is null "
-        "and start < ? and end > ? order by id desc limit 1",
+        'and start < ? and "end" > ? order by id desc limit 1',
         (owner, names, end, start),
     ).fetchone()
     if row is None:
         found = db.execute(
-            "insert into backfill (source, sinks, start, end, began) values (?, ?, ?, ?, ?) "
+            'insert into backfill (source, sinks, start, "end", began) values (?, ?, ?, ?, ?) '
             "returning id",
             (owner, names, start, end, micros(now)),
         ).fetchone()
         _tell(db, source, (found[0], start, end), sinks, now, by=by)
         return Backfill(found[0], span, ())
-    number = row[0]
+    number, least, greatest = row[0], db.dialect.least, db.dialect.greatest
     widened = db.execute(
-        "update backfill set start = min(start, ?1), end = max(end, ?2) "
-        "where id = ?3 and (start > ?1 or end < ?2) returning start, end",
+        f'update backfill set start = {least}(start, ?1), "end" = {greatest}("end", ?2) '
+        'where id = ?3 and (start > ?1 or "end" < ?2) returning start, "end"',
         (start, end, number),
     ).fetchone()
     if widened is not None:
         _tell(db, source, (number, *widened), sinks, now, by=by)
     parts = db.execute(
-        "select start, end, events, new from backfill_part where backfill = ? order by start",
+        'select start, "end", events, new from backfill_part where backfill = ? order by start',
         (number,),
     ).fetchall()
     return Backfill(
@@ -59,7 +59,7 @@ def begin(
 
 
 def _tell(
-    db: sqlite3.Connection,
+    db: Connection,
     source: str,
     begun: tuple[int, int, int],
     sinks: Sequence[str],
@@ -72,15 +72,16 @@ def _tell(
     insert(db, of_source(source), [body], micros(now))
 
 
-def end(db: sqlite3.Connection, number: int, now: datetime) -> None:
+def end(db: Connection, number: int, now: datetime) -> None:
     """Record that everything of a backfill is done."""
     db.execute("update backfill set ended = ? where id = ?", (micros(now), number))
 
 
-def part_done(db: sqlite3.Connection, number: int, part: Interval, events: int, new: int) -> None:
+def part_done(db: Connection, number: int, part: Interval, events: int, new: int) -> None:
     """Record that *part* of a backfill is done, with its number of events."""
     db.execute(
         "insert into backfill_part values (?, ?, ?, ?, ?) on conflict (backfill, start) "
-        "do update set end = max(end, excluded.end), events = excluded.events, new = excluded.new",
+        f'do update set "end" = {db.dialect.greatest}(backfill_part."end", excluded."end"), '
+        "events = excluded.events, new = excluded.new",
         (number, micros(part.start), micros(part.end), events, new),
     )

@@ -8,7 +8,6 @@ over them goes on fitting. Works on a connection, within the caller's transactio
 
 import contextlib
 import secrets
-import sqlite3
 from typing import Final
 
 from auditrelay.errors import EvidenceBroken
@@ -17,7 +16,15 @@ from auditrelay.evidence.heads import Head
 from auditrelay.evidence.tree import Frontier, leaf
 from auditrelay.evidence.tree import root as root_over
 from auditrelay.store.sealing import Branch
+from auditrelay.store.sql import meta
+from auditrelay.store.sql.connection import Connection
 from auditrelay.store.sql.facts import INSTANCE, insert
+
+LOG: Final = "log"
+"""The name under which the name of the log is kept."""
+
+FRONTIER: Final = "frontier"
+"""The name of the frontier of the tree over all entries."""
 
 NO_TIP: Final = "no tip: restored, copied or moved"
 _BROKEN: Final = "broken"
@@ -26,22 +33,27 @@ _BROKEN: Final = "broken"
 OLDER: Final = "the state is older than its tip"
 
 
-def log_of(db: sqlite3.Connection) -> str:
+def begin_log(db: Connection) -> None:
+    """Begin the log of the evidence of this state, with a name of its own, and without entries."""
+    meta.put_text(db, LOG, secrets.token_hex(16))
+    meta.put_bytes(db, FRONTIER, Frontier().dump())
+
+
+def log_of(db: Connection) -> str:
     """Return the name of the log."""
-    log: str = db.execute("select value from meta where name = 'log'").fetchone()[0]
-    return log
+    return meta.find_text(db, LOG) or ""
 
 
-def frontier_of(db: sqlite3.Connection) -> Frontier:
+def frontier_of(db: Connection) -> Frontier:
     """Return the stored frontier of the log; raise EvidenceBroken if it is none."""
-    (data,) = db.execute("select value from meta where name = 'frontier'").fetchone()
+    data = meta.find_bytes(db, FRONTIER)
     try:
-        return Frontier.load(data)
+        return Frontier.load(data or b"")
     except (ValueError, TypeError) as error:
         raise EvidenceBroken(f"the frontier of the log is damaged: {error}") from error
 
 
-def begin(db: sqlite3.Connection, tip: Head | None, now: int, *, is_new: bool) -> Branch | None:
+def begin(db: Connection, tip: Head | None, now: int, *, is_new: bool) -> Branch | None:
     """
     Compare the state with the *tip* beside it; if it does not fit, go on in a new log.
 
@@ -62,7 +74,7 @@ def begin(db: sqlite3.Connection, tip: Head | None, now: int, *, is_new: bool) -
     return _continue(db, log, frontier, why, now, is_alert=is_alert, tip=tip)
 
 
-def after_damage(db: sqlite3.Connection, now: int) -> Branch:
+def after_damage(db: Connection, now: int) -> Branch:
     """
     Go on in a new log whose entries are those that are there, though a head tells others.
 
@@ -83,12 +95,12 @@ def after_damage(db: sqlite3.Connection, now: int) -> Branch:
         raise EvidenceBroken(f"entry {frontier.size} is missing: the log cannot be continued")
     log = log_of(db)
     which = "" if wrong is None else f": an entry from {wrong} on is not what a head tells"
-    db.execute("update meta set value = ? where name = 'frontier'", (frontier.dump(),))
+    meta.put_bytes(db, FRONTIER, frontier.dump())
     return _continue(db, log, frontier, f"damaged{which}", now, is_alert=True, tip=None)
 
 
 def _continue(
-    db: sqlite3.Connection,
+    db: Connection,
     log: str,
     frontier: Frontier,
     why: str,
@@ -105,35 +117,34 @@ def _continue(
     return Branch(_rename(db), log, frontier.size, why, is_alert=is_alert, tip=tip)
 
 
-def broken(db: sqlite3.Connection) -> tuple[str | None, int | None]:
+def broken(db: Connection) -> tuple[str | None, int | None]:
     """Return what is missing or was changed, and when that was noticed; until it is explained."""
-    row = db.execute("select value from meta where name = ?", (_BROKEN,)).fetchone()
-    if row is None:
+    text = meta.find_text(db, _BROKEN)
+    if text is None:
         return None, None
-    since, _, why = row[0].partition(" ")
+    since, _, why = text.partition(" ")
     return why, int(since)
 
 
-def set_broken(db: sqlite3.Connection, why: str, now: int) -> None:
+def set_broken(db: Connection, why: str, now: int) -> None:
     """Keep, until an operator explains it, that something is missing or was changed."""
-    db.execute(
-        "insert into meta values (?, ?) on conflict (name) do nothing", (_BROKEN, f"{now} {why}")
-    )
+    if meta.find_text(db, _BROKEN) is None:
+        meta.put_text(db, _BROKEN, f"{now} {why}")
 
 
-def explain(db: sqlite3.Connection, reason: str, by: int | None, now: int) -> None:
+def explain(db: Connection, reason: str, by: int | None, now: int) -> None:
     """Tell that the operator *by* knows why the state is not what it was: *reason*."""
     insert(db, INSTANCE, [facts.restored(reason=reason, by=by)], now)
-    db.execute("delete from meta where name = ?", (_BROKEN,))
+    meta.put_text(db, _BROKEN, None)
 
 
-def _rename(db: sqlite3.Connection) -> str:
+def _rename(db: Connection) -> str:
     log = secrets.token_hex(16)
-    db.execute("update meta set value = ? where name = 'log'", (log,))
+    meta.put_text(db, LOG, log)
     return log
 
 
-def _has_left(db: sqlite3.Connection, tip: Head) -> bool:
+def _has_left(db: Connection, tip: Head) -> bool:
     """Return whether what the *tip* says is of this state: a head, or where its log has begun."""
     row = db.execute("select word from head where size = ?", (tip.size,)).fetchone()
     if row is not None:
@@ -146,7 +157,7 @@ def _has_left(db: sqlite3.Connection, tip: Head) -> bool:
     return tip.log == log_of(db) and _root_of(db, tip.size) == tip.root
 
 
-def _root_of(db: sqlite3.Connection, size: int) -> bytes | None:
+def _root_of(db: Connection, size: int) -> bytes | None:
     """Return the root over the first *size* entries; None if there are not so many."""
     rows = db.execute("select text from entry where n < ? order by n", (size,))
     leaves = [leaf(line.encode()) for (line,) in rows]

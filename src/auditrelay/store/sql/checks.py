@@ -10,7 +10,6 @@ a connection, of which it takes one snapshot.
 
 import contextlib
 import json
-import sqlite3
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass
 from hashlib import sha256
@@ -29,7 +28,8 @@ from auditrelay.store.expected import (
     joined,
     without,
 )
-from auditrelay.store.sql import meta, row_checks, tags
+from auditrelay.store.sql import branches, meta, row_checks, tags
+from auditrelay.store.sql.connection import Connection
 from auditrelay.store.sql.evidence import StoredHead, heads
 from auditrelay.store.sql.facts import of_sink, of_source, sink_of, source_of
 from auditrelay.store.sql.known import FORGOTTEN
@@ -129,13 +129,9 @@ def nothing(what: str) -> Checked:
     return Checked(None, 0, None, None, 0, (bad("nothing", what),))
 
 
-def check(db: sqlite3.Connection) -> Checked:
+def check(db: Connection) -> Checked:
     """Return what of the state in *db* contradicts the evidence, or the evidence itself."""
-    db.execute("begin")  # one snapshot
-    try:
-        return _Check(db).run()
-    finally:
-        db.execute("rollback")
+    return _Check(db).run()
 
 
 def bad(
@@ -181,7 +177,7 @@ _TABLES: Final = {
 class _Check:
     """One check of the state in *db*."""
 
-    def __init__(self, db: sqlite3.Connection) -> None:
+    def __init__(self, db: Connection) -> None:
         self._db = db
         self._findings: list[Finding] = []
         self._sources: dict[str, OfSource] = {}
@@ -197,8 +193,7 @@ class _Check:
     def run(self) -> Checked:
         """Check all of it."""
         db = self._db
-        row = db.execute("select value from meta where name = 'log'").fetchone()
-        log = None if row is None else row[0]
+        log = meta.find_text(db, branches.LOG)
         size = self._log()
         newest = db.execute("select at, word from head order by size desc limit 1").fetchone()
         (count,) = db.execute("select count(*) from head").fetchone()
@@ -247,7 +242,7 @@ class _Check:
             self._say(code, said, entry=entry, where=where)
 
     def _check_tags(self) -> None:
-        keys = tags.keys_of(self._db)
+        keys = self._db.keys
         if keys is None:
             if self._instance.key:
                 self._findings.append(_NOT_COMPARED)
@@ -354,8 +349,7 @@ class _Check:
             if size not in stored or roots.get(size) != root:
                 what = f"the head over the first {size} entries is missing, or is another one"
                 self._say("rewritten", what, entry=entry)
-        row = self._db.execute("select value from meta where name = 'frontier'").fetchone()
-        if row != (frontier.dump(),):
+        if meta.find_bytes(self._db, branches.FRONTIER) != frontier.dump():
             self._say("order", "the frontier is not that of the entries", where="meta.frontier")
 
     # -- L2, what the instance has ---------------------------------------------------------------
@@ -410,7 +404,7 @@ class _Check:
         found: dict[int, bytes] = {}
         query = (
             "select first, count, (select name from source where id = spool.source), "
-            "(select name from sink where id = spool.only), sha, events from spool "
+            '(select name from sink where id = spool."only"), sha, events from spool '
             "where first >= ? order by first"
         )
         for first, count, source, only, sha, blob in self._db.execute(

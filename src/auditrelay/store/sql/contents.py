@@ -9,14 +9,15 @@ not compared any more, so that none costs that without an end.
 Works on a connection, within the caller's transaction.
 """
 
-import json
-import sqlite3
 from collections.abc import Sequence
+from functools import cache
 from typing import Final
 
 from auditrelay.store import Contents
 from auditrelay.store.keys import KEY
 from auditrelay.store.places import place
+from auditrelay.store.sql.connection import Connection
+from auditrelay.store.sql.dialect import Dialect
 from auditrelay.store.sql.spool import LOG
 
 DIGEST: Final = 8
@@ -25,29 +26,35 @@ DIGEST: Final = 8
 MOST: Final = 3
 """How many further contents of one record are reported or accepted."""
 
-_EACH: Final = (
-    "select group_concat(coalesce((select position || ' ' || hex(coalesce(digest, '')) from known "  # noqa: S608  # constants
-    f"where source = ?3 and key = substr(?2, 1 + {KEY} * row.key, {KEY})), '')) "
-    "from json_each(?1) as row"
-)
 
-
-def contents(
-    db: sqlite3.Connection, owner: int, keys: Sequence[bytes | None]
-) -> list[Contents | None]:
+def contents(db: Connection, owner: int, keys: Sequence[bytes | None]) -> list[Contents | None]:
     """Return what is known of the contents of each of *keys*; None for those that are not known."""
     if not keys:
         return []
     joined = b"".join([key or bytes(KEY) for key in keys])
-    (found,) = db.execute(_EACH, (json.dumps([0] * len(keys)), joined, owner)).fetchone()
+    (found,) = db.execute(
+        _each(db.dialect),
+        {"rows": db.dialect.count(len(keys)), "keys": joined, "source": owner},
+    ).fetchone()
     return [_parse(text) if text else None for text in found.split(",")]
 
 
-def write(db: sqlite3.Connection, owner: int, key: bytes, digest: bytes, *, accept: bool) -> None:
+@cache
+def _each(dialect: Dialect) -> str:
+    digits = dialect.hex.format(f"coalesce(digest, {dialect.empty.format(0)})")
+    one = (
+        f"coalesce((select position || ' ' || {digits} from known "  # noqa: S608  # constants
+        f"where source = :source and key = substr(:keys, 1 + {KEY} * row.key, {KEY})), '')"
+    )
+    return f"select {dialect.texts.format(one, 'row.key')} from {dialect.rows}"  # noqa: S608  # constants
+
+
+def write(db: Connection, owner: int, key: bytes, digest: bytes, *, accept: bool) -> None:
     """Enter *digest* as that of the newest content, or *accept* it in place of the first one."""
-    (before,) = db.execute(
-        "select coalesce(digest, x'') from known where source = ? and key = ?", (owner, key)
+    (found,) = db.execute(
+        "select digest from known where source = ? and key = ?", (owner, key)
     ).fetchone()
+    before = found or b""
     whole = len(before) // DIGEST * DIGEST
     digests, accepted = before[:whole], before[whole:]
     if not digests:

@@ -1,7 +1,5 @@
 """Dead letters in the database: works on a connection, within the caller's transaction."""
 
-import json
-import sqlite3
 from collections.abc import Sequence
 from itertools import groupby
 from typing import Literal
@@ -11,6 +9,7 @@ from auditrelay.evidence import facts
 from auditrelay.store import DeadLetter, DeliveryStatus, StoredDeadLetter
 from auditrelay.store.progress import Range
 from auditrelay.store.sql import tags
+from auditrelay.store.sql.connection import Connection
 from auditrelay.store.sql.facts import insert as tell
 from auditrelay.store.sql.facts import of_sink, of_source
 from auditrelay.window import micros, moment
@@ -19,12 +18,13 @@ Entered = Literal["new", "again", "known"]
 """Whether a dead letter is new, was refused again after a replay, or has only been updated."""
 
 
-def insert(db: sqlite3.Connection, sink: str | None, letter: DeadLetter) -> Entered:
+def insert(db: Connection, sink: str | None, letter: DeadLetter) -> Entered:
     """Insert *letter* for *sink*; if there is one of that event, update it, adding the attempts."""
     event = letter.event
     row = db.execute(
         "select id, replayed is not null from dead_letter where uid = ? and source = ? "
-        "and dropped is null and sink is (select id from sink where name = ?)",
+        "and dropped is null "
+        "and coalesce(sink, 0) = coalesce((select id from sink where name = ?), 0)",
         (event.uid, event.source, sink),
     ).fetchone()
     if row is not None:
@@ -43,10 +43,10 @@ def insert(db: sqlite3.Connection, sink: str | None, letter: DeadLetter) -> Ente
         )
         tags.put(db, "dead_letter", "id = ?", number)
         return "again" if was_replayed else "known"
-    added = db.execute(
+    (number,) = db.execute(
         "insert into dead_letter (sink, source, uid, native_id, reason, status, message, attempts, "
         "first_at, last_at, event) values ((select id from sink where name = ?), "
-        "?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
+        "?, ?, ?, ?, ?, ?, ?, ?, ?, ?) returning id",
         (
             sink,
             event.source,
@@ -60,12 +60,12 @@ def insert(db: sqlite3.Connection, sink: str | None, letter: DeadLetter) -> Ente
             micros(letter.last_at),
             pack([event]),
         ),
-    )
-    tags.put(db, "dead_letter", "id = ?", added.lastrowid)
+    ).fetchone()
+    tags.put(db, "dead_letter", "id = ?", number)
     return "new"
 
 
-def delete_delivered(db: sqlite3.Connection, sink: str, done: Sequence[Range]) -> None:
+def delete_delivered(db: Connection, sink: str, done: Sequence[Range]) -> None:
     """Delete the dead letters whose replay *sink* has acknowledged, at the positions *done*."""
     replaying = db.execute(
         "select id, replayed from dead_letter where replayed is not null "
@@ -78,7 +78,7 @@ def delete_delivered(db: sqlite3.Connection, sink: str, done: Sequence[Range]) -
 
 
 def find(
-    db: sqlite3.Connection,
+    db: Connection,
     *,
     sinks: Sequence[str] = (),
     sources: Sequence[str] = (),
@@ -87,11 +87,7 @@ def find(
 ) -> list[StoredDeadLetter]:
     """Return the dead letters that match every filter given, oldest first."""
     wanted = {"sink.name": sinks, "source": sources, "reason": reasons, "dead_letter.id": ids}
-    where = [
-        f"{column} in (select value from json_each(?))"  # noqa: S608  # columns are ours
-        for column, values in wanted.items()
-        if values
-    ]
+    where = [f"{column} {db.dialect.among}" for column, values in wanted.items() if values]
     query = (
         "select dead_letter.id, sink.name, source, reason, message, status, attempts, "  # noqa: S608  # columns are ours
         "first_at, last_at, event, replayed is not null "
@@ -108,11 +104,11 @@ def find(
             ),
             bool(row[10]),
         )
-        for row in db.execute(query, [json.dumps(list(each)) for each in wanted.values() if each])
+        for row in db.execute(query, [db.dialect.values(each) for each in wanted.values() if each])
     ]
 
 
-def not_replaying(db: sqlite3.Connection, ids: Sequence[int]) -> list[StoredDeadLetter]:
+def not_replaying(db: Connection, ids: Sequence[int]) -> list[StoredDeadLetter]:
     """Return those of the dead letters *ids* that are not being replayed."""
     # To *find*, an empty list of ids means all of them.
     if not ids:
@@ -124,7 +120,7 @@ def not_replaying(db: sqlite3.Connection, ids: Sequence[int]) -> list[StoredDead
     ]
 
 
-def start_replay(db: sqlite3.Connection, number: int, position: int | None) -> None:
+def start_replay(db: Connection, number: int, position: int | None) -> None:
     """
     Record that the dead letter *number* is in the spool again, at *position*.
 
@@ -137,14 +133,12 @@ def start_replay(db: sqlite3.Connection, number: int, position: int | None) -> N
         tags.put(db, "dead_letter", "id = ?", number)
 
 
-def drop(
-    db: sqlite3.Connection, ids: Sequence[int], now: int, *, by: int | None
-) -> list[StoredDeadLetter]:
+def drop(db: Connection, ids: Sequence[int], now: int, *, by: int | None) -> list[StoredDeadLetter]:
     """Discard the dead letters *ids* that are not being replayed: delete their events."""
     found = not_replaying(db, ids)
     for letter in found:
         db.execute(
-            "update dead_letter set dropped = ?, event = zeroblob(0) where id = ?", (now, letter.id)
+            "update dead_letter set dropped = ?, event = ? where id = ?", (now, b"", letter.id)
         )
         tags.put(db, "dead_letter", "id = ?", letter.id)
     for (unit, reason), group in groupby(sorted(found, key=_group), _group):
@@ -159,22 +153,20 @@ def _group(letter: StoredDeadLetter) -> tuple[str, str]:
     return unit, letter.letter.reason
 
 
-def statuses(
-    db: sqlite3.Connection, uids: Sequence[str]
-) -> dict[tuple[str, str | None], DeliveryStatus]:
+def statuses(db: Connection, uids: Sequence[str]) -> dict[tuple[str, str | None], DeliveryStatus]:
     """Return by uid and sink the status of those of *uids* that have a dead letter."""
     return {
         (uid, sink): "dropped" if dropped else "waiting" if replayed else "dead_letter"
         for uid, sink, dropped, replayed in db.execute(
             "select uid, sink.name, dropped is not null, replayed is not null from dead_letter "
             "left join sink on sink.id = dead_letter.sink "
-            "where uid in (select value from json_each(?))",
-            (json.dumps(list(uids)),),
+            f"where uid {db.dialect.among}",
+            (db.dialect.values(uids),),
         )
     }
 
 
-def count_without_sink(db: sqlite3.Connection, source: str) -> int:
+def count_without_sink(db: Connection, source: str) -> int:
     """Return how many records of *source* became dead letters before any sink."""
     (count,) = db.execute(
         "select count(*) from dead_letter where sink is null and dropped is null and source = ?",

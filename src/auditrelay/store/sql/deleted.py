@@ -1,18 +1,18 @@
 """Forwarded events that were deleted at their source: find and record them."""
 
-import sqlite3
 from collections.abc import Sequence
 from collections.abc import Set as AbstractSet
 
 from auditrelay.evidence import facts
 from auditrelay.store.keys import sortable
+from auditrelay.store.sql.connection import Connection
 from auditrelay.store.sql.facts import insert, of_source
 from auditrelay.store.sql.sources import source_id
 from auditrelay.window import Interval, micros
 
 
 def find_deleted(
-    db: sqlite3.Connection, source: str, span: Interval, seen: AbstractSet[bytes], before: int
+    db: Connection, source: str, span: Interval, seen: AbstractSet[bytes], before: int
 ) -> list[bytes]:
     """
     Return the known keys of *source* in *span* whose uid was not *seen*.
@@ -31,7 +31,7 @@ def find_deleted(
 
 
 def record_deleted(
-    db: sqlite3.Connection, source: str, span: Interval, keys: Sequence[bytes], now: int
+    db: Connection, source: str, span: Interval, keys: Sequence[bytes], now: int
 ) -> int:
     """Record those of *keys* that are not recorded yet; return how many are new."""
     owner = source_id(db, source)

@@ -2,7 +2,6 @@
 
 import base64
 import json
-import sqlite3
 from collections.abc import Callable, Sequence
 from hashlib import sha256
 from typing import Any
@@ -12,11 +11,12 @@ from auditrelay.evidence.facts import chain
 from auditrelay.evidence.heads import Head
 from auditrelay.evidence.tree import leaf, path
 from auditrelay.store.keys import TIMELESS_AT, time_of
+from auditrelay.store.sql.connection import Connection
 from auditrelay.store.sql.evidence import entries, newest_word
 from auditrelay.store.sql.facts import of_source, sink_of
 
 
-def event_proof(db: sqlite3.Connection, uid: str) -> dict[str, Any]:
+def event_proof(db: Connection, uid: str) -> dict[str, Any]:
     """
     Return the proof of the event *uid* (40 hex digits), as ``evidence check`` reads it.
 
@@ -72,7 +72,7 @@ def event_proof(db: sqlite3.Connection, uid: str) -> dict[str, Any]:
 
 
 def _accepted(
-    db: sqlite3.Connection, uid: str, source: str, place: int, size: int
+    db: Connection, uid: str, source: str, place: int, size: int
 ) -> tuple[int, dict[str, Any], int]:
     """Return the entry below *size* that says that *place* was accepted, the fact, and its page."""
     query = "select n, text from entry where unit = ? and n < ? order by n"
@@ -88,7 +88,7 @@ def _accepted(
     )
 
 
-def _keys(db: sqlite3.Connection, owner: int, pages: Sequence[Sequence[int]]) -> list[bytes]:
+def _keys(db: Connection, owner: int, pages: Sequence[Sequence[int]]) -> list[bytes]:
     """Return the known keys of each of *pages*, joined."""
     end = max(first + count for first, count in pages)
     at = dict(
@@ -104,7 +104,7 @@ def _keys(db: sqlite3.Connection, owner: int, pages: Sequence[Sequence[int]]) ->
 
 
 def _taken(
-    db: sqlite3.Connection, place: int, size: int, part: Callable[[int], dict[str, Any]]
+    db: Connection, place: int, size: int, part: Callable[[int], dict[str, Any]]
 ) -> dict[str, dict[str, Any]]:
     """Return by sink the first entry that says that *place* is settled there."""
     taken: dict[str, dict[str, Any]] = {}

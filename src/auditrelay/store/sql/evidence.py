@@ -1,7 +1,6 @@
 """Read the evidence: entries, heads, and the facts that wait. Works on a connection."""
 
 import json
-import sqlite3
 from collections.abc import Iterator
 from dataclasses import dataclass
 from itertools import groupby
@@ -14,6 +13,7 @@ from auditrelay.store.expected import OWN
 from auditrelay.store.sealing import EvidenceState
 from auditrelay.store.sql import branches
 from auditrelay.store.sql.accepted import own_keys
+from auditrelay.store.sql.connection import Connection
 from auditrelay.store.sql.facts import INSTANCE, source_of
 from auditrelay.store.sql.readers import FOREVER, reader_of
 
@@ -35,7 +35,7 @@ _MOST_UNTOLD: Final = 1000
 """How many heads are looked at: six weeks of them."""
 
 
-def state_of(db: sqlite3.Connection) -> EvidenceState:
+def state_of(db: Connection) -> EvidenceState:
     """Return what there is of the evidence, and whether it has left."""
     (count,) = db.execute("select coalesce(max(n) + 1, 0) from entry").fetchone()
     newest = db.execute("select word, at, place from head order by size desc limit 1").fetchone()
@@ -63,7 +63,7 @@ def state_of(db: sqlite3.Connection) -> EvidenceState:
 class Takers:
     """The sinks that are configured, each with what it has settled of our own events."""
 
-    def __init__(self, db: sqlite3.Connection) -> None:
+    def __init__(self, db: Connection) -> None:
         rows = db.execute(
             "select name, since from sink join feed on feed.sink = sink.id "
             "where ends is null and source = ? order by name",
@@ -80,12 +80,12 @@ class Takers:
         )
 
 
-def entries(db: sqlite3.Connection, start: int = 0) -> Iterator[tuple[int, str]]:
+def entries(db: Connection, start: int = 0) -> Iterator[tuple[int, str]]:
     """Yield the entries from the number *start* on: number and line."""
     yield from db.execute("select n, text from entry where n >= ? order by n", (start,))
 
 
-def heads(db: sqlite3.Connection) -> Iterator[StoredHead]:
+def heads(db: Connection) -> Iterator[StoredHead]:
     """Yield every head, the oldest first."""
     for row in db.execute("select size, at, root, word, place from head order by size"):
         yield StoredHead(*row)
@@ -94,7 +94,7 @@ def heads(db: sqlite3.Connection) -> Iterator[StoredHead]:
 class KnownKeys:
     """The known keys of the source *owner* at the places from *start* on, in their order."""
 
-    def __init__(self, db: sqlite3.Connection, owner: int, start: int = 0) -> None:
+    def __init__(self, db: Connection, owner: int, start: int = 0) -> None:
         # There is no index by place: SQLite sorts them, on the disk if there are many.
         self._rows = db.execute(
             "select position, key from known where source = ? and position >= ? order by position",
@@ -120,7 +120,7 @@ class KnownKeys:
         return self._strays
 
 
-def uids(db: sqlite3.Connection) -> Iterator[tuple[int, int, bytes]]:
+def uids(db: Connection) -> Iterator[tuple[int, int, bytes]]:
     """
     Yield the keys of each page that an ``accepted`` fact tells of, in order of entries and facts.
 
@@ -153,9 +153,9 @@ def uids(db: sqlite3.Connection) -> Iterator[tuple[int, int, bytes]]:
                 yield n, first, b"".join(keys[first])
 
 
-def configured(db: sqlite3.Connection) -> dict[str, Any] | None:
+def configured(db: Connection) -> dict[str, Any] | None:
     """Return the newest fact of which configuration is in force; None if there is none."""
-    has = 'instr(text, \'"fact":"configured"\') > 0'
+    has = 'text like \'%"fact":"configured"%\''
     row = db.execute(
         f"select text from fact where unit = ? and {has} order by id desc limit 1",  # noqa: S608  # constants
         (INSTANCE,),
@@ -166,7 +166,7 @@ def configured(db: sqlite3.Connection) -> dict[str, Any] | None:
         return None
 
 
-def _newest_configured(db: sqlite3.Connection, has: str) -> dict[str, Any] | None:
+def _newest_configured(db: Connection, has: str) -> dict[str, Any] | None:
     newest: dict[str, Any] | None = None
     rows = db.execute(
         f"select text from entry where unit = ? and {has} order by n desc",  # noqa: S608  # constants
@@ -188,13 +188,13 @@ def _newest_configured(db: sqlite3.Connection, has: str) -> dict[str, Any] | Non
     return newest
 
 
-def newest_word(db: sqlite3.Connection) -> str | None:
+def newest_word(db: Connection) -> str | None:
     """Return the newest head as a word; None if nothing was sealed yet."""
     row = db.execute("select word from head order by size desc limit 1").fetchone()
     return None if row is None else row[0]
 
 
-def facts_of(db: sqlite3.Connection, unit: str, *, merged: bool = True) -> Iterator[Fact]:
+def facts_of(db: Connection, unit: str, *, merged: bool = True) -> Iterator[Fact]:
     """
     Yield all facts of *unit* in their order: those in its entries, then those that wait.
 

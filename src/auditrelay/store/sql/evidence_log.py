@@ -2,9 +2,7 @@
 
 import asyncio
 import json
-import sqlite3
 from collections.abc import Callable
-from pathlib import Path
 from typing import Final
 
 import structlog
@@ -24,9 +22,9 @@ from auditrelay.store.sealing import (
     Waiting,
 )
 from auditrelay.store.sql import branches, evidence, keying, meta
-from auditrelay.store.sqlite import tip
+from auditrelay.store.sql.connection import Connection
+from auditrelay.store.sql.engine import Engine
 from auditrelay.store.sql.facts import INSTANCE, insert
-from auditrelay.store.sqlite.reader_thread import ReaderThread
 from auditrelay.store.sql.seal import Sealing
 from auditrelay.store.sql.spool import Spool
 from auditrelay.store.sql.spooling import Spooling
@@ -38,21 +36,14 @@ _log: structlog.stdlib.BoundLogger = structlog.get_logger(__name__)
 
 
 class EvidenceLog:
-    """The log of the state in *state_dir*; *now* says what time it certainly is (microseconds)."""
+    """The log of a state; *now* says what time it certainly is (microseconds)."""
 
     def __init__(
-        self,
-        state_dir: Path,
-        spooling: Spooling,
-        spool: Spool,
-        *,
-        reader: ReaderThread,
-        now: Callable[[], int],
+        self, engine: Engine, spooling: Spooling, spool: Spool, *, now: Callable[[], int]
     ) -> None:
-        self._dir = state_dir
         self._writer = spooling.writer
-        self._reader = reader
-        self._sealing = Sealing(state_dir, spooling, spool)
+        self._engine = engine
+        self._sealing = Sealing(engine, spooling, spool)
         self._spool = spool
         self._now = now
         self._hashed_on = -1
@@ -66,9 +57,9 @@ class EvidenceLog:
     async def begin(self, run: Run) -> Branch | None:
         """Compare the state with its tip, and tell that *run* begins; return the branch, if any."""
         now = self._now()
-        at = await asyncio.to_thread(tip.read, self._dir)
+        at = await asyncio.to_thread(self._engine.tip.read)
 
-        def work(db: sqlite3.Connection) -> tuple[Branch | None, Head]:
+        def work(db: Connection) -> tuple[Branch | None, Head]:
             keying.begin(db, run.key_before, now)  # first: a fact has the tag of the key in force
             runs = meta.find(db, _RUNS)
             try:
@@ -99,7 +90,7 @@ class EvidenceLog:
         """Tell that *run* stops in an orderly way."""
         now = self._now()
 
-        def work(db: sqlite3.Connection) -> None:
+        def work(db: Connection) -> None:
             insert(db, INSTANCE, [facts.stopped(run=run)], now)
             meta.put(db, _RUNS, 0)
 
@@ -112,7 +103,7 @@ class EvidenceLog:
 
     async def state(self) -> EvidenceState:
         """Read what there is of the evidence, and whether it has left."""
-        return await self._reader.read(evidence.state_of)
+        return await self._engine.read(evidence.state_of)
 
     async def seal(self, event: HeadEvent, make_head: MakeHead = Head) -> Sealed:
         """Seal what was done, then replace the tip; the first of a day hashes all entries again."""
@@ -127,7 +118,7 @@ class EvidenceLog:
         """Go on in a new log from the entries as they are; EvidenceBroken if some are missing."""
         now = self._now()
 
-        def work(db: sqlite3.Connection) -> tuple[Branch, Head]:
+        def work(db: Connection) -> tuple[Branch, Head]:
             return branches.after_damage(db, now), _tip_of(db)
 
         branch, head = await self._writer.write(work)
@@ -136,20 +127,20 @@ class EvidenceLog:
 
     def _first_tip(self, head: Head) -> None:
         try:
-            tip.write(self._dir, head.log, head.size, head.root)
+            self._engine.tip.write(head)
         except OSError as error:
             reason = error.strerror or str(error)
             raise StateError(f"the tip of the evidence cannot be written: {reason}") from error
 
     async def _write_tip(self, head: Head) -> None:
         try:
-            await asyncio.to_thread(tip.write, self._dir, head.log, head.size, head.root)
+            await asyncio.to_thread(self._engine.tip.write, head)
         except OSError as error:
             # The one that is there has left as well: it fits, and only knows less.
             _log.warning("evidence_tip_not_written", reason=error.strerror or str(error))
 
 
-def _configure(db: sqlite3.Connection, configured: Body, now: int) -> bool:
+def _configure(db: Connection, configured: Body, now: int) -> bool:
     # What the evidence says is in force, and no copy of it: who edits that could hide a change.
     if evidence.configured(db) == json.loads(facts.text(configured)):
         return False
@@ -157,7 +148,7 @@ def _configure(db: sqlite3.Connection, configured: Body, now: int) -> bool:
     return True
 
 
-def _tip_of(db: sqlite3.Connection) -> Head:
+def _tip_of(db: Connection) -> Head:
     """Return what the tip has to be: the log, and what it goes on from."""
     frontier = branches.frontier_of(db)
     return Head(branches.log_of(db), frontier.size, frontier.root())

@@ -2,7 +2,6 @@
 
 import base64
 import json
-import sqlite3
 from collections.abc import Iterator
 from dataclasses import dataclass
 from hashlib import sha256
@@ -12,6 +11,8 @@ from typing import IO, Final
 from auditrelay import __version__
 from auditrelay.errors import RelayError
 from auditrelay.evidence.heads import Head
+from auditrelay.store.sql.branches import log_of
+from auditrelay.store.sql.connection import Connection
 from auditrelay.store.sql.evidence import entries, heads, newest_word, uids
 
 JOURNAL: Final = "journal.ndjson"
@@ -48,9 +49,7 @@ class _File:
         return self._digest.hexdigest()
 
 
-def export(
-    db: sqlite3.Connection, folder: Path, *, within: tuple[int, int] | None = None
-) -> Exported:
+def export(db: Connection, folder: Path, *, within: tuple[int, int] | None = None) -> Exported:
     """
     Write the evidence that *db* shows, one snapshot, to *folder*, which has none yet.
 
@@ -62,7 +61,7 @@ def export(
     lie beyond the branch would look as if the end of it had been cut off.
     """
     word = newest_word(db)
-    (log,) = db.execute("select value from meta where name = 'log'").fetchone()
+    log = log_of(db)
     if word is not None and Head.parse(word).log != log:
         raise RelayError(
             "the state was restored, copied, moved or damaged, and goes on in a new log of which "
@@ -109,7 +108,7 @@ def export(
     return Exported(count, written_heads, found)
 
 
-def _within(db: sqlite3.Connection, sealed: list[int]) -> Iterator[tuple[int, int, bytes]]:
+def _within(db: Connection, sealed: list[int]) -> Iterator[tuple[int, int, bytes]]:
     """Yield the pages of the entries *sealed*, which follow each other as times never run back."""
     if sealed:
         first, last = sealed[0], sealed[-1]

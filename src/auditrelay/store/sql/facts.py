@@ -5,11 +5,11 @@ A fact commits in the very transaction that does what it says, so there is never
 facts do not explain. Works on a connection, within the caller's transaction.
 """
 
-import sqlite3
 from collections.abc import Sequence
 from typing import Final
 
 from auditrelay.evidence.facts import Body, text
+from auditrelay.store.sql.connection import Connection
 from auditrelay.store.sql.tags import add_open, tag
 
 INSTANCE: Final = "instance"
@@ -42,7 +42,7 @@ def sink_of(unit: str) -> str | None:
     return unit[len(_SINK) :] if unit.startswith(_SINK) else None
 
 
-def insert(db: sqlite3.Connection, unit: str, bodies: Sequence[Body], now: int) -> None:
+def insert(db: Connection, unit: str, bodies: Sequence[Body], now: int) -> None:
     """Insert the facts *bodies* of *unit*, in their order."""
     # One statement, whatever there is to tell: see intake.
     for first in range(0, len(bodies), _MOST):

@@ -3,7 +3,7 @@
 from functools import partial
 
 from auditrelay.store.sql import known
-from auditrelay.store.sqlite.writer import Writer
+from auditrelay.store.sql.engine import Writer
 
 
 async def forget_old(writer: Writer, *, before: int, now: int) -> None:

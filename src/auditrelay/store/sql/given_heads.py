@@ -2,7 +2,6 @@
 
 import dataclasses
 import json
-import sqlite3
 from collections.abc import Collection, Mapping, Sequence
 from datetime import datetime, timedelta
 from typing import Final
@@ -10,15 +9,14 @@ from typing import Final
 from auditrelay.evidence.heads import Head
 from auditrelay.evidence.tree import Frontier, leaf
 from auditrelay.store.sql.checks import FAULTS, Checked, Finding, bad
+from auditrelay.store.sql.connection import Connection
 from auditrelay.store.sql.evidence import entries
 from auditrelay.window import iso, micros, moment
 
 _EXPLAINED: Final = "an operator has said why; what was lost is shown by: auditrelay evidence check"
 
 
-def with_heads(
-    db: sqlite3.Connection, checked: Checked, given: Sequence[tuple[str, Head]]
-) -> Checked:
+def with_heads(db: Connection, checked: Checked, given: Sequence[tuple[str, Head]]) -> Checked:
     """Return *checked* with what contradicts the heads *given*: each with where it was found."""
     roots, ends, said = _log(db, {head.size for _, head in given})
     log = checked.log or ""
@@ -45,9 +43,7 @@ def with_heads(
     )
 
 
-def _log(
-    db: sqlite3.Connection, wanted: Collection[int]
-) -> tuple[dict[int, bytes], dict[str, int], int]:
+def _log(db: Connection, wanted: Collection[int]) -> tuple[dict[int, bytes], dict[str, int], int]:
     """
     Return the roots over all entries and over the first *wanted*, and what is said of branches.
 

@@ -34,6 +34,8 @@ class Appended:
     only: str | None
     page: Page
     size: int
+    stored: bytes
+    """The digest of its blob."""
 
     @property
     def end(self) -> int:

@@ -6,7 +6,6 @@ lock for every row that it steps through, and a busy event loop may keep it for 
 time. So each statement that handles a page of events returns one row.
 """
 
-import sqlite3
 from collections.abc import Iterable, Mapping, Sequence
 from itertools import groupby, islice
 
@@ -28,6 +27,7 @@ from auditrelay.store.keys import KEY, keys_of, known_key
 from auditrelay.store.ledger import Change, Changes, NewEvents
 from auditrelay.store.sql import backfills, contents, dead_letters, known, ledger, meta
 from auditrelay.store.sql.accepted import NOTICE, REPLAY, accepted, own
+from auditrelay.store.sql.connection import Connection
 from auditrelay.store.sql.facts import insert, of_sink, of_source
 from auditrelay.store.sql.sinks import refilled
 from auditrelay.store.sql.sources import file_read, source_id
@@ -46,7 +46,7 @@ _Reports = Mapping[tuple[str, int, int], tuple[str, int]]
 
 
 def add(
-    db: sqlite3.Connection,
+    db: Connection,
     spool: Spool,
     uids: Uids,
     source: str,
@@ -147,7 +147,7 @@ def _put_aside(letters: Sequence[tuple[bytes, str]]) -> list[facts.Body]:
 
 
 def report_changed(
-    db: sqlite3.Connection,
+    db: Connection,
     spool: Spool,
     uids: Uids,
     source: str,
@@ -177,7 +177,7 @@ def report_changed(
 
 
 def resend(
-    db: sqlite3.Connection,
+    db: Connection,
     spool: Spool,
     source: str,
     *,
@@ -198,9 +198,7 @@ def resend(
     enter(db, source, proof, new=sum(map(len, pages)), now=now, via="backfill")
 
 
-def enter(
-    db: sqlite3.Connection, source: str, proof: Proof, *, new: int = 0, now: int, via: str
-) -> None:
+def enter(db: Connection, source: str, proof: Proof, *, new: int = 0, now: int, via: str) -> None:
     """Enter a *proof* whose events are known; *new* of them count as new in its backfill."""
     owner = source_id(db, source)
     changes = ledger.changes(db, owner, proof, NewEvents(), now)
@@ -209,7 +207,7 @@ def enter(
 
 
 def replay(
-    db: sqlite3.Connection, spool: Spool, ids: Sequence[int], now: int, *, by: int | None
+    db: Connection, spool: Spool, ids: Sequence[int], now: int, *, by: int | None
 ) -> list[StoredDeadLetter]:
     """
     Spool the dead letters *ids* that are not being replayed already; return which they are.
@@ -241,7 +239,7 @@ def replay(
 
 
 def _write(
-    db: sqlite3.Connection,
+    db: Connection,
     owner: int,
     proof: Proof,
     changes: Changes,

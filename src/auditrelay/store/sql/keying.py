@@ -5,29 +5,28 @@ All tags are set again by the key that is in force from then on; they are over d
 is read for that.
 """
 
-import sqlite3
 from typing import Final
 
 from auditrelay.evidence import facts
 from auditrelay.evidence.heads import Keys, key_id
-from auditrelay.store.sql import branches, sinks, tags
+from auditrelay.store.sql import branches, meta, sinks, tags
+from auditrelay.store.sql.connection import Connection
 from auditrelay.store.sql.facts import INSTANCE, insert
 
 _KEY: Final = "key"
 """The name of the public key that is in force."""
 
 
-def begin(db: sqlite3.Connection, before: Keys | None, now: int) -> None:
+def begin(db: Connection, before: Keys | None, now: int) -> None:
     """Compare the key that *db* has with the one in force; *before* is the one that it replaces."""
-    keys = tags.keys_of(db)
-    row = db.execute("select value from meta where name = ?", (_KEY,)).fetchone()
-    known: bytes | None = None if row is None else row[0]
+    keys = db.keys
+    known = meta.find_bytes(db, _KEY)
     public = None if keys is None else keys.public
     if public == known:
         _report_wrong(db, now)
         return
     vouching = before if before is not None and before.public == known else None
-    if vouching is not None and isinstance(db, tags.Connection):
+    if vouching is not None:
         db.keys = vouching
         _report_wrong(db, now)
         db.keys = keys
@@ -44,12 +43,10 @@ def begin(db: sqlite3.Connection, before: Keys | None, now: int) -> None:
         now,
     )
     tags.put_all(db)
-    db.execute("delete from meta where name = ?", (_KEY,))
-    if public is not None:
-        db.execute("insert into meta values (?, ?)", (_KEY, public))
+    meta.put_bytes(db, _KEY, public)
 
 
-def _report_wrong(db: sqlite3.Connection, now: int) -> None:
+def _report_wrong(db: Connection, now: int) -> None:
     """Keep that rows were changed or put in, if any were; sinks go back to what was sealed."""
     for (name,) in db.execute("select name from sink").fetchall():
         sinks.trust(db, name, now)

@@ -10,9 +10,9 @@ Beside a uid are digests of the contents that its record was shown with, the new
 (:mod:`~auditrelay.store.sql.contents`): a look-up also finds which known records have changed.
 """
 
-import sqlite3
 import struct
 from collections.abc import Collection, Iterable, Mapping, Sequence
+from functools import cache
 from typing import Final
 
 from auditrelay.events.page import Page
@@ -22,7 +22,9 @@ from auditrelay.store.keys import KEY, TIMELESS, sortable
 from auditrelay.store.packing import unpack
 from auditrelay.store.sql import dead_letters, meta
 from auditrelay.store.sql.accepted import forget_own
+from auditrelay.store.sql.connection import Connection
 from auditrelay.store.sql.contents import DIGEST, contents
+from auditrelay.store.sql.dialect import Dialect
 from auditrelay.store.sql.facts import insert, of_source
 from auditrelay.store.sql.readers import reader_of
 from auditrelay.store.sql.sources import source_id
@@ -33,24 +35,36 @@ from auditrelay.window import Interval, micros
 _ROW = struct.Struct(f"{KEY + DIGEST}s")
 """A row found: its key, and the digest of the newest content."""
 
-_NEWEST = f"key || coalesce(substr(digest, 1, {DIGEST}), zeroblob({DIGEST}))"
 
-_IN_RANGE = (
-    f"select count(*), cast(group_concat({_NEWEST}, '') as blob) from "  # noqa: S608  # constants
-    "(select key, digest from known where source = ? and key >= ? and key <= ? limit ?)"
-)
+def _newest(dialect: Dialect) -> str:
+    return f"key || coalesce(substr(digest, 1, {DIGEST}), {dialect.empty.format(DIGEST)})"
 
-_EACH = (
-    f"select cast(group_concat((select {_NEWEST} from known "  # noqa: S608  # constants
-    f"where source = ?3 and key = substr(?2, 1 + {KEY} * row.key, {KEY})), '') as blob) "
-    "from json_each(?1) as row"
-)
 
-REMEMBER = (
-    f"insert into known (source, key, position, digest) select ?4, "  # noqa: S608  # constants
-    f"substr(?2, 1 + {KEY} * key, {KEY}), ?5 + key, substr(?3, 1 + {DIGEST} * key, {DIGEST}) "
-    f"from json_each(?1)"
-)
+@cache
+def _in_range(dialect: Dialect) -> str:
+    return (
+        f"select count(*), {dialect.joined.format(_newest(dialect), 'key')} from "  # noqa: S608  # constants
+        "(select key, digest from known where source = ? and key >= ? and key <= ? limit ?) as few"
+    )
+
+
+@cache
+def _each(dialect: Dialect) -> str:
+    one = (
+        f"(select {_newest(dialect)} from known where source = :source "  # noqa: S608  # constants
+        f"and key = substr(:keys, 1 + {KEY} * row.key, {KEY}))"
+    )
+    return f"select {dialect.joined.format(one, 'row.key')} from {dialect.rows}"  # noqa: S608  # constants
+
+
+@cache
+def _insert(dialect: Dialect) -> str:
+    return (
+        "insert into known (source, key, position, digest) select :source, "  # noqa: S608  # constants
+        f"substr(:keys, 1 + {KEY} * row.key, {KEY}), :first + row.key, "
+        f"substr(:digests, 1 + {DIGEST} * row.key, {DIGEST}) from {dialect.rows}"
+    )
+
 
 FORGET_STEP = 50_000
 """How many uids are forgotten in one transaction at most."""
@@ -61,16 +75,14 @@ FORGOTTEN: Final = "forgotten_before"
 _FIRST_TIME = (1).to_bytes(8)
 
 
-def find(
-    db: sqlite3.Connection, uids: Uids, owner: int, keys: Sequence[bytes]
-) -> dict[bytes, bytes]:
+def find(db: Connection, uids: Uids, owner: int, keys: Sequence[bytes]) -> dict[bytes, bytes]:
     """Return by uid the row of each event of *keys* that is known, whatever its time is."""
     found = _by_uid(_find_exactly(db, owner, keys))
     return _with_moved(db, uids, owner, found, [key[8:] for key in keys])
 
 
 def _with_moved(
-    db: sqlite3.Connection,
+    db: Connection,
     uids: Uids,
     owner: int,
     found: dict[bytes, bytes],
@@ -94,7 +106,7 @@ def _by_uid(rows: Iterable[bytes]) -> dict[bytes, bytes]:
     return {row[8:KEY]: row for row in rows}
 
 
-def find_new(db: sqlite3.Connection, uids: Uids, owner: int, keys: Sequence[bytes]) -> list[int]:
+def find_new(db: Connection, uids: Uids, owner: int, keys: Sequence[bytes]) -> list[int]:
     """Deduplicate *keys*: return the indices of those not known, each distinct uid once."""
     found = find(db, uids, owner, keys)
     new: dict[bytes, int] = {}
@@ -105,7 +117,7 @@ def find_new(db: sqlite3.Connection, uids: Uids, owner: int, keys: Sequence[byte
 
 
 def look_up(
-    db: sqlite3.Connection,
+    db: Connection,
     uids: Uids,
     owner: int,
     keys: Sequence[bytes],
@@ -149,25 +161,30 @@ def look_up(
 
 
 def contents_of(
-    db: sqlite3.Connection, uids: Uids, owner: int, keys: Sequence[bytes]
+    db: Connection, uids: Uids, owner: int, keys: Sequence[bytes]
 ) -> list[Contents | None]:
     """Return what is known of the contents of each of *keys*, whatever its time is."""
     found = find(db, uids, owner, keys)
     return contents(db, owner, [found.get(key[8:], b"")[:KEY] for key in keys])
 
 
-def _find_exactly(db: sqlite3.Connection, owner: int, keys: Sequence[bytes]) -> Collection[bytes]:
+def _find_exactly(db: Connection, owner: int, keys: Sequence[bytes]) -> Collection[bytes]:
     """Return the rows of those of *keys* that are known under that very time."""
     if not keys:
         return ()
     # Nothing is known in the range of a page of new events, and little else in that of known ones.
     most = 4 * len(keys)
-    count, joined = db.execute(_IN_RANGE, (owner, min(keys), max(keys), most)).fetchone()
+    count, joined = db.execute(
+        _in_range(db.dialect), (owner, min(keys), max(keys), most)
+    ).fetchone()
     if count < most:
         rows = _cut(joined) if count else ()
         wanted = set(keys) if rows else ()
         return [row for row in rows if row[:KEY] in wanted]
-    (joined,) = db.execute(_EACH, (_rows(len(keys)), b"".join(keys), owner)).fetchone()
+    (joined,) = db.execute(
+        _each(db.dialect),
+        {"rows": db.dialect.count(len(keys)), "keys": b"".join(keys), "source": owner},
+    ).fetchone()
     return _cut(joined or b"")
 
 
@@ -176,7 +193,7 @@ def _cut(joined: bytes) -> list[bytes]:
 
 
 def remember(
-    db: sqlite3.Connection,
+    db: Connection,
     uids: Uids,
     owner: int,
     keys: Sequence[bytes],
@@ -190,16 +207,20 @@ def remember(
     *digests* are those of their raw records (SHA-256, hexadecimal).
     """
     shortened = bytes.fromhex("".join([digest[: 2 * DIGEST] for digest in digests]))
-    db.execute(REMEMBER, (_rows(len(keys)), b"".join(keys), shortened, owner, first))
+    db.execute(
+        _insert(db.dialect),
+        {
+            "rows": db.dialect.count(len(keys)),
+            "keys": b"".join(keys),
+            "digests": shortened,
+            "source": owner,
+            "first": first,
+        },
+    )
     uids.add(db, owner, keys)
 
 
-def _rows(count: int) -> str:
-    """Return a JSON list of *count* numbers, whose keys are the numbers of rows."""
-    return f"[{',0' * count}]".replace("[,", "[", 1)
-
-
-def spooled_events(db: sqlite3.Connection, owner: int, span: Interval) -> list[Page] | None:
+def spooled_events(db: Connection, owner: int, span: Interval) -> list[Page] | None:
     """Return the known events of *span* by the page, or None if some were pruned; PageDamaged."""
     wanted = {
         position
@@ -213,7 +234,7 @@ def spooled_events(db: sqlite3.Connection, owner: int, span: Interval) -> list[P
         return pages
     for first, count, sha, blob in db.execute(
         "select first, count, sha, events from spool where first + count > ? and first <= ? "
-        "and source = ? and only is null order by first",
+        'and source = ? and "only" is null order by first',
         (min(wanted), max(wanted), owner),
     ):
         inside = sorted(wanted.intersection(range(first, first + count)))
@@ -225,7 +246,7 @@ def spooled_events(db: sqlite3.Connection, owner: int, span: Interval) -> list[P
 
 
 def delivery_status(
-    db: sqlite3.Connection,
+    db: Connection,
     uids: Uids,
     source: str,
     keys: Sequence[bytes],
@@ -272,7 +293,7 @@ def delivery_status(
     return found
 
 
-def forget_before(db: sqlite3.Connection, before: int, now: int) -> int:
+def forget_before(db: Connection, before: int, now: int) -> int:
     """Forget some of the uids of events older than *before*; return how many."""
     db.execute("delete from uid_log where newest < ?", (before,))
     db.execute("delete from late where end < ?", (before,))

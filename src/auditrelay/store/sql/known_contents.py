@@ -8,8 +8,8 @@ from auditrelay.store import Changed, Contents
 from auditrelay.store.keys import keys_of
 from auditrelay.store.places import place, position_of
 from auditrelay.store.sql import intake, known
+from auditrelay.store.sql.engine import Reader
 from auditrelay.store.sql.page_reader import PageReader
-from auditrelay.store.sqlite.reader_thread import ReaderThread
 from auditrelay.store.sql.sources import source_id
 from auditrelay.store.sql.spool import LOG, Spool
 from auditrelay.store.sql.spooling import Spooling
@@ -22,7 +22,7 @@ class KnownContents:
 
     def __init__(
         self,
-        reader: ReaderThread,
+        reader: Reader,
         pages: PageReader,
         spooling: Spooling,
         log: Spool,

@@ -38,7 +38,8 @@ def delete(db: Connection, name: str) -> None:
 
 def find_text(db: Connection, name: str) -> str | None:
     """Return the text *name*, or None if it was never set."""
-    return _find(db, db.dialect.metas[1], name)
+    found: str | None = _find(db, db.dialect.metas[1], name)
+    return found
 
 
 def put_text(db: Connection, name: str, value: str | None) -> None:
@@ -48,7 +49,8 @@ def put_text(db: Connection, name: str, value: str | None) -> None:
 
 def find_bytes(db: Connection, name: str) -> bytes | None:
     """Return the bytes *name*, or None if they were never set."""
-    return _find(db, db.dialect.metas[2], name)
+    found: bytes | None = _find(db, db.dialect.metas[2], name)
+    return found
 
 
 def put_bytes(db: Connection, name: str, value: bytes | None) -> None:

@@ -1,7 +1,6 @@
 """Read what waits for a sink: from memory where it can, and no page that was changed."""
 
 import asyncio
-import sqlite3
 from collections.abc import Callable, Collection
 from typing import TypeVar
 
@@ -12,10 +11,12 @@ from auditrelay.events.page import Page
 from auditrelay.store import SpoolPage
 from auditrelay.store.progress import Range
 from auditrelay.store.sql import known, spool
+from auditrelay.store.sql.connection import Connection
 from auditrelay.store.sql.damage import void
+from auditrelay.store.sql.engine import Reader
 from auditrelay.store.sql.handover import Handover
-from auditrelay.store.sqlite.reader_thread import ReaderThread
 from auditrelay.store.sql.readers import FOREVER
+from auditrelay.store.sql.recent import Recent
 from auditrelay.store.sql.sources import source_id
 from auditrelay.store.sql.spool import PageDamaged, Spool, events_at, read_pages
 from auditrelay.store.sql.spooling import Spooling
@@ -31,8 +32,8 @@ class PageReader:
 
     def __init__(
         self,
-        reader: ReaderThread,
-        handover: Handover,
+        reader: Reader,
+        handover: Handover | Recent,
         spooling: Spooling,
         pages: Spool,
         *,
@@ -40,6 +41,7 @@ class PageReader:
     ) -> None:
         self._read = reader.read
         self._handover = handover
+        self._recent = handover if isinstance(handover, Recent) else None
         self._spooling = spooling
         self._spool = pages
         self._now = now
@@ -71,9 +73,11 @@ class PageReader:
             return None
 
     async def _from_disk(self, sink: str, places: Range, most: int) -> tuple[list[SpoolPage], int]:
-        return await self._whole(lambda db: read_pages(db, sink, places[0], most, places[1]))
+        return await self._whole(
+            lambda db: read_pages(db, sink, places[0], most, places[1], recent=self._recent)
+        )
 
-    async def _whole(self, read: Callable[[sqlite3.Connection], T]) -> T:
+    async def _whole(self, read: Callable[[Connection], T]) -> T:
         """Return what *read* finds, once each page that was changed is taken out."""
         while True:
             try:

@@ -5,7 +5,6 @@ Works on a connection, within the caller's transaction.
 """
 
 import json
-import sqlite3
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Final
@@ -15,16 +14,21 @@ from auditrelay.events.page import Page
 from auditrelay.store import SpoolPage
 from auditrelay.store.progress import Progress, Range
 from auditrelay.store.sql import meta
+from auditrelay.store.sql.connection import Connection
 
 FOREVER: Final = 1 << 62
 """Beyond every position."""
 
-FOR_SINK: Final = (
+_FOR_SINK: Final = (
     "first >= coalesce((select max(first) from spool where first <= :start), 0) "
     "and first + count > :start and first < :end "
-    "and source in (select value from json_each(:sources)) and (only is null or only = :sink)"
+    'and source {among} and ("only" is null or "only" = :sink)'
 )
-"""The pages of the spool that are for a sink, at :meth:`Reader.parameters`."""
+
+
+def for_sink(db: Connection) -> str:
+    """Return which pages of the spool are for a sink, at :meth:`Reader.parameters`."""
+    return _FOR_SINK.format(among=db.dialect.listed.format(":sources"))
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,36 +36,39 @@ class Reader:
     """
     A sink: its *number*, its *progress*, where it *ends*.
 
-    *sources* are the ids of its sources (JSON), *names* their names, known to the store or not.
+    *sources* are the ids of its sources, *names* their names, known to the store or not.
     """
 
     number: int
     progress: Progress
-    sources: str
+    sources: tuple[int, ...]
     names: frozenset[str]
     ends: int
 
-    def parameters(self, start: int, end: int = FOREVER) -> Mapping[str, object]:
-        """Return the parameters of ``FOR_SINK`` for the pages in [*start*, *end*)."""
+    def parameters(self, db: Connection, start: int, end: int = FOREVER) -> Mapping[str, object]:
+        """Return the parameters of :func:`for_sink` for the pages in [*start*, *end*)."""
         return {
             "sink": self.number,
-            "sources": self.sources,
+            "sources": db.dialect.values(self.sources),
             "start": start,
             "end": min(end, self.ends),
         }
 
 
-def reader_of(db: sqlite3.Connection, name: str) -> Reader:
+def reader_of(db: Connection, name: str) -> Reader:
     """Return the sink *name*. Raises KeyError if it was never started, StateError if damaged."""
     row = db.execute(
-        "select id, position, ahead, (select json_group_array(source.id) from source "
-        "where name in (select value from json_each(sink.sources))), sources, coalesce(ends, ?) "
-        "from sink where name = ?",
+        "select id, position, ahead, sources, coalesce(ends, ?) from sink where name = ?",
         (FOREVER, name),
     ).fetchone()
     if row is None:
         raise KeyError(f"sink {name!r} was never started")
-    number, position, ahead, sources, names, ends = row
+    number, position, ahead, text, ends = row
+    names = json.loads(text)
+    sources = db.execute(
+        f"select id from source where name {db.dialect.among}",  # noqa: S608  # constants
+        (db.dialect.values(names),),
+    ).fetchall()
     try:
         progress = Progress(position, tuple((start, end) for start, end in json.loads(ahead)))
     except (ValueError, TypeError) as error:
@@ -69,10 +76,11 @@ def reader_of(db: sqlite3.Connection, name: str) -> Reader:
             f"what the sink {name} has taken is damaged in the state; run: auditrelay coverage "
             "--check"
         ) from error
-    return Reader(number, progress, sources, frozenset(json.loads(names)), ends)
+    ids = tuple(sorted(each for (each,) in sources))
+    return Reader(number, progress, ids, frozenset(names), ends)
 
 
-def all_readers(db: sqlite3.Connection) -> dict[str, Reader]:
+def all_readers(db: Connection) -> dict[str, Reader]:
     """Return every sink by its name."""
     return {name: reader_of(db, name) for (name,) in db.execute("select name from sink").fetchall()}
 
@@ -89,30 +97,31 @@ def pages_of(
     ]
 
 
-def waits(db: sqlite3.Connection, reader: Reader, places: Range) -> bool:
+def waits(db: Connection, reader: Reader, places: Range) -> bool:
     """Return whether any page in *places* is for the sink *reader*."""
-    query = f"select exists (select 1 from spool where {FOR_SINK})"  # noqa: S608  # constants
-    (found,) = db.execute(query, reader.parameters(*places)).fetchone()
+    query = f"select exists (select 1 from spool where {for_sink(db)})"  # noqa: S608  # constants
+    (found,) = db.execute(query, reader.parameters(db, *places)).fetchone()
     return bool(found)
 
 
-def waiting_for(db: sqlite3.Connection, name: str) -> tuple[int, int | None, int | None]:
+def waiting_for(db: Connection, name: str) -> tuple[int, int | None, int | None]:
     """Return the backlog of a sink: events, the first position, and when that was stored."""
     reader = reader_of(db, name)
+    least, greatest = db.dialect.least, db.dialect.greatest
     events, first, stored = 0, None, None
     for part in reader.progress.open_ranges(reader.progress.position, FOREVER):
         count, first_here, stored_here = db.execute(
-            "select total(min(first + count, :end) - max(first, :start)), min(first), min(stored) "  # noqa: S608  # constants
-            f"from spool where {FOR_SINK}",
-            reader.parameters(*part),
+            f"select cast(coalesce(sum({least}(first + count, :end) - {greatest}(first, :start)), 0) "  # noqa: S608  # constants
+            f"as bigint), min(first), min(stored) from spool where {for_sink(db)}",
+            reader.parameters(db, *part),
         ).fetchone()
-        events += int(count)
+        events += count
         first = first_here if first is None else first
         stored = stored_here if stored is None else stored
     return events, first, stored
 
 
-def delivered_floor(db: sqlite3.Connection) -> int:
+def delivered_floor(db: Connection) -> int:
     """Return the position before which every sink has everything."""
     floor = meta.read(db, "next_position")
     for (name,) in db.execute("select name from sink").fetchall():

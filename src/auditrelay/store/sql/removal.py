@@ -4,17 +4,18 @@ Delete the whole state of an orphaned source or sink, at an operator's request.
 All but :func:`remove` work on a connection, within the caller's transaction.
 """
 
-import sqlite3
 from typing import Final
 
 from auditrelay.evidence import facts
 from auditrelay.store.sql import meta
+from auditrelay.store.sql.connection import Connection
+from auditrelay.store.sql.engine import Writer
 from auditrelay.store.sql.facts import insert, of_sink, of_source
 from auditrelay.store.sql.spool import Spool
 from auditrelay.store.sql.spooling import Spooling
-from auditrelay.store.sqlite.writer import Writer
 
 _STEP: Final = 50_000
+_SIZE: Final = "select cast(coalesce(sum(bytes), 0) as bigint) from spool where {} = ?"
 _OF_A_SOURCE: Final = (
     "coverage",
     "resweep",
@@ -48,19 +49,19 @@ async def finish(writer: Writer, spooling: Spooling, log: Spool, name: str) -> N
         pass
     await spooling.rearrange(lambda db: log.resize(db, -source(db, name)))
 
-    def last(db: sqlite3.Connection) -> None:
+    def last(db: Connection) -> None:
         log.resize(db, -sink(db, name))
-        db.execute("delete from meta where name = ?", (_BEGUN + name,))
+        meta.delete(db, _BEGUN + name)
 
     await spooling.rearrange(last)
 
 
-def is_unfinished(db: sqlite3.Connection, name: str) -> bool:
+def is_unfinished(db: Connection, name: str) -> bool:
     """Return whether a removal of *name* was declared, and was interrupted before its end."""
     return meta.find(db, _BEGUN + name) is not None
 
 
-def declare(db: sqlite3.Connection, name: str, now: int, *, by: int | None) -> None:
+def declare(db: Connection, name: str, now: int, *, by: int | None) -> None:
     """Record that *by* removes the source or sink *name*: before anything of it is gone."""
     place = meta.read(db, "next_position")
     body = {**facts.operator(did="forget", by=by, name=name), "place": place}
@@ -70,7 +71,7 @@ def declare(db: sqlite3.Connection, name: str, now: int, *, by: int | None) -> N
             insert(db, unit, [body], now)
 
 
-def some_known(db: sqlite3.Connection, name: str) -> int:
+def some_known(db: Connection, name: str) -> int:
     """Forget some of the uids of the source *name*; return how many."""
     return db.execute(
         "delete from known where (source, key) in (select source, key from known where source = "
@@ -79,12 +80,12 @@ def some_known(db: sqlite3.Connection, name: str) -> int:
     ).rowcount
 
 
-def source(db: sqlite3.Connection, name: str) -> int:
+def source(db: Connection, name: str) -> int:
     """Delete the source *name* with its ledger and spool; return the freed bytes of the spool."""
     row = db.execute("select id from source where name = ?", (name,)).fetchone()
     if row is None:
         return 0
-    (size,) = db.execute("select total(bytes) from spool where source = ?", row).fetchone()
+    (size,) = db.execute(_SIZE.format("source"), row).fetchone()
     db.execute(
         "delete from backfill_part where backfill in (select id from backfill where source = ?)",
         row,
@@ -97,14 +98,14 @@ def source(db: sqlite3.Connection, name: str) -> int:
     return int(size)
 
 
-def sink(db: sqlite3.Connection, name: str) -> int:
+def sink(db: Connection, name: str) -> int:
     """Delete the sink *name* with its dead letters and resends; return the freed bytes."""
     row = db.execute("select id from sink where name = ?", (name,)).fetchone()
     if row is None:
         return 0
-    (size,) = db.execute("select total(bytes) from spool where only = ?", row).fetchone()
+    (size,) = db.execute(_SIZE.format('"only"'), row).fetchone()
     for table, column in (
-        ("spool", "only"),
+        ("spool", '"only"'),
         ("feed", "sink"),
         ("dead_letter", "sink"),
         ("sink", "id"),

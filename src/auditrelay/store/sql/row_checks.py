@@ -7,7 +7,6 @@ snapshot.
 """
 
 import json
-import sqlite3
 from collections import Counter
 from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass
@@ -19,8 +18,9 @@ from auditrelay.evidence.heads import Head, key_id
 from auditrelay.settings.reserved import ALERTS
 from auditrelay.store.expected import OfInstance, OfSink, OfSource
 from auditrelay.store.keys import known_key, time_of
-from auditrelay.store.sql import meta, tags
+from auditrelay.store.sql import meta
 from auditrelay.store.sql.accepted import own_keys
+from auditrelay.store.sql.connection import Connection
 from auditrelay.store.sql.evidence import StoredHead
 from auditrelay.store.sql.facts import of_source
 from auditrelay.store.sql.known import FORGOTTEN
@@ -38,14 +38,14 @@ class Made:
     key: str
 
 
-def check_head(db: sqlite3.Connection, head: StoredHead, word: Head, made: Made, say: Say) -> None:
+def check_head(db: Connection, head: StoredHead, word: Head, made: Made, say: Say) -> None:
     """Say what of the row of a *head*, whose *word* has the right root, is not as it was *made*."""
     where = f"head {head.size}"
     if head.at != made.at:
         what = "it has another time than the entry before it"
         say("rewritten", what, where=where, at=made.at)
     signed = key_id(bytes.fromhex(made.key)) if made.key else ""
-    keys = tags.keys_of(db)
+    keys = db.keys
     checkable = keys is not None and keys.public.hex() == made.key
     if (word.log, word.key_id) != (made.log, signed) or (
         checkable and not word.is_signed_by(bytes.fromhex(made.key))
@@ -58,7 +58,7 @@ def check_head(db: sqlite3.Connection, head: StoredHead, word: Head, made: Made,
         say("state", what, where=where, at=made.at)
 
 
-def check_numbers(db: sqlite3.Connection, instance: OfInstance, say: Say) -> None:
+def check_numbers(db: Connection, instance: OfInstance, say: Say) -> None:
     """Say which numbers of the state are not what rows and facts say."""
     (size,) = db.execute("select coalesce(sum(bytes), 0) from spool").fetchone()
     for name, found, must in (
@@ -70,7 +70,7 @@ def check_numbers(db: sqlite3.Connection, instance: OfInstance, say: Say) -> Non
 
 
 def check_row(
-    db: sqlite3.Connection, number: int, expected: OfSink, feeds: Collection[str], say: Say
+    db: Connection, number: int, expected: OfSink, feeds: Collection[str], say: Say
 ) -> None:
     """Say if a sink has another end, or is fed with other sources, than its facts and *feeds*."""
     sources, ends = db.execute("select sources, ends from sink where id = ?", (number,)).fetchone()
@@ -81,7 +81,7 @@ def check_row(
         say("state", "it is fed with other sources than it has feeds")
 
 
-def check_strangers(db: sqlite3.Connection, sinks: Collection[str], say: Say) -> None:
+def check_strangers(db: Connection, sinks: Collection[str], say: Say) -> None:
     """Say which rows are of no sink that a fact tells of; *sinks* are those."""
     for (name,) in db.execute("select name from sink order by name"):
         if name not in sinks:
@@ -93,7 +93,7 @@ def check_strangers(db: sqlite3.Connection, sinks: Collection[str], say: Say) ->
         say("letters", "it is of no sink", where=f"dead_letter {number}")
 
 
-def check_letters(db: sqlite3.Connection, sources: Mapping[str, OfSource], say: Say) -> None:
+def check_letters(db: Connection, sources: Mapping[str, OfSource], say: Say) -> None:
     """Say which dead letters have another event than they name, or are dropped without a fact."""
     forgotten = meta.find(db, FORGOTTEN)
     dropped: dict[str, Counter[str]] = {}
@@ -132,7 +132,7 @@ def _event_in(blob: bytes) -> AuditEvent | None:
     return event
 
 
-def _check_put_aside(db: sqlite3.Connection, event: AuditEvent, say: Say) -> None:
+def _check_put_aside(db: Connection, event: AuditEvent, say: Say) -> None:
     row = db.execute(
         "select 1 from known where key = ? and position < 0 "
         "and source = (select id from source where name = ?)",
@@ -142,7 +142,7 @@ def _check_put_aside(db: sqlite3.Connection, event: AuditEvent, say: Say) -> Non
         say("known", f"the uid of the dead letter {event.uid} is missing")
 
 
-def check_deleted(db: sqlite3.Connection, say: Say) -> None:
+def check_deleted(db: Connection, say: Say) -> None:
     """Say of which sources events are recorded as deleted that never were forwarded."""
     oldest = meta.find(db, FORGOTTEN)
     query = (
@@ -155,7 +155,7 @@ def check_deleted(db: sqlite3.Connection, say: Say) -> None:
         say("state", what, where=f"source {name}")
 
 
-def check_head_places(db: sqlite3.Connection, units: Mapping[int, str], say: Say) -> None:
+def check_head_places(db: Connection, units: Mapping[int, str], say: Say) -> None:
     """Say which heads have a place that is no page of our own; *units* are those of all pages."""
     for size, place in db.execute("select size, place from head order by size"):
         if units.get(place) != of_source(ALERTS):
@@ -163,7 +163,7 @@ def check_head_places(db: sqlite3.Connection, units: Mapping[int, str], say: Say
             say("state", what, where=f"head {size}")
 
 
-def check_own_pages(db: sqlite3.Connection, places: Collection[int], say: Say) -> None:
+def check_own_pages(db: Connection, places: Collection[int], say: Say) -> None:
     """Say of which pages uids of our own events are kept that no fact tells of."""
     for (first,) in db.execute("select first from own_page order by first"):
         if first not in places:

@@ -7,14 +7,11 @@ millions. What is written then is one short transaction, and only of the facts o
 """
 
 import asyncio
-import contextlib
 import json
-import sqlite3
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from collections.abc import Set as AbstractSet
 from dataclasses import dataclass
 from itertools import chain
-from pathlib import Path
 from typing import Any, Final
 
 from auditrelay.errors import EvidenceBroken, NotSealed
@@ -29,25 +26,21 @@ from auditrelay.settings.reserved import ALERTS
 from auditrelay.store.progress import Progress
 from auditrelay.store.sealing import HeadEvent, MakeHead, Sealed
 from auditrelay.store.sql import branches, ledger, meta, tags
-from auditrelay.store.sqlite import disk_reserve
 from auditrelay.store.sql.accepted import NOTICE, own
+from auditrelay.store.sql.connection import Connection
+from auditrelay.store.sql.engine import Engine
 from auditrelay.store.sql.evidence import Takers
 from auditrelay.store.sql.facts import INSTANCE, insert, of_sink, of_source, sink_of, source_of
 from auditrelay.store.sql.known import FORGOTTEN
 from auditrelay.store.sql.sources import source_id
 from auditrelay.store.sql.spool import PRUNED, Spool
 from auditrelay.store.sql.spooling import Spooling
-from auditrelay.store.sqlite.state_dir import connect
 from auditrelay.store.sql.tags import OPEN_WRONG
-from auditrelay.store.sqlite.writer import translate
 from auditrelay.window import covered_until, micros, moment
 
 _OF_SOURCE: Final = ("accepted", "put_aside", "vanished")
 _OF_SINK: Final = ("dead", "replayed", "dropped")
 """The facts whose events are summed up in the states of a source and of a sink."""
-
-_CACHE_KIB: Final = 256
-"""How much of the database the connection keeps in memory that the entries are drafted on."""
 
 _EVENT_BYTES: Final = 64 << 10
 """More than the event of a head takes."""
@@ -70,10 +63,10 @@ class _Draft:
 
 
 class Sealing:
-    """Seals the evidence of the state in *state_dir*, one seal after the other."""
+    """Seals the evidence of a state, one seal after the other."""
 
-    def __init__(self, state_dir: Path, spooling: Spooling, spool: Spool) -> None:
-        self._dir = state_dir
+    def __init__(self, engine: Engine, spooling: Spooling, spool: Spool) -> None:
+        self._engine = engine
         self._spooling = spooling
         self._spool = spool
         self._lock = asyncio.Lock()
@@ -95,22 +88,17 @@ class Sealing:
             return made.sealed
 
     def _draft(self, make_head: MakeHead, now: int, hash_all: bool) -> _Draft:  # noqa: FBT001  # for a thread
-        with contextlib.closing(connect(self._dir, write=False, keys=self._spool.keys)) as db:
+        with self._engine.snapshot() as db:
             try:
-                # It reads millions of known uids once, in their order: nothing of it is read again.
-                db.execute(f"pragma cache_size = -{_CACHE_KIB}")
-                db.execute("begin")  # one snapshot for all that is read
                 if hash_all:
                     _hash_all(db)
                 return draft(db, make_head, now)
-            except sqlite3.Error as error:
-                raise translate(error) from error
             except (ValueError, LookupError, TypeError, ArithmeticError) as error:
                 # Of a row that is not as we write it: who changes one must not end the service.
                 raise NotSealed(f"no entry can be made of what is stored: {error!r}") from error
 
 
-def draft(db: sqlite3.Connection, make_head: MakeHead, now: int) -> _Draft:
+def draft(db: Connection, make_head: MakeHead, now: int) -> _Draft:
     """
     Return the entries that tell of everything that *db* shows, and the head over them.
 
@@ -173,16 +161,15 @@ def draft(db: sqlite3.Connection, make_head: MakeHead, now: int) -> _Draft:
     return _Draft(written, frontier.dump(), last_fact, len(strange), first, entries, sealed)
 
 
-def _log(db: sqlite3.Connection) -> tuple[str, tuple[Head, int, int] | None, Frontier]:
+def _log(db: Connection) -> tuple[str, tuple[Head, int, int] | None, Frontier]:
     """Return the log, its newest head with time and place, and its frontier, which must fit."""
-    (log,) = db.execute("select value from meta where name = 'log'").fetchone()
-    (data,) = db.execute("select value from meta where name = 'frontier'").fetchone()
+    log, data = branches.log_of(db), meta.find_bytes(db, branches.FRONTIER)
     (entries,) = db.execute("select coalesce(max(n) + 1, 0) from entry").fetchone()
     row = db.execute(
         "select word, at, place, size, root from head order by size desc limit 1"
     ).fetchone()
     try:
-        frontier = Frontier.load(data)
+        frontier = Frontier.load(data or b"")
         head = None if row is None else Head.parse(row[0])
     except (ValueError, TypeError) as error:
         raise EvidenceBroken(f"the log {log} is damaged: {error}") from error
@@ -201,19 +188,18 @@ def _log(db: sqlite3.Connection) -> tuple[str, tuple[Head, int, int] | None, Fro
     return log, None if head is None else (head, row[1], row[2]), frontier
 
 
-def _hash_all(db: sqlite3.Connection) -> None:
+def _hash_all(db: Connection) -> None:
     """Raise EvidenceBroken unless the entries, as they are stored, give the frontier."""
     frontier = Frontier()
     for n, line in db.execute("select n, text from entry order by n"):
         if n != frontier.size:
             raise EvidenceBroken(f"entry {frontier.size} of the log is missing")
         frontier.append(leaf(line.encode()))
-    (data,) = db.execute("select value from meta where name = 'frontier'").fetchone()
-    if data != frontier.dump():
+    if meta.find_bytes(db, branches.FRONTIER) != frontier.dump():
         raise EvidenceBroken(f"the first {frontier.size} entries are not what was sealed")
 
 
-def _facts_of(db: sqlite3.Connection, unit: str, strange: AbstractSet[object]) -> Iterator[Body]:
+def _facts_of(db: Connection, unit: str, strange: AbstractSet[object]) -> Iterator[Body]:
     """Yield the open facts of *unit* as they were written, but for those that are *strange*."""
     rows = db.execute("select id, text from fact where unit = ? order by id", (unit,))
     for number, text in rows:
@@ -221,7 +207,7 @@ def _facts_of(db: sqlite3.Connection, unit: str, strange: AbstractSet[object]) -
             yield json.loads(text)
 
 
-def _last(db: sqlite3.Connection, unit: str) -> dict[str, Any] | None:
+def _last(db: Connection, unit: str) -> dict[str, Any] | None:
     """Return the last entry of *unit*."""
     row = db.execute(
         "select text from entry where unit = ? order by n desc limit 1", (unit,)
@@ -243,7 +229,7 @@ def _to_removal(first: Body, rest: Iterator[Body]) -> Iterator[Body]:
             break
 
 
-def _counted(db: sqlite3.Connection, unit: str, merged: Sequence[Body]) -> list[Body]:
+def _counted(db: Connection, unit: str, merged: Sequence[Body]) -> list[Body]:
     """Return the *merged* facts of *unit*, with the known events of what is covered."""
     spans = [body for body in merged if body["fact"] == "covered"]
     if not spans:
@@ -260,7 +246,7 @@ def _counted(db: sqlite3.Connection, unit: str, merged: Sequence[Body]) -> list[
     return counted
 
 
-def _state(db: sqlite3.Connection, unit: str, bodies: Sequence[Body], before: Body) -> Body:
+def _state(db: Connection, unit: str, bodies: Sequence[Body], before: Body) -> Body:
     """Return the state of *unit* once *bodies* are sealed; *before* is the sealed one."""
     if (source := source_of(unit)) is not None:
         return _state_of_source(db, source, bodies, before)
@@ -278,9 +264,7 @@ def _sums(names: Sequence[str], bodies: Sequence[Body], before: Body) -> Body:
     }
 
 
-def _state_of_source(
-    db: sqlite3.Connection, source: str, bodies: Sequence[Body], before: Body
-) -> Body:
+def _state_of_source(db: Connection, source: str, bodies: Sequence[Body], before: Body) -> Body:
     if source == ALERTS:
         return _sums(("accepted",), bodies, before)
     sums = _sums(_OF_SOURCE, bodies, before)
@@ -300,7 +284,7 @@ def _state_of_source(
     }
 
 
-def _state_of_sink(db: sqlite3.Connection, sink: str, bodies: Sequence[Body], before: Body) -> Body:
+def _state_of_sink(db: Connection, sink: str, bodies: Sequence[Body], before: Body) -> Body:
     sums = _sums(_OF_SINK, bodies, before)
     row = db.execute("select id, position, ahead from sink where name = ?", (sink,)).fetchone()
     if row is None:
@@ -346,14 +330,14 @@ def _named(states: dict[str, Body], name_of: Callable[[str], str | None]) -> dic
     return {name: state for name, state in named if name is not None and name != ALERTS}
 
 
-def _write(db: sqlite3.Connection, spool: Spool, made: _Draft, event: AuditEvent, now: int) -> None:
+def _write(db: Connection, spool: Spool, made: _Draft, event: AuditEvent, now: int) -> None:
     """
     Write the entries of *made*, the head and its *event*, and delete the facts that are in them.
 
     Raises EvidenceBroken if the log is not what the draft goes on from, or what was written is not
     what was hashed: a wrong head that has left could never be taken back.
     """
-    (written,) = db.execute("select value from meta where name = 'frontier'").fetchone()
+    written = meta.find_bytes(db, branches.FRONTIER)
     if written != made.frontier:
         raise EvidenceBroken("the log was changed while its next entries were made")
     db.executemany(
@@ -371,7 +355,7 @@ def _write(db: sqlite3.Connection, spool: Spool, made: _Draft, event: AuditEvent
     if (again.size, again.root()) != (head.size, head.root) or again.dump() != made.after:
         raise EvidenceBroken("the entries that were written are not those that were hashed")
     # A head needs little room, and none of what is kept for verdicts.
-    disk_reserve.require_room(db, _EVENT_BYTES)
+    spool.room.require_for(db, _EVENT_BYTES)
     page = Page.of([event])
     owner = source_id(db, ALERTS)
     placed = spool.append(db, owner, page, now, beyond=True)
@@ -379,7 +363,7 @@ def _write(db: sqlite3.Connection, spool: Spool, made: _Draft, event: AuditEvent
         "insert into head values (?, ?, ?, ?, ?)",
         (head.size, made.sealed.at, head.root, head.word, placed.first),
     )
-    db.execute("update meta set value = ? where name = 'frontier'", (made.after,))
+    meta.put_bytes(db, branches.FRONTIER, made.after)
     db.execute("delete from fact where id <= ?", (made.last_fact,))
     tags.begin_open(db)
     if made.strange:

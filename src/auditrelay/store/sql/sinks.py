@@ -5,7 +5,6 @@ Works on a connection, within the caller's transaction.
 """
 
 import json
-import sqlite3
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from collections.abc import Set as AbstractSet
 from dataclasses import replace
@@ -20,6 +19,7 @@ from auditrelay.store.keys import known_keys
 from auditrelay.store.places import position_of
 from auditrelay.store.progress import Range
 from auditrelay.store.sql import branches, dead_letters, meta, tags
+from auditrelay.store.sql.connection import Connection
 from auditrelay.store.sql.damage import void
 from auditrelay.store.sql.facts import insert, of_sink
 from auditrelay.store.sql.readers import Reader, reader_of, waiting_for, waits
@@ -27,22 +27,21 @@ from auditrelay.store.sql.sources import source_id
 from auditrelay.store.sql.spool import PageDamaged, Placed, Spool, events_at
 
 
-def start(db: sqlite3.Connection, name: str, sources: Collection[str], now: int) -> None:
+def start(db: Connection, name: str, sources: Collection[str], now: int) -> None:
     """Let the sink *name* read *sources*, besides those that it reads already."""
     row = db.execute("select sources, ends from sink where name = ?", (name,)).fetchone()
     read = set() if row is None else set(json.loads(row[0]))
     fed = _feeds(db, name)
+    all_read, place = sorted(read.union(sources)), meta.read(db, "next_position")
     db.execute(
-        "insert into sink (name, sources, position) "
-        "select ?, ?, value from meta where name = 'next_position' "
+        "insert into sink (name, sources, position) values (?, ?, ?) "
         "on conflict (name) do update set sources = excluded.sources, ends = null",
-        (name, json.dumps(sorted(read.union(sources)))),
+        (name, json.dumps(all_read), place),
     )
-    db.execute(
-        "insert into feed (sink, source, since) select sink.id, each.value, meta.value "
-        "from sink, meta, json_each(sink.sources) as each where sink.name = ? "
-        "and meta.name = 'next_position' on conflict do nothing",
-        (name,),
+    (number,) = db.execute("select id from sink where name = ?", (name,)).fetchone()
+    db.executemany(
+        "insert into feed (sink, source, since) values (?, ?, ?) on conflict do nothing",
+        [(number, source, place) for source in all_read],
     )
     tags.put(db, "sink", "name = ?", name)
     tags.put(db, "feed", "sink = (select id from sink where name = ?)", name)
@@ -54,20 +53,20 @@ def start(db: sqlite3.Connection, name: str, sources: Collection[str], now: int)
         insert(db, of_sink(name), [facts.began(since=since)], now)
 
 
-def _feeds(db: sqlite3.Connection, name: str) -> dict[str, int]:
+def _feeds(db: Connection, name: str) -> dict[str, int]:
     """Return from which place on the sink *name* receives which source."""
     query = "select source, since from feed where sink = (select id from sink where name = ?)"
     return dict(db.execute(query, (name,)).fetchall())
 
 
 def retire(
-    db: sqlite3.Connection,
+    db: Connection,
     configured: Mapping[str, Collection[str]],
     sources: Collection[str],
     now: int,
 ) -> tuple[str, ...]:
     """End what is not *configured* at this position; return the sinks with a backlog."""
-    place = meta.read(db, "next_position")
+    place, among = meta.read(db, "next_position"), db.dialect.among
     for number, name, text, ends in db.execute(
         "select id, name, sources, ends from sink"
     ).fetchall():
@@ -78,17 +77,15 @@ def retire(
         if kept != read:
             db.execute("update sink set sources = ? where id = ?", (json.dumps(kept), number))
             db.execute(
-                "delete from feed where sink = ? "
-                "and source not in (select value from json_each(?))",
-                (number, json.dumps(kept)),
+                f"delete from feed where sink = ? and not (source {among})",  # noqa: S608  # constants
+                (number, db.dialect.values(kept)),
             )
             without = sorted(set(read) - set(kept))
             body = {**facts.retired(place=place), "sources": without}
             insert(db, of_sink(name), [body], now)
     db.execute(
-        "update sink set ends = ? where ends is null "
-        "and name not in (select value from json_each(?))",
-        (place, json.dumps(list(configured))),
+        f"update sink set ends = ? where ends is null and not (name {among})",  # noqa: S608  # constants
+        (place, db.dialect.values(list(configured))),
     )
     tags.put(db, "sink")
     retired = db.execute("select name from sink where ends is not null order by name")
@@ -96,7 +93,7 @@ def retire(
 
 
 def settle(
-    db: sqlite3.Connection,
+    db: Connection,
     log: Spool,
     name: str,
     done: Sequence[Range],
@@ -133,7 +130,7 @@ def settle(
     return replace(reader, progress=progress), copies.keys()
 
 
-def trust(db: sqlite3.Connection, name: str, now: int) -> None:
+def trust(db: Connection, name: str, now: int) -> None:
     """If the progress of the sink *name* is not what we wrote, go back to what was sealed."""
     if not tags.wrong(db, "sink", "name = ?", name):
         return
@@ -171,7 +168,7 @@ def refilled(
 
 
 def _insert(
-    db: sqlite3.Connection, log: Spool, name: str, dead: Sequence[RejectedEvent], now: int
+    db: Connection, log: Spool, name: str, dead: Sequence[RejectedEvent], now: int
 ) -> tuple[dict[int, AuditEvent], list[facts.Body]]:
     """
     Insert the *dead* letters of the sink *name*.
@@ -206,7 +203,7 @@ def _insert(
 
 
 def _whole_events_at(
-    db: sqlite3.Connection, log: Spool, positions: Sequence[int], now: int
+    db: Connection, log: Spool, positions: Sequence[int], now: int
 ) -> dict[int, AuditEvent]:
     while True:
         try:

@@ -4,20 +4,20 @@ Sources in the database: where each starts, how far its resweeps are, which file
 Works on a connection, within the caller's transaction.
 """
 
-import sqlite3
 from datetime import datetime, timedelta
 
 from auditrelay.evidence import facts
 from auditrelay.store import KnownFile
+from auditrelay.store.sql.connection import Connection
 from auditrelay.store.sql.facts import insert, of_source
 from auditrelay.window import micros, moment
 
 
-def start(db: sqlite3.Connection, name: str, first: datetime) -> datetime:
+def start(db: Connection, name: str, first: datetime) -> datetime:
     """Register the source *name* to start at *first*, or earlier if it has; return its start."""
     db.execute(
         "insert into source (name, started) values (?, ?) on conflict (name) do update "
-        "set started = excluded.started where excluded.started < started "
+        "set started = excluded.started where excluded.started < source.started "
         "and not exists (select 1 from coverage where coverage.source = source.id)",
         (name, micros(first)),
     )
@@ -25,7 +25,7 @@ def start(db: sqlite3.Connection, name: str, first: datetime) -> datetime:
     return moment(started)
 
 
-def source_id(db: sqlite3.Connection, name: str) -> int:
+def source_id(db: Connection, name: str) -> int:
     """Return the id of the source *name*. Raises KeyError if it was never started."""
     row = db.execute("select id from source where name = ?", (name,)).fetchone()
     if row is None:
@@ -34,7 +34,7 @@ def source_id(db: sqlite3.Connection, name: str) -> int:
     return found
 
 
-def resweep_from(db: sqlite3.Connection, name: str, delay: timedelta) -> datetime:
+def resweep_from(db: Connection, name: str, delay: timedelta) -> datetime:
     """Return until when the resweep of *delay* is done: at first, where the source starts."""
     (until,) = db.execute(
         "select coalesce((select until from resweep where source = source.id and "
@@ -44,9 +44,7 @@ def resweep_from(db: sqlite3.Connection, name: str, delay: timedelta) -> datetim
     return moment(until)
 
 
-def resweep_done(
-    db: sqlite3.Connection, name: str, delay: timedelta, until: datetime, now: int
-) -> None:
+def resweep_done(db: Connection, name: str, delay: timedelta, until: datetime, now: int) -> None:
     """Record that the resweep of *delay* is done until *until*."""
     db.execute(
         "insert into resweep values (?, ?, ?) "
@@ -61,13 +59,13 @@ def _in_micros(delay: timedelta) -> int:
     return delay // timedelta(microseconds=1)
 
 
-def has_read_file(db: sqlite3.Connection, name: str, key: bytes) -> bool:
+def has_read_file(db: Connection, name: str, key: bytes) -> bool:
     """Return whether the source *name* has read the whole file with the digest *key*."""
     query = "select 1 from parcel where source = (select id from source where name = ?) and key = ?"
     return db.execute(query, (name, key)).fetchone() is not None
 
 
-def file_read(db: sqlite3.Connection, owner: int, file: KnownFile, now: int) -> list[facts.Body]:
+def file_read(db: Connection, owner: int, file: KnownFile, now: int) -> list[facts.Body]:
     """Record that the source *owner* has read the whole *file*; return the fact if that is new."""
     new = db.execute(
         "insert into parcel values (?, ?, ?, ?) on conflict do nothing",

@@ -5,7 +5,6 @@ A page is one compressed blob, not a row per event: a commit costs one insert, a
 docs/decisions/0002-spool.md. Works on a connection, within the caller's transaction.
 """
 
-import sqlite3
 from collections.abc import Iterable
 from hashlib import sha256
 from typing import Final, NamedTuple
@@ -18,17 +17,19 @@ from auditrelay.store import SpoolPage
 from auditrelay.store.packing import pack, unpack
 from auditrelay.store.sealing import Waiting
 from auditrelay.store.sql import meta
-from auditrelay.store.sqlite import disk_reserve
+from auditrelay.store.sql.connection import Connection
+from auditrelay.store.sql.engine import Room
 from auditrelay.store.sql.facts import INSTANCE, insert
 from auditrelay.store.sql.handover import Appended
 from auditrelay.store.sql.readers import (
-    FOR_SINK,
     FOREVER,
     delivered_floor,
+    for_sink,
     pages_of,
     reader_of,
 )
-from auditrelay.store.sql.tags import keys_of, tag, wrong
+from auditrelay.store.sql.recent import Recent
+from auditrelay.store.sql.tags import tag, wrong
 
 LOG: Final = 0
 """The one log."""
@@ -61,10 +62,10 @@ class Placed(NamedTuple):
 class Spool:
     """The size of the spool, *used_bytes*, and its limit, *max_bytes* (both compressed)."""
 
-    def __init__(self, db: sqlite3.Connection, max_bytes: int) -> None:
-        self.keys = keys_of(db)
+    def __init__(self, used_bytes: int, max_bytes: int, room: Room) -> None:
         self.max_bytes = max_bytes
-        self.used_bytes = meta.read(db, "spool_bytes")
+        self.used_bytes = used_bytes
+        self.room = room
         self.appended: list[Appended] = []
         """What was appended since this was last replaced by a new list."""
         self.waiting = Waiting()
@@ -72,7 +73,7 @@ class Spool:
 
     def append(
         self,
-        db: sqlite3.Connection,
+        db: Connection,
         owner: int,
         page: Page,
         now: int,
@@ -97,9 +98,9 @@ class Spool:
         if not beyond:
             if used and used + len(blob) > self.max_bytes:
                 raise StoreFull(f"the spool has {used} bytes, {self.max_bytes} are allowed")
-            disk_reserve.require_room(db, len(blob))
+            self.room.require_for(db, len(blob))
         db.execute(
-            "insert into spool (first, count, source, stored, bytes, events, sha, only, tag) "
+            'insert into spool (first, count, source, stored, bytes, events, sha, "only", tag) '
             "values (?, ?, ?, ?, ?, ?, ?, ?, ?)",
             (
                 first,
@@ -116,18 +117,18 @@ class Spool:
         meta.write(db, "next_position", first + len(page))
         meta.write(db, "spool_bytes", used + len(blob))
         self.used_bytes = used + len(blob)
-        self.appended.append(Appended(first, source, only, page, size))
+        self.appended.append(Appended(first, source, only, page, size, stored))
         self.waiting.pages[owner] += 1
         self.waiting.facts += FACTS_OF_A_PAGE
         return Placed(int(first), stored)
 
-    def resize(self, db: sqlite3.Connection, change: int) -> None:
+    def resize(self, db: Connection, change: int) -> None:
         """Add *change* bytes, which may be negative, to the used bytes."""
         # Computed from the database, because an attribute is not rolled back with a transaction.
         self.used_bytes = meta.read(db, "spool_bytes") + change
         meta.write(db, "spool_bytes", self.used_bytes)
 
-    def prune(self, db: sqlite3.Connection, before: int, now: int) -> int:
+    def prune(self, db: Connection, before: int, now: int) -> int:
         """Delete pages that every sink has and that were stored *before*; return the events."""
         floor = delivered_floor(db)
         # Up to the first page that stays, so that one place says which pages may be gone.
@@ -137,7 +138,7 @@ class Spool:
         ).fetchone()
         return self._delete_before(db, end, "retention", now)
 
-    def delete_delivered(self, db: sqlite3.Connection, now: int) -> bool:
+    def delete_delivered(self, db: Connection, now: int) -> bool:
         """Delete the oldest pages that every sink has until there is room; return if any went."""
         floor, excess = delivered_floor(db), max(self.used_bytes - self.max_bytes, 0) + (4 << 20)
         end, freed = 0, 0
@@ -151,44 +152,53 @@ class Spool:
                 break
         return self._delete_before(db, end, "room", now) > 0
 
-    def _delete_before(self, db: sqlite3.Connection, end: int, why: str, now: int) -> int:
+    def _delete_before(self, db: Connection, end: int, why: str, now: int) -> int:
         """Delete the pages before the place *end*; return how many events they had."""
         count, size = db.execute(
-            "select total(count), total(bytes) from spool where first < ?", (end,)
+            "select cast(coalesce(sum(count), 0) as bigint), "
+            "cast(coalesce(sum(bytes), 0) as bigint) from spool where first < ?",
+            (end,),
         ).fetchone()
         if count:
             db.execute("delete from spool where first < ?", (end,))
-            self.resize(db, -int(size))
+            self.resize(db, -size)
             meta.put(db, PRUNED, end)
-            body = facts.pruned(before=end, events=int(count), why=why)
+            body = facts.pruned(before=end, events=count, why=why)
             insert(db, INSTANCE, [body], now)
         return int(count)
 
 
 def read_pages(
-    db: sqlite3.Connection, sink: str, start: int, most: int, end: int = FOREVER
+    db: Connection,
+    sink: str,
+    start: int,
+    most: int,
+    end: int = FOREVER,
+    *,
+    recent: Recent | None = None,
 ) -> tuple[list[SpoolPage], int]:
     """
     Return the backlog of *sink* from *start* on, about *most* events, and how far that has read.
 
-    Nothing at *end* or beyond it is returned. Raises PageDamaged.
+    Nothing at *end* or beyond it is returned. What is *recent* is not read again. Raises
+    PageDamaged.
     """
     reader = reader_of(db, sink)
     pages: list[SpoolPage] = []
     position, taken, size = max(start, reader.progress.position), 0, 0
     while position < end and taken < most and size < MAX_READ_BYTES:
         row = db.execute(
-            "select first, count, (select name from source where id = spool.source), events, sha "  # noqa: S608  # constants
-            f"from spool where {FOR_SINK} order by first limit 1",
-            reader.parameters(position, end),
+            "select first, count, (select name from source where id = spool.source), sha "  # noqa: S608  # constants
+            f"from spool where {for_sink(db)} order by first limit 1",
+            reader.parameters(db, position, end),
         ).fetchone()
         if row is None:
             break
-        first, count, source, blob, sha = row
+        first, count, source, sha = row
         inside = max(first, position), min(first + count, end)
         if parts := reader.progress.open_ranges(*inside):
-            examine(db, first, sha, blob)
-            page, inflated = unpack(blob, first, count)
+            found = None if recent is None else recent.find(first, sha)
+            page, inflated = found or _page_at(db, first, count, sha)
             pages += pages_of(first, source, page, inflated, parts)
             taken += sum(part[1] - part[0] for part in parts)
             size += inflated
@@ -196,13 +206,20 @@ def read_pages(
     return pages, position
 
 
-def examine(db: sqlite3.Connection, first: int, sha: bytes | None, blob: bytes) -> None:
+def _page_at(db: Connection, first: int, count: int, sha: bytes | None) -> tuple[Page, int]:
+    """Return the page at *first*, and how many bytes it takes. Raises PageDamaged."""
+    (blob,) = db.execute("select events from spool where first = ?", (first,)).fetchone()
+    examine(db, first, sha, blob)
+    return unpack(blob, first, count)
+
+
+def examine(db: Connection, first: int, sha: bytes | None, blob: bytes) -> None:
     """Raise PageDamaged unless the page at *first* is what was put there."""
     if (sha is not None and sha256(blob).digest() != sha) or wrong(db, "spool", "first = ?", first):
         raise PageDamaged(first)
 
 
-def events_at(db: sqlite3.Connection, positions: Iterable[int]) -> dict[int, AuditEvent]:
+def events_at(db: Connection, positions: Iterable[int]) -> dict[int, AuditEvent]:
     """
     Return by position the events at *positions* that are in the spool; inflate a page once.
 
@@ -224,8 +241,3 @@ def events_at(db: sqlite3.Connection, positions: Iterable[int]) -> dict[int, Aud
             page, _ = unpack(blob, first, count)
         found[position] = page[position - first]
     return found
-
-
-def shrink(db: sqlite3.Connection) -> None:
-    """Return some free pages of the database to the file system."""
-    db.execute("pragma incremental_vacuum(1000)").fetchall()

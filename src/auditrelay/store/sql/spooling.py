@@ -1,13 +1,14 @@
 """Write what changes the spool or its readers, and keep the hand-over as what is committed."""
 
-import sqlite3
 from collections.abc import Callable
 from typing import TypeVar
 
+from auditrelay.store.sql.connection import Connection
+from auditrelay.store.sql.engine import Work, Writer
 from auditrelay.store.sql.handover import Appended, Handover
 from auditrelay.store.sql.readers import Reader, all_readers
+from auditrelay.store.sql.recent import Recent
 from auditrelay.store.sql.spool import Spool
-from auditrelay.store.sqlite.writer import Work, Writer
 
 T = TypeVar("T")
 
@@ -15,7 +16,7 @@ T = TypeVar("T")
 class Spooling:
     """Runs works with *writer*, and reports to *handover* each one that is committed."""
 
-    def __init__(self, writer: Writer, spool: Spool, handover: Handover) -> None:
+    def __init__(self, writer: Writer, spool: Spool, handover: Handover | Recent) -> None:
         self.writer = writer
         self._spool = spool
         self._handover = handover
@@ -27,7 +28,7 @@ class Spooling:
         *committed* is called on the writer thread once the work is.
         """
 
-        def run(db: sqlite3.Connection) -> tuple[T, list[Appended]]:
+        def run(db: Connection) -> tuple[T, list[Appended]]:
             appended: list[Appended] = []
             self._spool.appended = appended
             return work(db), appended
@@ -43,7 +44,7 @@ class Spooling:
     async def settle(self, sink: str, work: Work[tuple[Reader, T]]) -> T:
         """Run *work*, which returns the new progress of *sink*, and may append pages."""
 
-        def run(db: sqlite3.Connection) -> tuple[Reader, T, list[Appended]]:
+        def run(db: Connection) -> tuple[Reader, T, list[Appended]]:
             appended: list[Appended] = []
             self._spool.appended = appended
             return *work(db), appended

@@ -1,12 +1,12 @@
 """The state and health of sources and sinks: saved, and read for status and coverage."""
 
-import sqlite3
 from typing import Literal
 
 from auditrelay.settings.reserved import ALERTS
 from auditrelay.store import Coverage, Lateness, SinkState, SourceState
 from auditrelay.store.conditions import SinkCondition, SourceCondition, decode_condition
 from auditrelay.store.sql import dead_letters, ledger
+from auditrelay.store.sql.connection import Connection
 from auditrelay.store.sql.evidence import facts_of, newest_word
 from auditrelay.store.sql.facts import of_source
 from auditrelay.store.sql.readers import delivered_floor, waiting_for
@@ -17,13 +17,13 @@ MOST_LATE = 50
 
 
 def save_condition(
-    db: sqlite3.Connection, peer: Literal["source", "sink"], name: str, condition: str
+    db: Connection, peer: Literal["source", "sink"], name: str, condition: str
 ) -> None:
     """Save the *condition* (JSON) of the source or sink *name*."""
     db.execute(f"update {peer} set condition = ? where name = ?", (condition, name))  # noqa: S608  # a Literal
 
 
-def coverage_of(db: sqlite3.Connection, source: str) -> Coverage | None:
+def coverage_of(db: Connection, source: str) -> Coverage | None:
     """Return the coverage of *source* with its evidence; None if the source is not known."""
     row = db.execute("select id from source where name = ?", (source,)).fetchone()
     if row is None:
@@ -39,7 +39,7 @@ def coverage_of(db: sqlite3.Connection, source: str) -> Coverage | None:
     )
 
 
-def _lateness(db: sqlite3.Connection, owner: int) -> tuple[Lateness, ...]:
+def _lateness(db: Connection, owner: int) -> tuple[Lateness, ...]:
     return tuple(
         Lateness(*row)
         for row in db.execute(
@@ -49,16 +49,16 @@ def _lateness(db: sqlite3.Connection, owner: int) -> tuple[Lateness, ...]:
     )
 
 
-def _undelivered(db: sqlite3.Connection, owner: int, floor: int) -> int:
+def _undelivered(db: Connection, owner: int, floor: int) -> int:
     (count,) = db.execute(
-        "select total(first + count - max(first, ?1)) from spool where first + count > ?1 "
-        "and source = ?2",
+        f"select cast(coalesce(sum(first + count - {db.dialect.greatest}(first, ?1)), 0) as bigint) "  # noqa: S608  # constants
+        "from spool where first + count > ?1 and source = ?2",
         (floor, owner),
     ).fetchone()
     return int(count)
 
 
-def source_states(db: sqlite3.Connection) -> list[SourceState]:
+def source_states(db: Connection) -> list[SourceState]:
     """Return the state of every source."""
     rows = db.execute(
         "select id, name, started, condition from source where name <> ? order by name", (ALERTS,)
@@ -79,7 +79,7 @@ def source_states(db: sqlite3.Connection) -> list[SourceState]:
     ]
 
 
-def sink_states(db: sqlite3.Connection) -> list[SinkState]:
+def sink_states(db: Connection) -> list[SinkState]:
     """Return the state of every sink."""
     rows = db.execute(
         "select name, position, condition, (select count(*) from dead_letter "

@@ -1,24 +1,17 @@
-"""
-The store on one machine: SQLite in the state directory, one writer thread, one reader thread.
-
-Each method that writes passes one function to the writer, which runs it as one transaction. These
-functions are in the modules next to this one, and work on a connection.
-"""
+"""The store: every method that collecting, delivering and operators need, on one engine."""
 
 import asyncio
-import sqlite3
 from collections.abc import Callable, Collection, Mapping, Sequence
 from collections.abc import Set as AbstractSet
+from dataclasses import dataclass
 from datetime import datetime, timedelta
 from functools import partial
-from pathlib import Path
 from typing import Literal, Self, TypeVar
 
 from auditrelay.clock import Clock
 from auditrelay.errors import StoreFull
 from auditrelay.events import AuditEvent
 from auditrelay.events.page import Page
-from auditrelay.evidence.heads import Keys
 from auditrelay.store import (
     Added,
     Backfill,
@@ -41,21 +34,34 @@ from auditrelay.store.keys import keys_of, known_key, known_keys, time_of
 from auditrelay.store.leases import Lease
 from auditrelay.store.places import place, position_of
 from auditrelay.store.progress import Range
-from auditrelay.store.sql import backfills, dead_letters, deleted, intake, known, ledger, meta, removal, sinks, sources, spool, states, unit_checks
-from auditrelay.store.sqlite.disk_reserve import Reserve
+from auditrelay.store.sql import (
+    backfills,
+    dead_letters,
+    deleted,
+    intake,
+    known,
+    ledger,
+    meta,
+    removal,
+    sinks,
+    sources,
+    spool,
+    states,
+    unit_checks,
+)
+from auditrelay.store.sql.connection import Connection
+from auditrelay.store.sql.engine import Engine
 from auditrelay.store.sql.evidence_log import EvidenceLog
 from auditrelay.store.sql.forgetting import forget_old
 from auditrelay.store.sql.handover import Handover
 from auditrelay.store.sql.known_contents import KnownContents
 from auditrelay.store.sql.look_ups import LookUps
 from auditrelay.store.sql.page_reader import PageReader
-from auditrelay.store.sqlite.reader_thread import ReaderThread
 from auditrelay.store.sql.readers import all_readers
+from auditrelay.store.sql.recent import Recent
 from auditrelay.store.sql.sources import source_id
 from auditrelay.store.sql.spooling import Spooling
-from auditrelay.store.sqlite.state_dir import connect, create
 from auditrelay.store.sql.uids import Uids
-from auditrelay.store.sqlite.writer import Writer
 from auditrelay.window import Interval, micros, moment
 
 T = TypeVar("T")
@@ -64,87 +70,102 @@ _MARK = "confirmed_time"
 """The name of the moment that an earlier run knew to be past."""
 
 
-class SqliteStore:
-    """
-    The store of one instance. Open it with :meth:`open` and close it with :meth:`close`.
+@dataclass(slots=True)
+class _Shared:
+    """What the store of the instance and those under its leases have together."""
 
-    *max_bytes* is the limit of the spool. *retention* is how long delivered events are kept,
-    *remember* how long uids are.
+    clock: Clock
+    retention: timedelta
+    remember: timedelta
+    spool: spool.Spool
+    pages: Handover | Recent
+    on_condition: Callable[[], None] = lambda: None
+
+
+class SqlStore:
+    """
+    The store on one *engine*. Open it with :meth:`open` and close it with :meth:`close`.
+
+    Each method that writes passes one function to the engine, which runs it as one transaction.
+    These functions are in the modules next to this one, and work on a connection.
     """
 
-    def __init__(
-        self,
-        state_dir: Path,
-        *,
-        clock: Clock,
-        max_bytes: int,
-        retention: timedelta,
-        remember: timedelta,
-        keys: Keys | None = None,
-    ) -> None:
-        self._dir = state_dir
-        self._clock = clock
-        self._retention = retention
-        self._remember = remember
-        self.on_condition: Callable[[], None] = lambda: None
-        """Called whenever the condition of a source or sink is written, or could not be written."""
-        create(state_dir)
-        write = connect(state_dir, write=True, keys=keys)
-        if (mark := meta.find(write, _MARK)) is not None:
-            clock.confirmed.resume(moment(mark))
-        self._spool = spool.Spool(write, max_bytes)
-        self._handover = Handover(all_readers(write), meta.read(write, "next_position"))
+    def __init__(self, engine: Engine, shared: _Shared) -> None:
+        self._engine = engine
+        self._shared = shared
+        self._clock = shared.clock
+        self._spool = shared.spool
         self._uids = Uids()
         self._look_ups = LookUps()
-        self._reserve = Reserve(state_dir)
-        self._reader = ReaderThread(connect(state_dir, write=False, keys=keys))
-        self._read = self._reader.read
-        self._writer = Writer(write, self._reserve.release)
-        self._spooling = Spooling(self._writer, self._spool, self._handover)
-        self._pages = PageReader(
-            self._reader, self._handover, self._spooling, self._spool, now=self._now
-        )
-        self._log = EvidenceLog(
-            state_dir, self._spooling, self._spool, reader=self._reader, now=self._now
-        )
+        self._room = engine.room
+        self._read = engine.read
+        self._spooling = Spooling(engine, shared.spool, shared.pages)
+        self._pages = PageReader(engine, shared.pages, self._spooling, shared.spool, now=self._now)
+        self._log = EvidenceLog(engine, self._spooling, shared.spool, now=self._now)
         self._contents = KnownContents(
-            self._reader, self._pages, self._spooling, self._spool, self._uids, clock=clock
+            engine, self._pages, self._spooling, shared.spool, self._uids, clock=shared.clock
         )
 
     @classmethod
     async def open(
         cls,
-        state_dir: Path,
+        engine: Engine,
         *,
         clock: Clock,
         max_bytes: int,
         retention: timedelta,
         remember: timedelta,
-        keys: Keys | None = None,
     ) -> Self:
-        """Open the state in *state_dir*, creating it if there is none. Raises StateError."""
-        make = partial(cls, max_bytes=max_bytes, retention=retention, remember=remember, keys=keys)
-        return await asyncio.to_thread(make, state_dir, clock=clock)
+        """
+        Open the store on *engine*, whose tables are there. Raises StateError.
+
+        *max_bytes* is the limit of the spool. *retention* is how long delivered events are kept,
+        *remember* how long uids are.
+        """
+        mark, used, end, readers = await engine.read(
+            lambda db: (
+                meta.find(db, _MARK),
+                meta.read(db, "spool_bytes"),
+                meta.read(db, "next_position"),
+                all_readers(db),
+            )
+        )
+        if mark is not None:
+            clock.confirmed.resume(moment(mark))
+        pages = Recent() if engine.shared else Handover(readers, end)
+        size = spool.Spool(used, max_bytes, engine.room)
+        return cls(engine, _Shared(clock, retention, remember, size, pages))
+
+    @property
+    def on_condition(self) -> Callable[[], None]:
+        """Called whenever the condition of a source or sink is written, or could not be written."""
+        return self._shared.on_condition
+
+    @on_condition.setter
+    def on_condition(self, call: Callable[[], None]) -> None:
+        self._shared.on_condition = call
 
     def resize(self, *, max_bytes: int, retention: timedelta, remember: timedelta) -> None:
         """Apply new limits from now on."""
-        self._spool.max_bytes, self._retention, self._remember = max_bytes, retention, remember
+        self._spool.max_bytes = max_bytes
+        self._shared.retention, self._shared.remember = retention, remember
 
-    def under(self, lease: Lease) -> Self:  # noqa: ARG002  # it cannot be lost
-        """Return this store: the lock of the state directory fences everybody else."""
-        return self
+    def under(self, lease: Lease) -> Self:
+        """Return this store under *lease*: what it keeps in memory is of that lease alone."""
+        if not self._engine.shared:  # the lock of the state fences everybody else
+            return self
+        return type(self)(self._engine.under(lease), self._shared)
 
     async def close(self) -> None:
-        """Finish the queued writes, then close the files."""
-        await asyncio.to_thread(self._writer.close)
-        self._reader.close()
+        """Finish the queued writes, then close everything."""
+        await asyncio.to_thread(self._engine.close)
 
     # -- sources ---------------------------------------------------------------------------------
 
     async def start_source(self, source: str, first: datetime) -> datetime:
         """Insert or update the row of *source*; return the start in it."""
         await self._finish_removal(source)
-        return await self._writer.write(lambda db: sources.start(db, source, first))
+        return await self._engine.write(lambda db: sources.start(db, source, first))
 
     async def ledger(self, source: str) -> tuple[Span, ...]:
         """Read the ledger of *source*, in order of time."""
@@ -162,11 +183,11 @@ class SqliteStore:
         condition: SourceCondition | None = None,
     ) -> Added:
         """Spool and remember the new ones of *events*, enter the *proof*, insert the *bad* rows."""
-        self._reserve.require()
+        self._room.require()
         keys, now = known_keys(events), self._now()
         text = None if condition is None else encode_condition(condition)
 
-        def work(db: sqlite3.Connection) -> Added:
+        def work(db: Connection) -> Added:
             are_new = self._look_ups.are_new(source, events.uid)
             self._look_ups.write_begins(source)
             added = intake.add(
@@ -227,7 +248,7 @@ class SqliteStore:
         missing = await self._read(lambda db: deleted.find_deleted(db, source, span, seen, before))
         if not missing:
             return 0
-        return await self._writer.write(
+        return await self._engine.write(
             lambda db: deleted.record_deleted(db, source, span, missing, now)
         )
 
@@ -238,13 +259,18 @@ class SqliteStore:
     async def resweep_done(self, source: str, delay: timedelta, until: datetime) -> None:
         """Move the mark of the resweep of *delay* to *until*."""
         now = self._now()
-        await self._writer.write(lambda db: sources.resweep_done(db, source, delay, until, now))
+        await self._engine.write(lambda db: sources.resweep_done(db, source, delay, until, now))
 
     # -- comparing with a source, and backfill ---------------------------------------------------
 
     async def proved(self, source: str) -> Proved:
         """Compare the known uids with the facts, as a check does, beside what sinks read."""
-        return await asyncio.to_thread(unit_checks.read_proved, self._dir, source)
+
+        def work() -> Proved:
+            with self._engine.snapshot() as db:
+                return unit_checks.proved(db, source)
+
+        return await asyncio.to_thread(work)
 
     async def delivery_status(
         self, source: str, events: Sequence[AuditEvent], *, proved: Proved | None = None
@@ -280,19 +306,19 @@ class SqliteStore:
         by: int | None = None,
     ) -> Backfill:
         """Find the unfinished backfill that overlaps *span* and widen it, or insert a new one."""
-        return await self._writer.write(
+        return await self._engine.write(
             lambda db: backfills.begin(db, source, span, sinks, now, by=by)
         )
 
     async def end_backfill(self, id: int, now: datetime) -> None:  # noqa: A002  # its name
         """Set the end of the backfill *id*."""
-        await self._writer.write(lambda db: backfills.end(db, id, now))
+        await self._engine.write(lambda db: backfills.end(db, id, now))
 
     async def resend(
         self, source: str, sinks: Sequence[str], pages: Sequence[Page], proof: Proof
     ) -> None:
         """Spool *pages*, known or not, for each of *sinks* alone, and enter the *proof*."""
-        self._reserve.require()
+        self._room.require()
         now = self._now()
         await self._spooling.append(
             lambda db: intake.resend(
@@ -353,7 +379,7 @@ class SqliteStore:
         self, ids: Sequence[int], now: datetime, *, by: int | None = None
     ) -> list[StoredDeadLetter]:
         """Mark the dead letters *ids* as dropped, and delete their events."""
-        return await self._writer.write(lambda db: dead_letters.drop(db, ids, micros(now), by=by))
+        return await self._engine.write(lambda db: dead_letters.drop(db, ids, micros(now), by=by))
 
     async def save_condition(
         self, peer: Literal["source", "sink"], name: str, condition: Condition
@@ -361,19 +387,19 @@ class SqliteStore:
         """Update the condition of *name*, as JSON."""
         text = encode_condition(condition)
         self.on_condition()
-        await self._writer.write(lambda db: states.save_condition(db, peer, name, text))
+        await self._engine.write(lambda db: states.save_condition(db, peer, name, text))
 
     async def prune(self, now: datetime) -> int:
         """Delete delivered pages after *retention* and uids after *remember*; shrink the file."""
-        at, before = micros(now), micros(now - self._retention)
+        at, before = micros(now), micros(now - self._shared.retention)
         pruned = await self._spooling.rearrange(lambda db: self._spool.prune(db, before, at))
-        await forget_old(self._writer, before=micros(now - self._remember), now=at)
-        await self._writer.write(spool.shrink)
+        await forget_old(self._engine, before=micros(now - self._shared.remember), now=at)
+        await self._engine.write(self._room.give_back)
         return pruned
 
     async def remember_time(self, mark: datetime) -> None:
         """Store *mark* as a named number; :meth:`open` continues from it."""
-        await self._writer.write(lambda db: meta.put(db, _MARK, micros(mark)))
+        await self._engine.write(lambda db: meta.put(db, _MARK, micros(mark)))
         self._clock.confirmed.resume(mark)
 
     async def make_room(self) -> bool:
@@ -383,16 +409,16 @@ class SqliteStore:
             made = await self._spooling.rearrange(lambda db: self._spool.delete_delivered(db, now))
         except StoreFull:  # so full that not even a deletion can be written
             made = False
-        return await asyncio.to_thread(self._reserve.restore) or made
+        return await asyncio.to_thread(self._room.restore) or made
 
     async def forget(self, name: str, *, by: int | None = None) -> None:
         """Delete every row of the source or sink *name*."""
-        await removal.remove(self._writer, self._spooling, self._spool, name, self._now(), by=by)
+        await removal.remove(self._engine, self._spooling, self._spool, name, self._now(), by=by)
 
     async def _finish_removal(self, name: str) -> None:
         """Delete what a removal of *name* that was interrupted has left: it starts again."""
         if await self._read(lambda db: removal.is_unfinished(db, name)):
-            await removal.finish(self._writer, self._spooling, self._spool, name)
+            await removal.finish(self._engine, self._spooling, self._spool, name)
 
     @property
     def log(self) -> EvidenceLog:

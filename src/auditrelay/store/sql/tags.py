@@ -5,32 +5,19 @@ A tag is an HMAC over what the row means. Who can write the state and has no key
 such a row nor put one in; without a key there are no tags. Works on a connection.
 """
 
-import sqlite3
 from collections.abc import Iterable, Iterator
 from typing import Final
 
-from auditrelay.evidence.heads import Keys
-
-Value = str | int | bytes | None
+from auditrelay.store.sql import meta
+from auditrelay.store.sql.connection import Connection, Value
 
 Name = int | str
 """What names a row of a table."""
 
 
-class Connection(sqlite3.Connection):
-    """A connection to the state that has the *keys*, if there are any."""
-
-    keys: Keys | None = None
-
-
-def keys_of(db: sqlite3.Connection) -> Keys | None:
-    """Return the keys that *db* has."""
-    return db.keys if isinstance(db, Connection) else None
-
-
-def tag(db: sqlite3.Connection, kind: str, *values: Value) -> bytes | None:
+def tag(db: Connection, kind: str, *values: Value) -> bytes | None:
     """Return the tag of a row of this *kind* with these *values*; None without a key."""
-    keys = keys_of(db)
+    keys = db.keys
     return None if keys is None else keys.tag(*_parts(kind, values))
 
 
@@ -45,10 +32,10 @@ def _parts(kind: str, values: tuple[Value, ...]) -> Iterator[bytes]:
 
 _ROWS: Final = {
     "fact": "select id, tag, unit, at, text from fact",
-    "spool": "select first, tag, first, count, source, only, sha from spool",
+    "spool": 'select first, tag, first as at, count, source, "only", sha from spool',
     "sink": "select id, tag, name, sources, position, ahead, ends from sink",
     "feed": "select rowid_of, tag, sink, source, since from "
-    "(select sink || ' ' || source as rowid_of, * from feed)",
+    "(select sink || ' ' || source as rowid_of, feed.* from feed) as named",
     "dead_letter": "select id, tag, sink, source, uid, reason, replayed, dropped, event "
     "from dead_letter",
 }
@@ -63,21 +50,21 @@ _KEY: Final = {
 }
 
 
-def wrong(db: sqlite3.Connection, table: str, where: str = "true", *values: Value) -> list[Name]:
+def wrong(db: Connection, table: str, where: str = "true", *values: Value) -> list[Name]:
     """Return which rows of *table*, of those *where* that holds, have another tag than theirs."""
-    if keys_of(db) is None:
+    if db.keys is None:
         return []
-    query = f"select * from ({_ROWS[table]}) where {where}"  # noqa: S608  # constants
+    query = f"select * from ({_ROWS[table]}) as each_row where {where}"  # noqa: S608  # constants
     return [
         name for name, found, *row in db.execute(query, values) if found != tag(db, table, *row)
     ]
 
 
-def put(db: sqlite3.Connection, table: str, where: str = "true", *values: Value) -> None:
+def put(db: Connection, table: str, where: str = "true", *values: Value) -> None:
     """Set the tags of the rows of *table* *where* that holds, as they are now."""
-    if keys_of(db) is None:
+    if db.keys is None:
         return
-    query = f"select * from ({_ROWS[table]}) where {where}"  # noqa: S608  # constants
+    query = f"select * from ({_ROWS[table]}) as each_row where {where}"  # noqa: S608  # constants
     for name, _, *row in db.execute(query, values).fetchall():
         db.execute(
             f"update {table} set tag = ? where {_KEY[table]} = ?",  # noqa: S608  # constants
@@ -85,19 +72,19 @@ def put(db: sqlite3.Connection, table: str, where: str = "true", *values: Value)
         )
 
 
-def all_wrong(db: sqlite3.Connection) -> list[tuple[str, Name]]:
+def all_wrong(db: Connection) -> list[tuple[str, Name]]:
     """Return table and name of every row with another tag than its own."""
     return [(table, name) for table in _ROWS for name in wrong(db, table)]
 
 
-def put_all(db: sqlite3.Connection) -> None:
+def put_all(db: Connection) -> None:
     """Set all tags; without a key, remove them."""
     for table in _ROWS:
-        if keys_of(db) is None:
+        if db.keys is None:
             db.execute(f"update {table} set tag = null where tag is not null")  # noqa: S608  # constants
         else:
             put(db, table)
-    db.execute("delete from meta where name = ?", (_OPEN,))
+    meta.put_bytes(db, _OPEN, None)
     begin_open(db)
 
 
@@ -114,29 +101,28 @@ OPEN_WRONG: Final = "facts that wait to be sealed are missing, or others were pu
 """What it means if that tag is another one."""
 
 
-def add_open(db: sqlite3.Connection, added: Iterable[bytes | None]) -> None:
+def add_open(db: Connection, added: Iterable[bytes | None]) -> None:
     """Continue the tag over all open facts with those that are *added*, given their tags."""
-    if keys_of(db) is None:
+    if db.keys is None:
         return
-    row = db.execute("select value from meta where name = ?", (_OPEN,)).fetchone()
-    _put_open(db, _continued(db, row and row[0], added))
+    meta.put_bytes(db, _OPEN, _continued(db, meta.find_bytes(db, _OPEN), added))
 
 
-def begin_open(db: sqlite3.Connection) -> None:
+def begin_open(db: Connection) -> None:
     """Set the tag over the facts that are open now, once there is another head or key."""
-    if keys_of(db) is not None:
-        _put_open(db, _over_open(db))
+    if db.keys is not None:
+        meta.put_bytes(db, _OPEN, _over_open(db))
 
 
-def are_open_whole(db: sqlite3.Connection) -> bool:
+def are_open_whole(db: Connection) -> bool:
     """Return whether the open facts are all that we wrote, in their order; True without a key."""
-    if keys_of(db) is None:
+    if db.keys is None:
         return True
-    row = db.execute("select value from meta where name = ?", (_OPEN,)).fetchone()
-    return row is not None and row[0] == _over_open(db)
+    found = meta.find_bytes(db, _OPEN)
+    return found is not None and found == _over_open(db)
 
 
-def _over_open(db: sqlite3.Connection) -> bytes | None:
+def _over_open(db: Connection) -> bytes | None:
     row = db.execute("select word from head order by size desc limit 1").fetchone()
     begin = tag(db, _OPEN, None if row is None else row[0])
     return _continued(db, begin, (each for (each,) in db.execute(_OPEN_TAGS)))
@@ -145,16 +131,7 @@ def _over_open(db: sqlite3.Connection) -> bytes | None:
 _OPEN_TAGS: Final = "select tag from fact order by id"
 
 
-def _continued(
-    db: sqlite3.Connection, before: bytes | None, added: Iterable[bytes | None]
-) -> bytes | None:
+def _continued(db: Connection, before: bytes | None, added: Iterable[bytes | None]) -> bytes | None:
     for each in added:
         before = tag(db, _OPEN, before, each)
     return before
-
-
-def _put_open(db: sqlite3.Connection, value: bytes | None) -> None:
-    db.execute(
-        "insert into meta values (?, ?) on conflict (name) do update set value = excluded.value",
-        (_OPEN, value),
-    )

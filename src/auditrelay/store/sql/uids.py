@@ -8,12 +8,14 @@ in the order of uids costs a page of the database for each new one
 """
 
 import math
-import sqlite3
 import struct
 from collections.abc import Collection, Iterable, Iterator, Sequence
+from functools import cache
 from typing import Final
 
 from auditrelay.store.keys import KEY, TIMELESS, time_of
+from auditrelay.store.sql.connection import Connection
+from auditrelay.store.sql.dialect import Dialect
 
 ROW: Final = 1000
 """How many uids a row of the log has: small pages are added to the last row until it is full."""
@@ -34,11 +36,15 @@ _FEW: Final = 64 << _FEW_BITS
 _START: Final = struct.Struct(">I4s12x")
 """The bytes of a uid that are looked at in memory."""
 
-_BEFORE: Final = (
-    "select min(id), cast(group_concat(uids, '') as blob), cast(group_concat(times, '') as blob) "
-    "from (select id, uids, times from uid_log where source = ? and id < ? "
-    "order by id desc limit ?)"
-)
+
+@cache
+def _before(dialect: Dialect) -> str:
+    return (
+        f"select min(id), {dialect.joined.format('uids', 'id desc')}, "  # noqa: S608  # constants
+        f"{dialect.joined.format('times', 'id desc')} "
+        "from (select id, uids, times from uid_log where source = ? and id < ? "
+        "order by id desc limit ?) as step"
+    )
 
 
 class Uids:
@@ -66,7 +72,7 @@ class Uids:
             if rest in rest_of[first >> shift]
         ]
 
-    def add(self, db: sqlite3.Connection, owner: int, keys: Sequence[bytes]) -> None:
+    def add(self, db: Connection, owner: int, keys: Sequence[bytes]) -> None:
         """Add *keys*, which are new, to the log of the source *owner*."""
         newest, uids, times = _row_of(keys)
         _append(db, owner, newest, uids, times)
@@ -75,9 +81,10 @@ class Uids:
             loaded.add(uids)
             return
         (size,) = db.execute(
-            "select total(length(uids)) from uid_log where source = ?", (owner,)
+            "select cast(coalesce(sum(length(uids)), 0) as bigint) from uid_log where source = ?",
+            (owner,),
         ).fetchone()
-        loaded = _Loaded(int(size) // 8)
+        loaded = _Loaded(size // 8)
         for logged, _ in _log(db, owner):
             loaded.add(logged)
         # Only now that it is complete: the reader thread believes what it finds here.
@@ -106,7 +113,7 @@ class _Loaded:
             self.rest_of[first >> self.shift] += rest
 
 
-def logged(db: sqlite3.Connection, owner: int, wanted: Iterable[bytes]) -> Iterator[list[bytes]]:
+def logged(db: Connection, owner: int, wanted: Iterable[bytes]) -> Iterator[list[bytes]]:
     """
     Yield the keys under which one of the uids *wanted* may be known, the last ones first, in steps.
 
@@ -127,11 +134,11 @@ def logged(db: sqlite3.Connection, owner: int, wanted: Iterable[bytes]) -> Itera
         ]
 
 
-def _log(db: sqlite3.Connection, owner: int) -> Iterator[tuple[bytes, bytes]]:
+def _log(db: Connection, owner: int) -> Iterator[tuple[bytes, bytes]]:
     """Yield the log of the source *owner* from its end, in steps: uids and their times."""
     last = _NEVER
     while True:
-        last, uids, times = db.execute(_BEFORE, (owner, last, _READ)).fetchone()
+        last, uids, times = db.execute(_before(db.dialect), (owner, last, _READ)).fetchone()
         if last is None:
             return
         yield uids, times
@@ -144,11 +151,13 @@ def _row_of(keys: Sequence[bytes]) -> tuple[int, bytes, bytes]:
     return newest, b"".join([key[8:16] for key in keys]), b"".join(times)
 
 
-def _append(db: sqlite3.Connection, owner: int, newest: int, uids: bytes, times: bytes) -> None:
+def _append(db: Connection, owner: int, newest: int, uids: bytes, times: bytes) -> None:
     """Add to the last row of the source *owner*, or a row if that one is full."""
+    dialect = db.dialect
     added = db.execute(
-        "update uid_log set newest = max(newest, ?2), uids = cast(uids || ?3 as blob), "
-        "times = cast(times || ?4 as blob) "
+        f"update uid_log set newest = {dialect.greatest}(newest, ?2), "  # noqa: S608  # constants
+        f"uids = {dialect.bytes.format('uids || ?3')}, "
+        f"times = {dialect.bytes.format('times || ?4')} "
         "where id = (select max(id) from uid_log where source = ?1) "
         "and length(uids) + length(?3) <= ?5",
         (owner, newest, uids, times, 8 * ROW),
@@ -157,24 +166,25 @@ def _append(db: sqlite3.Connection, owner: int, newest: int, uids: bytes, times:
         _insert(db, owner, newest, uids, times)
 
 
-def _insert(db: sqlite3.Connection, owner: int, newest: int, uids: bytes, times: bytes) -> None:
+def _insert(db: Connection, owner: int, newest: int, uids: bytes, times: bytes) -> None:
     db.execute(
         "insert into uid_log (source, newest, uids, times) values (?, ?, ?, ?)",
         (owner, newest, uids, times),
     )
 
 
-def log_known(db: sqlite3.Connection) -> None:
+def log_known(db: Connection) -> None:
     """Log every known uid: for a state that was written before there was a log."""
     for (owner,) in db.execute("select id from source").fetchall():
         last = b""
         while True:
-            last, count, joined = db.execute(
-                "select max(key), count(*), cast(group_concat(key, '') as blob) from "
-                "(select key from known where source = ? and key > ? order by key limit ?)",
+            count, joined = db.execute(
+                f"select count(*), {db.dialect.joined.format('key', 'key')} from "  # noqa: S608  # constants
+                "(select key from known where source = ? and key > ? order by key limit ?) as step",
                 (owner, last, ROW),
             ).fetchone()
             if not count:
                 break
+            last = joined[-KEY:]
             keys = [joined[place : place + KEY] for place in range(0, len(joined), KEY)]
             _insert(db, owner, *_row_of(keys))

@@ -4,13 +4,10 @@ Compare the state of one source or sink with what its facts say: L2, L3, L5 and 
 Works on a connection, within one snapshot.
 """
 
-import sqlite3
 from collections.abc import Mapping, Sequence
-from contextlib import closing
 from dataclasses import dataclass, field
 from functools import partial
 from hashlib import sha256
-from pathlib import Path
 from typing import Any
 
 from auditrelay.evidence.facts import chain, digest
@@ -20,21 +17,20 @@ from auditrelay.store.expected import OfInstance, OfSink, OfSource, Part, joined
 from auditrelay.store.progress import Progress
 from auditrelay.store.sql import ledger, meta
 from auditrelay.store.sql.accepted import own_keys
+from auditrelay.store.sql.connection import Connection
 from auditrelay.store.sql.evidence import KnownKeys, facts_of
 from auditrelay.store.sql.facts import INSTANCE, of_sink, of_source
 from auditrelay.store.sql.known import FORGOTTEN
 from auditrelay.store.sql.readers import reader_of
 from auditrelay.store.sql.row_checks import Say, check_row
 from auditrelay.store.sql.sources import source_id
-from auditrelay.store.sqlite.state_dir import connect
-from auditrelay.store.sqlite.writer import translate
 from auditrelay.window import iso, moment
 
 Entry = dict[str, Any]
 
 
 def check_source(
-    db: sqlite3.Connection,
+    db: Connection,
     name: str,
     expected: OfSource,
     sealed: Entry | None,
@@ -61,7 +57,7 @@ def check_source(
 class _OneSource:
     """One source, and what its facts say."""
 
-    db: sqlite3.Connection
+    db: Connection
     name: str
     owner: int
     started: int
@@ -84,7 +80,7 @@ class _OneSource:
 
     def _check_ledger(self) -> None:
         spans = self.db.execute(
-            "select start, end, gap, events from coverage where source = ? order by start",
+            'select start, "end", gap, events from coverage where source = ? order by start',
             (self.owner,),
         ).fetchall()
         for gap in {each[2] for each in spans} | {reason for _, reason in self.expected.ledger()}:
@@ -244,17 +240,7 @@ class _OneSource:
             self._say("letters", what)
 
 
-def read_proved(state_dir: Path, name: str) -> Proved:
-    """Return what :func:`proved` finds in the state in *state_dir*, on a connection of its own."""
-    try:
-        with closing(connect(state_dir, write=False)) as db:
-            db.execute("begin")  # one snapshot of facts and uids
-            return proved(db, name)
-    except sqlite3.Error as error:
-        raise translate(error) from error
-
-
-def proved(db: sqlite3.Connection, name: str) -> Proved:
+def proved(db: Connection, name: str) -> Proved:
     """Return which of the known uids of the source *name* its facts tell of."""
     expected, instance = OfSource(), OfInstance()
     for fact in facts_of(db, of_source(name), merged=False):
@@ -270,7 +256,7 @@ def proved(db: sqlite3.Connection, name: str) -> Proved:
 
 
 def check_sink(
-    db: sqlite3.Connection,
+    db: Connection,
     name: str,
     expected: OfSink,
     sealed: Entry | None,
@@ -315,9 +301,7 @@ def check_sink(
     _check_letters(db, number, unit, expected, say)
 
 
-def _check_letters(
-    db: sqlite3.Connection, number: int, unit: str, expected: OfSink, say: Say
-) -> None:
+def _check_letters(db: Connection, number: int, unit: str, expected: OfSink, say: Say) -> None:
     have: dict[str, str] = {
         uid: "dropped" if dropped else "replayed" if replayed else "dead"
         for uid, dropped, replayed in db.execute(

@@ -1,21 +1,19 @@
 """Read-only access to the state for commands, while the service runs or not."""
 
-import sqlite3
 from collections.abc import Callable, Iterable, Sequence
-from pathlib import Path
+from contextlib import AbstractContextManager
 from typing import Self, TypeVar
 
 from auditrelay.errors import StateError
-from auditrelay.evidence.heads import Head, Keys
+from auditrelay.evidence.heads import Head
 from auditrelay.store import Coverage, SinkState, SourceState, StoredDeadLetter
 from auditrelay.store.sealing import EvidenceState
 from auditrelay.store.sql import dead_letters, meta
 from auditrelay.store.sql.checks import FAULTS, Checked, check
+from auditrelay.store.sql.connection import Connection
 from auditrelay.store.sql.evidence import state_of
 from auditrelay.store.sql.given_heads import with_heads
-from auditrelay.store.sqlite.state_dir import connect
 from auditrelay.store.sql.states import coverage_of, sink_states, source_states
-from auditrelay.store.sqlite.writer import translate
 
 T = TypeVar("T")
 
@@ -24,20 +22,25 @@ class StateView:
     """
     A read-only view of the state, while the service runs or not.
 
-    With *keys* a check compares the tags, too. Raises StateError if there is no state or it cannot
-    be read.
+    *snapshot* begins to read one snapshot of the state, *close* releases what that needs. If it has
+    keys, a check compares the tags, too. Raises StateError if the state cannot be read.
     """
 
-    def __init__(self, state_dir: Path, keys: Keys | None = None) -> None:
-        self._db = connect(state_dir, write=False, keys=keys)
+    def __init__(
+        self,
+        snapshot: Callable[[], AbstractContextManager[Connection]],
+        close: Callable[[], None] = lambda: None,
+    ) -> None:
+        self._snapshot = snapshot
+        self._close = close
 
     def __enter__(self) -> Self:
         """Use it as a context manager."""
         return self
 
     def __exit__(self, *_: object) -> None:
-        """Close the database."""
-        self._db.close()
+        """Release what it needs."""
+        self._close()
 
     def sources(self) -> list[SourceState]:
         """Return the state of every known source."""
@@ -72,19 +75,18 @@ class StateView:
         """Return the coverage of *source* with its facts; None if the source is not known."""
         return self._get(lambda db: coverage_of(db, source))
 
-    def read(self, rows: Callable[[sqlite3.Connection], Iterable[T]]) -> list[T]:
+    def read(self, rows: Callable[[Connection], Iterable[T]]) -> list[T]:
         """Return all *rows* of the evidence, as ``store.sql.evidence`` reads them."""
         return self._get(lambda db: list(rows(db)))
 
-    def in_snapshot(self, work: Callable[[sqlite3.Connection], T]) -> T:
+    def in_snapshot(self, work: Callable[[Connection], T]) -> T:
         """
         Return what *work* makes of one snapshot of the evidence, whatever is written meanwhile.
 
         Raises StateError also if the evidence is not as it was written.
         """
 
-        def within(db: sqlite3.Connection) -> T:
-            db.execute("begin")
+        def within(db: Connection) -> T:
             try:
                 return work(db)
             except FAULTS as error:
@@ -92,8 +94,6 @@ class StateView:
                     f"the evidence is not as it was written ({error}); run: auditrelay coverage "
                     "--check"
                 ) from error
-            finally:
-                db.execute("rollback")
 
         return self._get(within)
 
@@ -108,8 +108,6 @@ class StateView:
             return checked
         return self.in_snapshot(lambda db: with_heads(db, checked, given))
 
-    def _get(self, work: Callable[[sqlite3.Connection], T]) -> T:
-        try:
-            return work(self._db)
-        except sqlite3.Error as error:
-            raise translate(error) from error
+    def _get(self, work: Callable[[Connection], T]) -> T:
+        with self._snapshot() as db:
+            return work(db)
