@@ -262,7 +262,7 @@ class SecretAddress(Secret):
             return False
         return self._template is not None or self._value == other._value
 
-    __hash__ = None  # type: ignore[assignment]  # as above
+    __hash__ = None  # as above
 
     @property
     def hidden(self) -> tuple[str, ...]:

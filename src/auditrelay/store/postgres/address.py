@@ -19,6 +19,7 @@ import certifi
 
 from auditrelay.errors import ConfigError, StateError
 from auditrelay.settings.secrets import SecretAddress
+from auditrelay.telemetry.scrubber import Scrubber
 
 if TYPE_CHECKING:
     from psycopg import Connection
@@ -32,6 +33,9 @@ _FILES: Final = ("sslrootcert", "sslcert", "sslkey")
 _SCHEMA = re.compile(r"(?!pg_)[a-z_][a-z0-9_]{0,62}", re.ASCII)
 _NAME = re.compile(r"[A-Za-z0-9](?:[A-Za-z0-9._-]{0,252}[A-Za-z0-9])?", re.ASCII)
 _KEYWORD = re.compile("[a-z_]{1,40}", re.ASCII)
+
+_MOST_OF_AN_ERROR: Final = 2000
+"""Characters: it has a sentence for each address of each host."""
 
 _NO_FILE: Final = "/dev/null/none"
 """A file that cannot exist: without a name, libpq looks for one in the home folder."""
@@ -119,6 +123,8 @@ class Address:
 
     def __init__(self, secret: SecretAddress) -> None:
         self._secret = secret
+        self._scrubber = Scrubber()
+        self._scrubber.learn(secret)
         self._parts = _parse(secret.reveal())
 
     @property
@@ -149,10 +155,8 @@ class Address:
                 **_all_that_libpq_knows(parameters), autocommit=True, prepare_threshold=None
             )
         except psycopg.Error as error:
-            text = str(error)
-            for each in self._secret.hidden:
-                text = text.replace(each, "***")
-            # Its own error has all parameters, with the password among them.
+            text = self._scrubber.scrub(" ".join(str(error).split()), _MOST_OF_AN_ERROR)
+            # psycopg's own error has all parameters as well, and the password is one.
             raise type(error)(text) from None
         return connection
 
@@ -198,10 +202,10 @@ def _all_that_libpq_knows(parameters: Mapping[str, str]) -> dict[str, str]:
     found = {}
     for option in Conninfo.get_defaults():
         keyword = option.keyword.decode()
-        variable = option.envvar and option.envvar.decode()
+        variable = (option.envvar or b"").decode()
         if keyword in parameters:
             found[keyword] = parameters[keyword]
-        elif variable in os.environ:
+        elif variable and variable in os.environ:
             found[keyword] = (option.compiled or b"").decode()
     return found
 
