@@ -9,13 +9,10 @@ everywhere in auditrelay, where libpq's default would accept any certificate, or
 import ipaddress
 import os
 import re
-import ssl
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Final
 from urllib.parse import quote, unquote
-
-import certifi
 
 from auditrelay.errors import ConfigError, StateError
 from auditrelay.settings.secrets import SecretAddress
@@ -80,7 +77,7 @@ class _Parts:
     """
 
     user: str
-    password: str
+    password: str = field(repr=False)
     hosts: tuple[tuple[str, int], ...]
     database: str
     schema: str
@@ -217,6 +214,10 @@ def _authorities() -> str:
     libpq's own word for that, ``system``, looks where its OpenSSL was built to look: nowhere, if it
     came in a wheel.
     """
+    import ssl  # noqa: PLC0415  # it takes 10 ms to import
+
+    import certifi  # noqa: PLC0415  # as above
+
     return ssl.get_default_verify_paths().cafile or certifi.where()
 
 
