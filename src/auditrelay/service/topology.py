@@ -506,6 +506,8 @@ def _refuse_what_is_fixed(old: Config, new: Config) -> None:
         f"{key} cannot change while the service runs: restart it"
         for key, before, after in (
             ("state_dir", old.state_dir, new.state_dir),
+            ("store", old.store, new.store),
+            ("replica", old.replica, new.replica),
             ("status", old.status, new.status),
             ("evidence.key", old.evidence.key, new.evidence.key),
             ("evidence.key_before", old.evidence.key_before, new.evidence.key_before),
