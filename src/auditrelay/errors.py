@@ -69,6 +69,18 @@ class Locked(StateError):
     """Another instance has locked the state."""
 
 
+class LeaseLost(StateError):
+    """What is written for a source or sink is refused: this instance works for it no longer."""
+
+
+class Fenced(LeaseLost):
+    """Another instance has taken the source or sink over."""
+
+
+class RolledBack(LeaseLost):
+    """The shared store has lost commits that it had acknowledged."""
+
+
 class NotSealed(RelayError):
     """No entries can be made of what waits to be sealed; it goes on waiting."""
 

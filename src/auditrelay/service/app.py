@@ -43,9 +43,9 @@ from auditrelay.service.state import store_of
 from auditrelay.service.store import Store
 from auditrelay.service.systemd import Supervisor
 from auditrelay.service.topology import JOB, Topology
-from auditrelay.settings.reserved import ALERTS
 from auditrelay.status.port import StatusPort
 from auditrelay.status.report import Failing
+from auditrelay.store.leases import KEEPER
 from auditrelay.store.sqlite.state_dir import locked, prepare
 from auditrelay.telemetry.metrics import Metrics
 
@@ -131,7 +131,7 @@ class App:
         self._desk: Desk = ControlSocket(config.state_dir)
         self._alerts = Alerts(
             self.view.status,
-            self._topology.leased_store(f"source {ALERTS}"),
+            self._topology.leased_store(KEEPER),
             clock=clock,
             forward=lambda: self._config.alerts.events,
             announce=self._topology.announce,
