@@ -122,14 +122,14 @@ class Connection:
     def execute(self, sql: str, values: Parameters = (), /) -> Cursor:
         """Queue one statement."""
         made = statement(sql)
-        reply = self._pipeline.send(made.sql, parameters(values, made.names, made.count))
+        reply = self._pipeline.send(made.sql, parameters(values, made.names, made.number))
         return Cursor(self._pipeline, reply)
 
     def executemany(self, sql: str, rows: Iterable[Parameters], /) -> None:
         """Queue one statement that returns nothing with each of *rows*."""
         made = statement(sql)
         self._pipeline.send_many(
-            made.sql, [parameters(row, made.names, made.count) for row in rows]
+            made.sql, [parameters(row, made.names, made.number) for row in rows]
         )
 
     def stream(self, sql: str, values: Parameters = (), /) -> Iterator[Any]:

@@ -6,15 +6,13 @@ from typing import Final
 import psycopg
 
 from auditrelay.errors import RelayError, StateError
+from auditrelay.evidence.tree import Frontier
 from auditrelay.store.postgres.connection import Connection, quoted
 from auditrelay.store.postgres.errors import Kind, kind_of, translate
 from auditrelay.store.postgres.tables import TABLES
-from auditrelay.store.sql.branches import begin_log
+from auditrelay.store.sql.branches import FRONTIER, LOG
 
 SCHEMA_VERSION: Final = 1
-
-DEFAULT: Final = "auditrelay"
-"""The name of the schema."""
 
 OLDEST_SERVER: Final = 150000
 """PostgreSQL 15, as ``server_version`` counts."""
@@ -24,8 +22,14 @@ _SETUP: Final = "auditrelay setup postgres"
 _TRIES: Final = 5
 
 _ROWS: Final = (
-    f"insert into meta (name, value) values ('schema', {SCHEMA_VERSION}), "  # noqa: S608  # constants
-    f"('writable_from', {SCHEMA_VERSION}), ('next_position', 0), ('spool_bytes', 0)"
+    f"""insert into meta (name, value) values
+    ('schema', {SCHEMA_VERSION}), ('writable_from', {SCHEMA_VERSION}),
+    ('next_position', 0), ('spool_bytes', 0)""",
+    # The log of the evidence has a name of its own, and begins without entries.
+    f"""insert into meta_text (name, value)
+    values ('{LOG}', replace(gen_random_uuid()::text, '-', ''))""",
+    f"""insert into meta_bytes (name, value)
+    values ('{FRONTIER}', decode('{Frontier().dump().hex()}', 'hex'))""",
 )
 """*schema* is the version of the tables, *writable_from* the oldest code that may write to them."""
 
@@ -37,7 +41,7 @@ def statements(schema: str) -> str:
         f"create schema if not exists {quoted(schema)}",
         f"set local search_path to {quoted(schema)}",
         *TABLES,
-        _ROWS,
+        *_ROWS,
         "commit",
     ]
     return "".join(f"{line};\n" for line in lines)
@@ -115,9 +119,8 @@ def _create(db: Connection) -> None:
         ).fetchone()
         if not there:  # whoever may not create one may have been given an empty one
             db.execute(f"create schema {quoted(db.schema)}")
-        for statement in (*TABLES, _ROWS):
+        for statement in (*TABLES, *_ROWS):
             db.execute(statement)
-        begin_log(db)
     check(db)
 
 

@@ -167,10 +167,10 @@ _SPOOL: Final = (
 
 def _sealed(table: str) -> tuple[str, str]:
     return (
-        f"create trigger {table}_is_not_changed before update or delete on {table} "
-        "for each row execute function refuse_change()",
-        f"create trigger {table}_is_not_emptied before truncate on {table} "
-        "for each statement execute function refuse_change()",
+        f"""create trigger {table}_is_not_changed before update or delete on {table}
+    for each row execute function refuse_change()""",
+        f"""create trigger {table}_is_not_emptied before truncate on {table}
+    for each statement execute function refuse_change()""",
     )
 
 
