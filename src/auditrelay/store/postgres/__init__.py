@@ -1,1 +1,1 @@
-"""The engine for PostgreSQL, which several replicas may share; psycopg 3 is imported only here."""
+"""The store in PostgreSQL, which several replicas share. Only what connects imports psycopg."""
