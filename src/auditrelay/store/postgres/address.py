@@ -28,7 +28,7 @@ _EXAMPLE: Final = "postgresql://relay@db1.example.com/auditrelay"
 _KEYS: Final = ("schema", "sslrootcert", "sslcert", "sslkey", "connect_timeout")
 _FILES: Final = ("sslrootcert", "sslcert", "sslkey")
 _SCHEMA = re.compile(r"(?!pg_)[a-z_][a-z0-9_]{0,62}", re.ASCII)
-_NAME = re.compile(r"[A-Za-z0-9](?:[A-Za-z0-9._-]{0,252}[A-Za-z0-9])?", re.ASCII)
+_NAME = re.compile(r"[A-Za-z0-9](?:[A-Za-z0-9._-]{0,252}[A-Za-z0-9])?[.]?", re.ASCII)
 _KEYWORD = re.compile("[a-z_]{1,40}", re.ASCII)
 
 _MOST_OF_AN_ERROR: Final = 2000
