@@ -293,12 +293,18 @@ def test_a_lease_is_lost_with_its_token_or_its_row() -> None:
 @pytest.mark.parametrize(
     ("known", "writes", "fewer"), [(5, 4, True), (5, 5, False), (5, 6, False), (5, None, False)]
 )
-def test_fewer_writes_than_were_known_were_lost(known: int, writes: int | None, fewer: bool) -> None:
+def test_fewer_writes_than_were_known_were_lost(
+    known: int, writes: int | None, fewer: bool
+) -> None:
     assert rolled_back(known, writes) is fewer
 
 
 def test_what_names_us_and_is_not_held_is_unknown() -> None:
-    rows = [LeaseRow(unit="a", holder=A), LeaseRow(unit="b", holder=A), LeaseRow(unit="c", holder=B)]
+    rows = [
+        LeaseRow(unit="a", holder=A),
+        LeaseRow(unit="b", holder=A),
+        LeaseRow(unit="c", holder=B),
+    ]
     assert [row.unit for row in unknown_to_us(A, {"a"}, rows)] == ["b"]
 
 

@@ -52,8 +52,7 @@ def plan(
     """
     able = {replica.id: replica for replica in replicas if can_take(replica)}
     at: dict[str, UUID | None] = {
-        lease.unit: lease.wanted_by if lease.wanted_by in able else lease.holder
-        for lease in leases
+        lease.unit: lease.wanted_by if lease.wanted_by in able else lease.holder for lease in leases
     }
     kinds: defaultdict[str, list[str]] = defaultdict(list)
     for unit in units:
@@ -139,8 +138,12 @@ class _Balance:
         """Move one unit along each link of *chain*: the one that prefers the receiver most."""
         for giver, to in pairwise(chain):
             unit, servers = max(
-                ((unit, servers) for servers, units in self._held[giver].items() if to in servers
-                 for unit in units),
+                (
+                    (unit, servers)
+                    for servers, units in self._held[giver].items()
+                    if to in servers
+                    for unit in units
+                ),
                 key=lambda each: _preference(each[0], to),
             )
             self._held[giver][servers].remove(unit)
@@ -255,9 +258,7 @@ def rolled_back(known: int, writes: int | None) -> bool:
     return writes is not None and writes < known
 
 
-def unknown_to_us(
-    me: UUID, held: Collection[str], rows: Iterable[LeaseRow]
-) -> list[LeaseRow]:
+def unknown_to_us(me: UUID, held: Collection[str], rows: Iterable[LeaseRow]) -> list[LeaseRow]:
     """
     Return the leases that name *me* though nothing of them is *held*.
 
@@ -277,7 +278,11 @@ class Free:
         self._since: dict[str, float] = {}
 
     def saw(
-        self, rows: Iterable[LeaseRow], replicas: Iterable[Replica], dead: Collection[UUID], now: float
+        self,
+        rows: Iterable[LeaseRow],
+        replicas: Iterable[Replica],
+        dead: Collection[UUID],
+        now: float,
     ) -> None:
         """Take note of who holds what; what a *dead* replica holds, or one without row, is free."""
         alive = {replica.id for replica in replicas} - set(dead)

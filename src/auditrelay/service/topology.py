@@ -6,7 +6,7 @@ before anything is stopped: if that fails, nothing has changed.
 """
 
 import asyncio
-from collections.abc import Callable, Collection, Coroutine, Iterable, Mapping
+from collections.abc import Awaitable, Callable, Collection, Iterable, Mapping
 from dataclasses import dataclass, field
 from datetime import timedelta
 from typing import Any, Final
@@ -231,10 +231,10 @@ class Topology:
             await self.sinks.pop(name).close()
         self._stores.pop(unit, None)
 
-    async def _until_lost(self, unit: str, loop: Coroutine[Any, Any, None]) -> None:
+    async def _until_lost(self, unit: str, loop: Callable[[], Awaitable[None]]) -> None:
         """Run *loop* of *unit*; once its lease is lost, report that instead of an error."""
         try:
-            await loop
+            await loop()
         except* LeaseLost as group:
             self.on_lost(unit, first_of(group))
 
@@ -243,7 +243,7 @@ class Topology:
         deliverer = self.deliverers[name]
         self._running[f"sink {name}"] = [
             self._tasks.create_task(self._until_lost(f"sink {name}", loop))
-            for loop in (deliverer.keep_delivering(), deliverer.probe_until_up())
+            for loop in (deliverer.keep_delivering, deliverer.probe_until_up)
         ]
 
     def _begin_polling(self, name: str) -> None:
