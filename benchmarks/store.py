@@ -19,9 +19,9 @@ from pathlib import Path
 
 from isal import isal_zlib
 
-from auditrelay.store.sqlite import known
+from auditrelay.store.sql import known
+from auditrelay.store.sql.uids import Uids
 from auditrelay.store.sqlite.schema import SINCE_3
-from auditrelay.store.sqlite.uids import Uids
 
 PAGE = 1000
 DIGESTS = ["00" * 32] * PAGE

@@ -34,9 +34,9 @@ from auditrelay.evidence.heads import Head, Keys
 from auditrelay.evidence.tree import Frontier, leaf
 from auditrelay.store import DeadLetter, KnownFile, Proof
 from auditrelay.store.packing import pack, unpack
-from auditrelay.store.sqlite import ledger
-from auditrelay.store.sqlite.event_proof import event_proof
-from auditrelay.store.sqlite.facts import insert
+from auditrelay.store.sql import ledger
+from auditrelay.store.sql.event_proof import event_proof
+from auditrelay.store.sql.facts import insert
 from auditrelay.store.sqlite.state_dir import DATABASE
 from auditrelay.store.sqlite.tip import TIP
 from auditrelay.window import Interval, micros, moment

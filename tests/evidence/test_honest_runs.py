@@ -32,7 +32,7 @@ from auditrelay.events.page import Page
 from auditrelay.evidence.auditor import program
 from auditrelay.evidence.heads import Head, Keys
 from auditrelay.store import DeadLetter, KnownFile, Proof
-from auditrelay.store.sqlite.branches import log_of
+from auditrelay.store.sql.branches import log_of
 from auditrelay.window import Interval, micros, moment
 
 pytestmark = pytest.mark.slow

@@ -13,7 +13,7 @@ from tests.support.histories import SINKS, SOURCES, History, backup, copy, expor
 from auditrelay.errors import RelayError, StateError
 from auditrelay.evidence.auditor import program
 from auditrelay.evidence.heads import Head, Keys
-from auditrelay.store.sqlite import export as exporting
+from auditrelay.store.sql import export as exporting
 from auditrelay.store.sqlite import tip
 from auditrelay.store.sqlite.state_dir import DATABASE
 

@@ -25,9 +25,9 @@ from auditrelay.evidence.heads import Head, Keys
 from auditrelay.service.seal import FIRST, Sealer
 from auditrelay.settings.reserved import ALERTS
 from auditrelay.store.sealing import MUCH_PAGES
+from auditrelay.store.sql.store import SqlStore
 from auditrelay.store.sqlite import tip
-from auditrelay.store.sqlite.store import SqliteStore
-from auditrelay.store.sqlite.view import StateView
+from auditrelay.store.sqlite.store import open_view
 
 
 @dataclass
@@ -35,7 +35,7 @@ class World:
     """A store with one sink, and what seals it."""
 
     folder: Path
-    store: SqliteStore
+    store: SqlStore
     clock: FakeClock
     config: Config
     keys: Keys | None = None
@@ -56,7 +56,7 @@ class World:
         self.announced += 1
 
     def heads(self) -> list[str]:
-        with StateView(self.folder) as view:
+        with open_view(self.folder) as view:
             return [word for (word,) in view.read(lambda db: db.execute("select word from head"))]
 
 
@@ -158,7 +158,7 @@ async def test_the_clock_of_entries_never_goes_back(world: World) -> None:
     assert await world.sealer.seal()
     world.clock.set(NOON - timedelta(days=1))
     assert await world.sealer.seal()
-    with StateView(world.folder) as view:
+    with open_view(world.folder) as view:
         times = [at for (at,) in view.read(lambda db: db.execute("select at from head"))]
     assert times == sorted(times)
     explained(world.folder, sealed=True)
@@ -281,7 +281,7 @@ async def test_a_reload_that_changes_something_is_sealed(world: World) -> None:
 
 async def test_a_stop_is_a_fact_and_is_sealed(world: World) -> None:
     await world.sealer.end()
-    with StateView(world.folder) as view:
+    with open_view(world.folder) as view:
         lines = view.read(lambda db: db.execute("select text from entry where unit = 'instance'"))
     assert '"fact":"stopped"' in lines[0][0]
 
@@ -321,7 +321,7 @@ async def test_a_sink_that_began_behind_a_head_has_not_taken_it(world: World) ->
     await world.store.start_sink("late", ["okta", ALERTS])
     assert (await world.store.log.state()).taken_by == ()
     assert await world.sealer.seal()
-    with StateView(world.folder) as view:
+    with open_view(world.folder) as view:
         lines = view.read(lambda db: db.execute("select text from entry where unit = 'instance'"))
     [head] = [fact for fact in json.loads(lines[-1][0])["facts"] if fact["fact"] == "head"]
     assert head["told"] == []

@@ -24,7 +24,7 @@ from auditrelay.events.page import Page
 from auditrelay.service.heap import Heap
 from auditrelay.service.topology import Topology, TopologyDiff
 from auditrelay.sinks import file
-from auditrelay.store.leases import sole
+from auditrelay.store.leases import KEEPER, sole
 from auditrelay.telemetry.metrics import Metrics
 
 Configure = Callable[..., Config]
@@ -249,7 +249,7 @@ async def test_each_source_and_sink_writes_under_its_own_lease(
         (tmp_path / name).mkdir(mode=0o700)
     whole = await opened(tmp_path / "whole")
     of_source, of_sink = await opened(tmp_path / "of source"), await opened(tmp_path / "of sink")
-    leased = {sole("source it"): of_source, sole("sink out"): of_sink}
+    leased = {sole("source it"): of_source, sole("sink out"): of_sink, sole(KEEPER): whole}
     monkeypatch.setattr(whole, "under", leased.__getitem__)
     topology = Topology(
         configure({"it": source()}),

@@ -39,14 +39,14 @@ from auditrelay.service.desk import Desk, OnProgress, Request, Result
 from auditrelay.service.heap import tune_heap
 from auditrelay.service.instance_view import InstanceView
 from auditrelay.service.seal import Sealer
+from auditrelay.service.state import store_of
 from auditrelay.service.store import Store
 from auditrelay.service.systemd import Supervisor
 from auditrelay.service.topology import JOB, Topology
-from auditrelay.settings.reserved import ALERTS
 from auditrelay.status.port import StatusPort
 from auditrelay.status.report import Failing
+from auditrelay.store.leases import KEEPER
 from auditrelay.store.sqlite.state_dir import locked, prepare
-from auditrelay.store.sqlite.store import SqliteStore
 from auditrelay.telemetry.metrics import Metrics
 
 PRUNE_INTERVAL: Final = timedelta(hours=1)
@@ -131,7 +131,7 @@ class App:
         self._desk: Desk = ControlSocket(config.state_dir)
         self._alerts = Alerts(
             self.view.status,
-            self._topology.leased_store(f"source {ALERTS}"),
+            self._topology.leased_store(KEEPER),
             clock=clock,
             forward=lambda: self._config.alerts.events,
             announce=self._topology.announce,
@@ -168,14 +168,7 @@ class App:
         _tune()
         prepare(config.state_dir)
         with locked(config.state_dir, __version__, clock.now()):
-            store = await SqliteStore.open(
-                config.state_dir,
-                clock=clock,
-                max_bytes=config.spool.max_bytes,
-                retention=config.spool.retention,
-                remember=config.spool.remember,
-                keys=config.evidence.keys,
-            )
+            store = await store_of(config, clock)
             app = None
             try:
                 metrics = Metrics(

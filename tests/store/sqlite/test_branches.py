@@ -16,15 +16,15 @@ from auditrelay.evidence.heads import Head
 from auditrelay.settings.reserved import ALERTS
 from auditrelay.store import Proof
 from auditrelay.store.sealing import Branch, Run
+from auditrelay.store.sql.branches import NO_TIP, OLDER
+from auditrelay.store.sql.store import SqlStore
 from auditrelay.store.sqlite import tip
-from auditrelay.store.sqlite.branches import NO_TIP, OLDER
 from auditrelay.store.sqlite.state_dir import DATABASE
-from auditrelay.store.sqlite.store import SqliteStore
 
 RUN = Run("0" * 32, {"auditrelay": "1"}, facts.configured(digest=bytes(32), settings={}))
 
 
-async def begun(folder: Path) -> tuple[SqliteStore, Branch | None]:
+async def begun(folder: Path) -> tuple[SqlStore, Branch | None]:
     store = await opened(folder)
     branch = await store.log.begin(RUN)
     await store.start_source(ALERTS, NOON)

@@ -19,12 +19,12 @@ from auditrelay.errors import StoreFull
 from auditrelay.events import AuditEvent
 from auditrelay.events.page import Page
 from auditrelay.store import Added, Proof, Reached, SpoolPage
-from auditrelay.store.sqlite import known
-from auditrelay.store.sqlite.handover import Handover
-from auditrelay.store.sqlite.readers import all_readers
+from auditrelay.store.sql import known
+from auditrelay.store.sql.handover import Handover
+from auditrelay.store.sql.readers import all_readers
+from auditrelay.store.sql.store import SqlStore
+from auditrelay.store.sql.uids import Uids
 from auditrelay.store.sqlite.state_dir import prepare
-from auditrelay.store.sqlite.store import SqliteStore
-from auditrelay.store.sqlite.uids import Uids
 
 Make = Callable[..., AuditEvent]
 
@@ -37,13 +37,13 @@ def uids(pages: list[SpoolPage]) -> list[str]:
     return [uid for page in pages for uid in page.events.uid]
 
 
-async def add(store: SqliteStore, *numbers: int, source: str = "voice") -> list[str]:
+async def add(store: SqlStore, *numbers: int, source: str = "voice") -> list[str]:
     page = Page.of([make_event(number, source=source) for number in numbers])
     await store.add(source, page)
     return page.uid
 
 
-async def limit(store: SqliteStore, max_bytes: int) -> None:
+async def limit(store: SqlStore, max_bytes: int) -> None:
     """Let *store* hand over no more than *max_bytes*."""
     (end,) = store._reader.db.execute(
         "select value from meta where name = 'next_position'"
@@ -53,7 +53,7 @@ async def limit(store: SqliteStore, max_bytes: int) -> None:
 
 
 async def test_what_was_just_stored_is_read_by_every_sink_without_the_disk(
-    store: SqliteStore,
+    store: SqlStore,
 ) -> None:
     await store.start_sink("elastic", ["voice"])
     page = Page.of([make_event(1), make_event(2)])
@@ -68,7 +68,7 @@ async def test_what_was_just_stored_is_read_by_every_sink_without_the_disk(
 
 
 async def test_works_that_run_again_since_another_failed_count_once(
-    store: SqliteStore, tmp_path: Path
+    store: SqlStore, tmp_path: Path
 ) -> None:
     """What shares a commit is rolled back as a whole, and then each work runs a second time."""
     pages = [Page.of([make_event(n) for n in numbers]) for numbers in ((1, 2, 3), (3, 4), (1, 2))]
@@ -99,7 +99,7 @@ async def test_works_that_run_again_since_another_failed_count_once(
     explained(tmp_path)
 
 
-async def test_a_page_is_gone_from_memory_once_every_sink_has_read_it(store: SqliteStore) -> None:
+async def test_a_page_is_gone_from_memory_once_every_sink_has_read_it(store: SqlStore) -> None:
     await store.start_sink("elastic", ["voice"])
     await add(store, 1)
     await store.read("splunk", None, 10)
@@ -112,7 +112,7 @@ async def test_a_page_is_gone_from_memory_once_every_sink_has_read_it(store: Sql
 
 
 async def test_a_page_is_not_seen_before_it_is_durable(
-    store: SqliteStore, monkeypatch: pytest.MonkeyPatch
+    store: SqlStore, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     seen = []
     remember = known.remember
@@ -139,7 +139,7 @@ async def test_a_page_is_not_seen_before_it_is_durable(
 
 @pytest.mark.parametrize("error", [StoreFull("no room"), sqlite3.OperationalError("odd")])
 async def test_a_page_whose_transaction_failed_is_not_handed_over(
-    store: SqliteStore, monkeypatch: pytest.MonkeyPatch, error: Exception
+    store: SqlStore, monkeypatch: pytest.MonkeyPatch, error: Exception
 ) -> None:
     remember = known.remember
 
@@ -165,7 +165,7 @@ async def test_a_page_whose_transaction_failed_is_not_handed_over(
 
 
 async def test_what_is_stored_for_a_caller_that_gave_up_is_handed_over_all_the_same(
-    store: SqliteStore, monkeypatch: pytest.MonkeyPatch
+    store: SqlStore, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     begun, go = threading.Event(), threading.Event()
     remember = known.remember
@@ -188,7 +188,7 @@ async def test_what_is_stored_for_a_caller_that_gave_up_is_handed_over_all_the_s
 
 
 async def test_what_there_is_no_room_for_is_read_from_the_disk_in_order(
-    store: SqliteStore,
+    store: SqlStore,
 ) -> None:
     await add(store, 1)
     size = (await store.read("splunk", None, 10))[0][0].size
@@ -206,7 +206,7 @@ async def test_what_there_is_no_room_for_is_read_from_the_disk_in_order(
 
 
 async def test_what_the_disk_showed_before_it_was_handed_over_is_read_once(
-    store: SqliteStore, monkeypatch: pytest.MonkeyPatch
+    store: SqlStore, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The reader thread sees a commit before the writer thread has reported it."""
     await add(store, 1)
@@ -228,7 +228,7 @@ async def test_what_the_disk_showed_before_it_was_handed_over_is_read_once(
     assert uids((await store.read("splunk", reached, 10))[0]) == made
 
 
-async def test_a_page_of_its_own_is_not_read_by_other_sinks(store: SqliteStore) -> None:
+async def test_a_page_of_its_own_is_not_read_by_other_sinks(store: SqlStore) -> None:
     await store.start_sink("elastic", ["voice"])
     await store.resend("voice", ["elastic"], [Page.of([make_event(1)])], Proof())
     await add(store, 2)
@@ -242,7 +242,7 @@ async def test_a_page_of_its_own_is_not_read_by_other_sinks(store: SqliteStore) 
 
 
 async def test_a_sink_of_a_quiet_source_does_not_read_the_disk_for_others(
-    store: SqliteStore,
+    store: SqlStore,
 ) -> None:
     await store.start_source("calls", NOON)
     await store.start_sink("quiet", ["calls"])
@@ -260,7 +260,7 @@ async def test_a_sink_of_a_quiet_source_does_not_read_the_disk_for_others(
         assert calls == {"write add": 6}
 
 
-async def test_what_was_settled_or_deleted_is_not_handed_over(store: SqliteStore) -> None:
+async def test_what_was_settled_or_deleted_is_not_handed_over(store: SqlStore) -> None:
     await add(store, 1, 2, 3)
     await store.settle("splunk", [(1, 2)])
     found, _ = await store.read("splunk", None, 10)
@@ -273,7 +273,7 @@ async def test_what_was_settled_or_deleted_is_not_handed_over(store: SqliteStore
 
 
 async def test_a_sink_that_gets_more_sources_reads_what_was_not_for_it_before(
-    store: SqliteStore,
+    store: SqlStore,
 ) -> None:
     await store.start_source("calls", NOON)
     await store.start_sink("quiet", ["calls"])
@@ -284,7 +284,7 @@ async def test_a_sink_that_gets_more_sources_reads_what_was_not_for_it_before(
     assert len((await store.read("quiet", reached, 10))[0]) == 1
 
 
-async def test_a_retired_sink_reads_nothing_that_came_later(store: SqliteStore) -> None:
+async def test_a_retired_sink_reads_nothing_that_came_later(store: SqlStore) -> None:
     await store.start_sink("elastic", ["voice"])
     await store.retire({"elastic": ["voice"]}, ["voice"])
     await add(store, 1)
@@ -317,7 +317,7 @@ steps = st.one_of(
 class Run:
     """One store, and how far each sink has read it."""
 
-    def __init__(self, store: SqliteStore) -> None:
+    def __init__(self, store: SqlStore) -> None:
         self.store = store
         self.reached: dict[str, Reached | None] = {}
         self.number = 0
