@@ -3,6 +3,7 @@
 from collections.abc import Iterable, Iterator
 from itertools import count
 from typing import Any, Final
+from zlib import crc32
 
 import psycopg
 from psycopg.errors import Diagnostic
@@ -121,14 +122,14 @@ class Connection:
     def execute(self, sql: str, values: Parameters = (), /) -> Cursor:
         """Queue one statement."""
         made = statement(sql)
-        reply = self._pipeline.send(made.sql, parameters(values, made.names, made.count))
+        reply = self._pipeline.send(made.sql, parameters(values, made.names, made.number))
         return Cursor(self._pipeline, reply)
 
     def executemany(self, sql: str, rows: Iterable[Parameters], /) -> None:
         """Queue one statement that returns nothing with each of *rows*."""
         made = statement(sql)
         self._pipeline.send_many(
-            made.sql, [parameters(row, made.names, made.count) for row in rows]
+            made.sql, [parameters(row, made.names, made.number) for row in rows]
         )
 
     def stream(self, sql: str, values: Parameters = (), /) -> Iterator[Any]:
@@ -158,12 +159,9 @@ class Connection:
         idle = f"{SNAPSHOT:.0f}s" if snapshot else "10s"
         self._pipeline.send(settings.encode(), [f"{quoted(self.schema)}, pg_temp", idle])
         if write:
-            # Of a table that each schema has once: two states in one database do not wait for each
-            # other.
-            meta = f"{quoted(self.schema)}.meta"
+            # Two states in one database do not wait for each other.
             self.execute(
-                "select pg_advisory_xact_lock(?::bigint << 32 | ?::regclass::oid::bigint)",
-                (_NAMESPACE, meta),
+                "select pg_advisory_xact_lock(?)", (_NAMESPACE << 32 | crc32(self.schema.encode()),)
             )
 
     def commit(self) -> None:

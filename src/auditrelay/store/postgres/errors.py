@@ -5,7 +5,7 @@ from typing import Final
 
 import psycopg
 
-from auditrelay.errors import Fenced, RelayError, RolledBack, StateError, StoreFull
+from auditrelay.errors import Fenced, RelayError, StateError, StoreFull
 
 
 class Kind(Enum):
@@ -23,20 +23,14 @@ class Kind(Enum):
     """Stop: what is stored cannot be read."""
     FENCED = auto()
     """Drop the lease."""
-    ROLLED_BACK = auto()
-    """Drop all leases."""
     BUG = auto()
     """Our SQL is wrong."""
 
 
 FENCED: Final = "AR001"
-OTHER_PAGE: Final = "AR002"
-MOVED: Final = "AR003"
 
 _KINDS: Final = {
     FENCED: Kind.FENCED,
-    OTHER_PAGE: Kind.ROLLED_BACK,  # the page that a verdict is about is another one
-    MOVED: Kind.AGAIN,
     "40001": Kind.AGAIN,
     "40P01": Kind.AGAIN,
     "55P03": Kind.AGAIN,
@@ -99,8 +93,6 @@ def translate(error: psycopg.Error) -> RelayError | psycopg.Error:
         return StoreFull(f"no room for the state in the database: {words}")
     if kind is Kind.FENCED:
         return Fenced(words)
-    if kind is Kind.ROLLED_BACK:
-        return RolledBack(words)
     return StateError(f"{_SENTENCES[kind]}: {words}")
 
 

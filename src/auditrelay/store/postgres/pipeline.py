@@ -153,7 +153,7 @@ class Pipeline:
                 self._poll.modify(socket, select.POLLIN | (select.POLLOUT if more else 0))
                 left = end - time.monotonic()
                 if left <= 0 or not self._poll.poll(left * 1000):
-                    raise psycopg.OperationalError("the server has not replied in time")  # noqa: TRY301  # as every other loss
+                    raise psycopg.OperationalError("the server has not replied in time")
                 self._pgconn.consume_input()
                 self._take()
         except psycopg.Error as error:

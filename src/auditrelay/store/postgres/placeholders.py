@@ -23,12 +23,12 @@ class Statement(NamedTuple):
     A statement with the placeholders ``$1``, ``$2``... of PostgreSQL.
 
     *names* are those of its parameters in the order of their numbers, None where they have none;
-    *count* is how many there are.
+    *number* is how many there are.
     """
 
     sql: bytes
     names: tuple[str, ...] | None
-    count: int
+    number: int
 
 
 @lru_cache(maxsize=1_000)

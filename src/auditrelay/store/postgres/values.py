@@ -2,8 +2,7 @@
 
 import re
 from collections.abc import Mapping, Sequence
-from decimal import Decimal
-from typing import Any, Final
+from typing import TYPE_CHECKING, Any, Final
 
 import psycopg
 from psycopg.adapt import Loader, PyFormat
@@ -14,6 +13,9 @@ from psycopg.types.numeric import (
     NumericBinaryLoader,
     NumericLoader,
 )
+
+if TYPE_CHECKING:
+    from decimal import Decimal
 
 _ODD: Final = re.compile("[\0\ud800-\udfff]")
 """What the type text of PostgreSQL cannot hold, and SQLite can."""
