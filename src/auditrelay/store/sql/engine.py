@@ -60,6 +60,9 @@ class Tip(Protocol):
     def read(self) -> Head | None:
         """Return that head; None if there is none that can be read."""
 
+    def begin(self, db: Any, head: Head, /) -> None:
+        """Put the first one of a new state, at the latest with the transaction of *db*."""
+
     def write(self, head: Head) -> None:
         """Replace it, durably. Raises OSError, with the former one as it was."""
 

@@ -74,7 +74,7 @@ class EvidenceLog:
             head = _tip_of(db)
             if runs is None:
                 # Before the commit: killed behind it, the state would look like a copy of itself.
-                self._first_tip(head)
+                self._first_tip(db, head)
             return branch, head
 
         branch, head = await self._writer.write(work)
@@ -125,9 +125,9 @@ class EvidenceLog:
         await self._write_tip(head)
         return branch
 
-    def _first_tip(self, head: Head) -> None:
+    def _first_tip(self, db: Connection, head: Head) -> None:
         try:
-            self._engine.tip.write(head)
+            self._engine.tip.begin(db, head)
         except OSError as error:
             reason = error.strerror or str(error)
             raise StateError(f"the tip of the evidence cannot be written: {reason}") from error

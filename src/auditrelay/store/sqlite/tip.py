@@ -28,6 +28,10 @@ class TipFile:
         except (OSError, ValueError):
             return None
 
+    def begin(self, _: object, head: Head) -> None:
+        """Put the first one of a new state, before the transaction is committed."""
+        self.write(head)
+
     def write(self, head: Head) -> None:
         """Replace it, durably. Raises OSError, with the former one as it was."""
         replace_file(self._path, f"{Head(head.log, head.size, head.root).word}\n".encode("ascii"))
