@@ -102,7 +102,14 @@ class SqlStore:
         self._room = engine.room
         self._read = engine.read
         self._spooling = Spooling(engine, shared.spool, shared.pages)
-        self._pages = PageReader(engine, shared.pages, self._spooling, shared.spool, now=self._now)
+        self._pages = PageReader(
+            engine,
+            shared.pages,
+            self._spooling,
+            shared.spool,
+            now=self._now,
+            marks=self._marks,
+        )
         self._log = EvidenceLog(engine, self._spooling, shared.spool, now=self._now)
         self._contents = KnownContents(
             engine, self._pages, self._spooling, shared.spool, self._uids, clock=shared.clock
