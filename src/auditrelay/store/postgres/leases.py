@@ -178,9 +178,7 @@ def situation(db: Connection, me: UUID) -> Situation:
     )
 
 
-def take(
-    db: Connection, me: UUID, units: Collection[str], dead: Collection[UUID]
-) -> list[Lease]:
+def take(db: Connection, me: UUID, units: Collection[str], dead: Collection[UUID]) -> list[Lease]:
     """
     Take those of *units* that are free for the replica *me*, and return their leases.
 
