@@ -110,15 +110,16 @@ evidence-checker:
 changelog: $(VENV)/.developer
 	$(BIN)/towncrier build --yes --version $(or $(VERSION),$(error name the release: make changelog VERSION=0.1.0))
 
-# The development lock has all packages; the other two are subsets. Dependencies come from wheels
+# The development lock has all packages; the other two are subsets. Whoever installs from a lock gets
+# all extras. Dependencies come from wheels
 # only: the code that a source distribution runs while it is built is in no lock.
 COMPILE = UV_CUSTOM_COMPILE_COMMAND="make lock" $(BIN)/uv pip compile --quiet --universal \
 	--python-version 3.11 --generate-hashes --no-emit-index-url --only-binary :all: $(LOCK)
 
 lock: $(VENV)/.developer
 	$(PIP) install uv==$(UV_VERSION)
-	$(COMPILE) pyproject.toml --group dev --output-file requirements-dev.txt
-	$(COMPILE) pyproject.toml --constraint requirements-dev.txt --output-file requirements.txt
+	$(COMPILE) pyproject.toml --all-extras --group dev --output-file requirements-dev.txt
+	$(COMPILE) pyproject.toml --all-extras --constraint requirements-dev.txt --output-file requirements.txt
 	$(COMPILE) --group build --constraint requirements-dev.txt --output-file requirements-build.txt
 
 clean:

@@ -29,27 +29,23 @@ from auditrelay.errors import (
     PeerBug,
     RelayError,
     StateError,
-    StoreFull,
 )
-from auditrelay.service.alerts import Alerts
 from auditrelay.service.commands import Commands
 from auditrelay.service.control_socket import ControlSocket
 from auditrelay.service.descriptors import allow_descriptors
 from auditrelay.service.desk import Desk, OnProgress, Request, Result
 from auditrelay.service.heap import tune_heap
 from auditrelay.service.instance_view import InstanceView
-from auditrelay.service.seal import Sealer
+from auditrelay.service.keeper import Keeper
 from auditrelay.service.state import store_of
 from auditrelay.service.store import Store
 from auditrelay.service.systemd import Supervisor
-from auditrelay.service.topology import JOB, Topology
-from auditrelay.settings.reserved import ALERTS
+from auditrelay.service.topology import Topology
 from auditrelay.status.port import StatusPort
 from auditrelay.status.report import Failing
+from auditrelay.store.leases import KEEPER
 from auditrelay.store.sqlite.state_dir import locked, prepare
 from auditrelay.telemetry.metrics import Metrics
-
-PRUNE_INTERVAL: Final = timedelta(hours=1)
 
 ATTEMPTS_ONCE: Final = 5
 """Most attempts at one request in a run that has an end (``run --once``, a command)."""
@@ -105,10 +101,10 @@ class App:
         #
         #   control socket          SIGHUP            status port, systemd
         #         |                   |                        |
-        #     Commands                | change()         InstanceView ----- Alerts
+        #     Commands                | change()         InstanceView ----- Keeper
         #         |                   |                        | status(),   |
-        #         | backfill,         |                        | stuck()     | findings
-        #         | verify, ...       |                        |             | as events
+        #         | backfill,         |                        | stuck()     | alerts, seals,
+        #         | verify, ...       |                        |             | what is pruned
         #         +--------------- Topology -------------------+             |
         #         |               /        \                                 |
         #         |       Collector        Deliverer                         |
@@ -129,25 +125,20 @@ class App:
         )
         self.view = InstanceView(self._topology, store, metrics, store.log, clock=clock)
         self._desk: Desk = ControlSocket(config.state_dir)
-        self._alerts = Alerts(
-            self.view.status,
-            self._topology.leased_store(f"source {ALERTS}"),
-            clock=clock,
-            forward=lambda: self._config.alerts.events,
-            announce=self._topology.announce,
-        )
-        self._sealer = Sealer(
-            store.log,
+        self._keeper = self._new_keeper(self._topology.leased_store(KEEPER))
+        self._commands = Commands(self._topology, store, clock=clock, seal=self._keeper.sealer.seal)
+        self._failed: set[str] = set()
+        """Sinks that have failed in a run that has an end."""
+
+    def _new_keeper(self, store: Store) -> Keeper:
+        return Keeper(
+            store,
             lambda: self._config,
-            keys=config.evidence.keys,
-            clock=clock,
+            clock=self._clock,
+            report=self.view.status,
             announce=self._topology.announce,
             on_seal=self._on_seal,
         )
-        self._commands = Commands(self._topology, store, clock=clock, seal=self._sealer.seal)
-        self._prune_due = asyncio.Event()
-        self._failed: set[str] = set()
-        """Sinks that have failed in a run that has an end."""
 
     @property
     def _config(self) -> Config:
@@ -182,7 +173,7 @@ class App:
                     ],
                 )
                 app = cls(config, store, metrics, clock=clock, attempts=attempts)
-                await app._sealer.begin()
+                await app._keeper.sealer.begin()
                 await app._topology.register()
                 yield app
             finally:
@@ -209,22 +200,24 @@ class App:
         """
         self.view.restart_command = supervisor.restart_command
         port = StatusPort(self._config.status.listen, self.view, token=self._config.status.token)
-        scheduler = self._scheduler()
+        scheduler = AsyncIOScheduler(timezone=UTC)
+        self._keeper.schedule(scheduler)
         async with asyncio.TaskGroup() as tasks:
             status = tasks.create_task(port.serve())
             self._topology.begin(tasks, scheduler)
-            others = [
-                tasks.create_task(self._keep_pruning()),
-                tasks.create_task(self._desk.serve(self._commands.do)),
+            others: list[asyncio.Task[None]] = [
+                tasks.create_task(self._desk.serve(self._commands.do))
             ]
-            self._store.on_condition = self._on_condition
+            self._store.on_condition = self._keeper.look
             scheduler.start()
             started(port.address)
             supervisor.ready(self.view.summary())
             others += [
                 tasks.create_task(supervisor.keep_notifying(self.view)),
-                tasks.create_task(self._alerts.keep_alerting()),
-                tasks.create_task(self._sealer.keep_sealing(self._topology.has_read)),
+                *(
+                    tasks.create_task(loop())
+                    for loop in self._keeper.loops(self._topology.has_read)
+                ),
                 tasks.create_task(self._keep_reloading(reload, reread, supervisor)),
             ]
             await stop.wait()
@@ -233,17 +226,12 @@ class App:
             for task in others:
                 task.cancel()
             await self._topology.end()
-            await self._sealer.end()
+            await self._keeper.sealer.end()
             port.stop()
             await asyncio.wait([status])
 
     def _on_seal(self, failing: Failing | None) -> None:
         self.view.failing = failing
-        self._alerts.due.set()
-
-    def _on_condition(self) -> None:
-        self._alerts.due.set()
-        self._sealer.looked.set()
 
     async def _keep_reloading(
         self, due: asyncio.Event, reread: Callable[[], Config], supervisor: Supervisor
@@ -261,7 +249,7 @@ class App:
                 _log.error("reload_refused", problems=[str(error)])
             else:
                 _log.info("reloaded", **asdict(changes))
-                await self._sealer.reload()
+                await self._keeper.sealer.reload()
             supervisor.ready(self.view.summary())
 
     async def run_command_offline(
@@ -274,7 +262,7 @@ class App:
         """
         async with self._delivering() as undelivered:
             result = await self._commands.do(request, on_progress, os.getuid())
-        await self._sealer.end()
+        await self._keeper.sealer.end()
         return result, undelivered
 
     async def once(self) -> list[str]:
@@ -291,8 +279,8 @@ class App:
         async with self._delivering() as failures, asyncio.TaskGroup() as polls:
             for collector in self._topology.collectors.values():
                 polls.create_task(collect(collector))
-        await self._prune()  # by now replies have said what time it is
-        await self._sealer.end()
+        await self._keeper.prune()  # by now replies have said what time it is
+        await self._keeper.sealer.end()
         async with self._delivering() as untold:  # the head
             pass
         return [*failures, *untold]
@@ -327,35 +315,3 @@ class App:
             yield failures
             for deliverer in deliverers:
                 deliverer.finish()
-
-    def _scheduler(self) -> AsyncIOScheduler:
-        scheduler = AsyncIOScheduler(timezone=UTC)
-        scheduler.add_job(
-            self._prune_due.set, "interval", seconds=PRUNE_INTERVAL.total_seconds(), **JOB
-        )
-        return scheduler
-
-    async def _keep_pruning(self) -> None:
-        # What is pruned is gone for good: not before a reply has said what time it is. If no peer
-        # says so, an hour has passed by then, and what an earlier run knew bounds our own clock.
-        with contextlib.suppress(TimeoutError):
-            async with asyncio.timeout(PRUNE_INTERVAL.total_seconds()):
-                await self._clock.confirmed.heard_once.wait()
-        await self._prune()
-        while True:
-            await self._prune_due.wait()
-            self._prune_due.clear()
-            await self._prune()
-
-    async def _prune(self) -> None:
-        confirmed = self._clock.confirmed
-        pruned = 0
-        try:
-            if confirmed.is_bounded:
-                pruned = await self._store.prune(confirmed.certain())
-            await self._store.remember_time(confirmed.mark)
-        except StoreFull as error:  # deleting takes room, too; the next attempt may find some
-            _log.warning("spool_not_pruned", reason=str(error))
-            return
-        if pruned:
-            _log.info("spool_pruned", events=pruned)

@@ -21,6 +21,7 @@ from auditrelay.store.sql.connection import Connection
 from auditrelay.store.sql.engine import Room
 from auditrelay.store.sql.facts import INSTANCE, insert
 from auditrelay.store.sql.handover import Appended
+from auditrelay.store.sql.marks import Marks
 from auditrelay.store.sql.readers import (
     FOREVER,
     delivered_floor,
@@ -176,12 +177,13 @@ def read_pages(
     end: int = FOREVER,
     *,
     recent: Recent | None = None,
+    marks: Marks | None = None,
 ) -> tuple[list[SpoolPage], int]:
     """
     Return the backlog of *sink* from *start* on, about *most* events, and how far that has read.
 
-    Nothing at *end* or beyond it is returned. What is *recent* is not read again. Raises
-    PageDamaged.
+    Nothing at *end* or beyond it is returned. What is *recent* is not read again; what is returned
+    gets *marks*. Raises PageDamaged.
     """
     reader = reader_of(db, sink)
     pages: list[SpoolPage] = []
@@ -200,6 +202,8 @@ def read_pages(
             found = None if recent is None else recent.find(first, sha)
             page, inflated = found or _page_at(db, first, count, sha)
             pages += pages_of(first, source, page, inflated, parts)
+            if marks is not None:
+                marks.handed(sink, first, count, sha)
             taken += sum(part[1] - part[0] for part in parts)
             size += inflated
         position = inside[1]

@@ -56,8 +56,9 @@ from auditrelay.store.sql.forgetting import forget_old
 from auditrelay.store.sql.handover import Handover
 from auditrelay.store.sql.known_contents import KnownContents
 from auditrelay.store.sql.look_ups import LookUps
+from auditrelay.store.sql.marks import Marks
 from auditrelay.store.sql.page_reader import PageReader
-from auditrelay.store.sql.readers import all_readers
+from auditrelay.store.sql.readers import Reader, all_readers
 from auditrelay.store.sql.recent import Recent
 from auditrelay.store.sql.sources import source_id
 from auditrelay.store.sql.spooling import Spooling
@@ -97,10 +98,18 @@ class SqlStore:
         self._spool = shared.spool
         self._uids = Uids()
         self._look_ups = LookUps()
+        self._marks = Marks() if engine.shared else None
         self._room = engine.room
         self._read = engine.read
         self._spooling = Spooling(engine, shared.spool, shared.pages)
-        self._pages = PageReader(engine, shared.pages, self._spooling, shared.spool, now=self._now)
+        self._pages = PageReader(
+            engine,
+            shared.pages,
+            self._spooling,
+            shared.spool,
+            now=self._now,
+            marks=self._marks,
+        )
         self._log = EvidenceLog(engine, self._spooling, shared.spool, now=self._now)
         self._contents = KnownContents(
             engine, self._pages, self._spooling, shared.spool, self._uids, clock=shared.clock
@@ -361,10 +370,14 @@ class SqlStore:
         self, sink: str, done: Sequence[Range], dead: Sequence[RejectedEvent] = ()
     ) -> AbstractSet[int]:
         """Update the progress of *sink*, insert the *dead* letters, delete those delivered."""
-        now = self._now()
-        return await self._spooling.settle(
-            sink, lambda db: sinks.settle(db, self._spool, sink, done, dead, now=now)
-        )
+        now, marks = self._now(), self._marks
+
+        def work(db: Connection) -> tuple[Reader, AbstractSet[int]]:
+            if marks is not None:
+                marks.check_done(db, sink, list(done))
+            return sinks.settle(db, self._spool, sink, done, dead, now=now)
+
+        return await self._spooling.settle(sink, work, marks)
 
     # -- dead letters, and what is of both ------------------------------------------------------
 

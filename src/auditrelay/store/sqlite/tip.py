@@ -28,6 +28,13 @@ class TipFile:
         except (OSError, ValueError):
             return None
 
+    def begin(self, _: object, head: Head) -> None:
+        """Put the first one of a new state, before the transaction is committed."""
+        self.write(head)
+
+    def enter(self, _: object, head: Head) -> None:
+        """Do nothing yet: a tip that is newer than the state would say that it was rolled back."""
+
     def write(self, head: Head) -> None:
         """Replace it, durably. Raises OSError, with the former one as it was."""
         replace_file(self._path, f"{Head(head.log, head.size, head.root).word}\n".encode("ascii"))
