@@ -125,8 +125,8 @@ class App:
         )
         self.view = InstanceView(self._topology, store, metrics, store.log, clock=clock)
         self._desk: Desk = ControlSocket(config.state_dir)
-        self._keeper = self._new_keeper(self._topology.leased_store(KEEPER))
-        self._commands = Commands(self._topology, store, clock=clock, seal=self._keeper.sealer.seal)
+        self._work = Workload(self._topology, store, self._new_keeper)
+        self._commands = Commands(self._topology, store, clock=clock, seal=self._work.seal)
         self._failed: set[str] = set()
         """Sinks that have failed in a run that has an end."""
 
@@ -173,7 +173,7 @@ class App:
                     ],
                 )
                 app = cls(config, store, metrics, clock=clock, attempts=attempts)
-                await app._keeper.sealer.begin()
+                await app._work.gain(sole(KEEPER))
                 await app._topology.register()
                 yield app
             finally:
