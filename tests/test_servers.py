@@ -89,7 +89,7 @@ def test_a_copy_has_what_was_there_and_nothing_of_what_comes_later(postgres: Ser
     postgres.drop(after)
 
 
-def test_a_database_is_dropped_even_if_somebody_is_connected(postgres: Server) -> None:
+def test_a_database_is_dropped_with_its_connections(postgres: Server) -> None:
     name = postgres.create()
     with psycopg.connect(postgres.address(name)) as connection:
         postgres.drop(name)

@@ -96,7 +96,7 @@ def as_owner() -> dict[str, Any]:
 
 
 def free_ports() -> Iterator[int]:
-    """Yield ports at random: whoever binds one and finds it taken goes on with the next."""
+    """Yield ports at random: a server that finds one taken goes on with the next."""
     while True:
         yield random.choice(_PORTS)
 
@@ -106,7 +106,7 @@ class Server:
     A cluster with its server: UTF-8, locale C, superuser ``postgres``.
 
     ``fsync`` is for tests of what a machine's crash leaves: a process that is killed loses nothing
-    without it. With a *password* it is asked for (SCRAM), otherwise everybody is trusted.
+    without it. With a *password* it is asked for (SCRAM), otherwise all clients are trusted.
     *settings* are those of ``postgresql.conf``.
     """
 
@@ -181,7 +181,7 @@ class Server:
                 self.port = port
                 return
             if self.port:
-                time.sleep(0.1)  # whoever has its port may give it back
+                time.sleep(0.1)  # another process may give it back
         raise AssertionError(f"port {self.port} is taken: {self.log()}")
 
     def _started(self, port: int, deadline: float) -> bool:
@@ -318,7 +318,7 @@ class Server:
 
     def copy(self, database: str) -> str:
         """
-        Create a copy of *database*, to which nobody is connected, and return its name.
+        Create a copy of *database*, which has no connections, and return its name.
 
         To its clients it is what a standby has that takes over at this moment.
         """
@@ -333,7 +333,7 @@ class Server:
 
 @pytest.fixture(scope="session")
 def postgres() -> Iterator[Server]:
-    """The server of this worker. Whoever stops it starts it again: the others share it."""
+    """The server of this worker. A test that stops it starts it again: others share it."""
     found = programs()
     if found is None:
         absent("PostgreSQL")
