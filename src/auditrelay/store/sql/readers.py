@@ -115,9 +115,7 @@ def waiting_for(db: Connection, name: str) -> tuple[int, int | None, int | None]
     )
     events, first, stored = 0, None, None
     for part in reader.progress.open_ranges(reader.progress.position, FOREVER):
-        count, first_here, stored_here = db.execute(
-            query, reader.parameters(db, *part)
-        ).fetchone()
+        count, first_here, stored_here = db.execute(query, reader.parameters(db, *part)).fetchone()
         events += count
         first = first_here if first is None else first
         stored = stored_here if stored is None else stored
