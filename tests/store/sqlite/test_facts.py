@@ -338,18 +338,18 @@ async def test_a_removal_that_was_interrupted_is_finished_before_it_comes_back(
     store: SqlStore, tmp_path: Path, event: Make, steps: int
 ) -> None:
     await dead(store, event)
-    write, done = store._engine.write, 0
+    write, done = Writer.write, 0
 
     class KilledError(Exception): ...
 
-    async def killed(*work: Any, **named: Any) -> Any:
+    async def killed(writer: Writer, *work: Any, **named: Any) -> Any:
         nonlocal done
         if done == steps:
             raise KilledError
         done += 1
-        return await write(*work, **named)
+        return await write(writer, *work, **named)
 
-    with mock.patch.object(store._engine, "write", killed), pytest.raises(KilledError):
+    with mock.patch.object(Writer, "write", killed), pytest.raises(KilledError):
         await store.forget("voice")
     explained(tmp_path)
     await store.start_source("voice", NOON)

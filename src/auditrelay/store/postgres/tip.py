@@ -25,6 +25,8 @@ _DATABASE: Final = (
 class TipRow:
     """The tip in the state of which *snapshot* begins to read one snapshot."""
 
+    name: Final = "the tip in the database"
+
     def __init__(self, snapshot: Callable[[], AbstractContextManager[Connection]]) -> None:
         self._snapshot = snapshot
         self._seen: Head | None = None

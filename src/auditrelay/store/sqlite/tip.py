@@ -18,6 +18,8 @@ TIP: Final = "evidence.tip"
 class TipFile:
     """The tip in *state_dir*."""
 
+    name: Final = TIP
+
     def __init__(self, state_dir: Path) -> None:
         self._path = state_dir / TIP
 
