@@ -74,11 +74,20 @@ class LeaseLost(StateError):
 
 
 class Fenced(LeaseLost):
-    """Another instance has taken the source or sink over."""
+    """
+    Another replica has been given the lease, so nothing was written: only PostgreSQL has replicas.
+
+    Whoever carries the lease drops what it has read under it. It does not look for another one.
+    """
 
 
 class RolledBack(LeaseLost):
-    """The shared store has lost commits that it had acknowledged."""
+    """
+    The database is at an earlier state than one that it had acknowledged; nothing was written.
+
+    That is what a failover does to a standby that was not synchronous. All that was read or written
+    under any lease may be gone, so every lease of this replica is dropped and taken anew.
+    """
 
 
 class NotSealed(RelayError):
@@ -91,23 +100,6 @@ class EvidenceBroken(NotSealed):
 
 class StoreFull(RelayError):
     """The disk is full, or the spool has reached ``spool.max_bytes``."""
-
-
-class Fenced(RelayError):
-    """
-    Another replica has been given the lease, so nothing was written: only PostgreSQL has replicas.
-
-    Whoever carries the lease drops what it has read under it. It does not look for another one.
-    """
-
-
-class RolledBack(RelayError):
-    """
-    The database is at an earlier state than one that it had acknowledged; nothing was written.
-
-    That is what a failover does to a standby that was not synchronous. All that was read or written
-    under any lease may be gone, so every lease of this replica is dropped and taken anew.
-    """
 
 
 class Retryable(RelayError):

@@ -168,8 +168,8 @@ async def test_a_file_that_is_being_read_shows_progress_and_a_poll_that_is_due_b
     rig: Rig,
 ) -> None:
     rig.folder.contents["a.csv"] = [ExportPage([record(1)], last=True)]
-    (loop,) = rig.collector.loops()
-    polling = asyncio.ensure_future(loop)
+    (begin,) = rig.collector.loops()
+    polling = asyncio.ensure_future(begin())
     rested = rig.collector.polls.rested_at
     rig.world.clock.advance(HOUR)
     rig.collector.polls.due.set()

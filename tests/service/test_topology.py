@@ -173,6 +173,10 @@ async def test_a_stop_while_a_sink_is_drained_does_not_say_that_it_is(
     [
         ('state_dir = "/elsewhere"', ["state_dir"]),
         ('[status]\nlisten = "127.0.0.1:1"', ["state_dir", "status"]),
+        (
+            'store = "postgresql://relay@db1/audit"\nreplica = "other"',
+            ["state_dir", "store", "replica"],
+        ),
     ],
 )
 async def test_what_cannot_change_at_runtime_is_refused_and_nothing_has_changed(

@@ -6,7 +6,7 @@ before anything is stopped: if that fails, nothing has changed.
 """
 
 import asyncio
-from collections.abc import Callable, Collection, Coroutine, Iterable, Mapping
+from collections.abc import Awaitable, Callable, Collection, Iterable, Mapping
 from dataclasses import dataclass, field
 from datetime import timedelta
 from typing import Any, Final
@@ -28,7 +28,7 @@ from auditrelay.sinks import Sink
 from auditrelay.store.conditions import SinkCondition, SourceCondition
 from auditrelay.store.leases import KEEPER, Lease, sole
 from auditrelay.supervisor import Unmade
-from auditrelay.supervisor.sinks import make_sink
+from auditrelay.supervisor.sinks import always, make_sink
 from auditrelay.supervisor.sources import make_file_source, make_source
 from auditrelay.telemetry.metrics import Metrics
 
@@ -94,6 +94,8 @@ class Topology:
         self._stores: dict[str, Store] = {}
         """By unit the store under its lease: one, since what it keeps in memory is of that lease."""
         self._is_sole = leases is None
+        self.may_send: Callable[[], bool] = always
+        """Whether a request to a sink may begin, which another replica might make as well."""
         self.on_lost: Callable[[str, BaseException], None] = _unexpected
         """Called with the unit and the reason when a loop finds that its lease is lost."""
         for lease in map(sole, (*units_of(config), KEEPER)) if leases is None else leases:
@@ -226,15 +228,15 @@ class Topology:
             if self._scheduler is not None:
                 self._scheduler.remove_job(f"poll {name}")
             await self.collectors.pop(name).close()
-        elif kind == "sink" and name in self.deliverers:
-            del self.deliverers[name]
-            await self.sinks.pop(name).close()
+        elif kind == "sink" and (sink := self.sinks.pop(name, None)) is not None:
+            self.deliverers.pop(name, None)  # gone already if it was being drained
+            await sink.close()
         self._stores.pop(unit, None)
 
-    async def _until_lost(self, unit: str, loop: Coroutine[Any, Any, None]) -> None:
+    async def _until_lost(self, unit: str, loop: Callable[[], Awaitable[None]]) -> None:
         """Run *loop* of *unit*; once its lease is lost, report that instead of an error."""
         try:
-            await loop
+            await loop()
         except* LeaseLost as group:
             self.on_lost(unit, first_of(group))
 
@@ -243,7 +245,7 @@ class Topology:
         deliverer = self.deliverers[name]
         self._running[f"sink {name}"] = [
             self._tasks.create_task(self._until_lost(f"sink {name}", loop))
-            for loop in (deliverer.keep_delivering(), deliverer.probe_until_up())
+            for loop in (deliverer.keep_delivering, deliverer.probe_until_up)
         ]
 
     def _begin_polling(self, name: str) -> None:
@@ -447,7 +449,7 @@ class Topology:
         settings = config.sinks[name]
         sink: Any
         try:
-            sink = make_sink(name, settings, self._metrics, self._clock)
+            sink = make_sink(name, settings, self._metrics, self._clock, lambda: self.may_send())
         except PeerBug as bug:
             if self._tasks is not None:
                 raise  # as above

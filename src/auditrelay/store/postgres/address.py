@@ -28,7 +28,7 @@ _EXAMPLE: Final = "postgresql://relay@db1.example.com/auditrelay"
 _KEYS: Final = ("schema", "sslrootcert", "sslcert", "sslkey", "connect_timeout")
 _FILES: Final = ("sslrootcert", "sslcert", "sslkey")
 _SCHEMA = re.compile(r"(?!pg_)[a-z_][a-z0-9_]{0,62}", re.ASCII)
-_NAME = re.compile(r"[A-Za-z0-9](?:[A-Za-z0-9._-]{0,252}[A-Za-z0-9])?", re.ASCII)
+_NAME = re.compile(r"[A-Za-z0-9](?:[A-Za-z0-9._-]{0,252}[A-Za-z0-9])?[.]?", re.ASCII)
 _KEYWORD = re.compile("[a-z_]{1,40}", re.ASCII)
 
 _MOST_OF_AN_ERROR: Final = 2000
@@ -143,7 +143,11 @@ class Address:
         OperationalError, without the password, if no host lets us in; ConfigError if psycopg is
         not installed; StateError if the secret now names another database.
         """
-        psycopg = _psycopg()
+        require_psycopg()
+        import psycopg  # noqa: PLC0415  # only a shared store needs it
+
+        for name in _UNASKED:
+            os.environ.pop(name, None)
         if self._secret.reload():
             self._read_again()
         parameters = {**self._parts.parameters, "application_name": application_name}
@@ -175,17 +179,15 @@ def check_address(secret: SecretAddress) -> None:
     _parse(secret.reveal())
 
 
-def _psycopg() -> Any:
+def require_psycopg() -> None:
+    """Raise ConfigError unless psycopg is there, which the other modules beside this one import."""
     try:
-        import psycopg  # noqa: PLC0415  # only a shared store needs it
+        import psycopg  # noqa: F401, PLC0415  # only a shared store needs it
     except ImportError as error:
         raise ConfigError(
             'store: PostgreSQL needs the package psycopg: pip install "auditrelay[postgres]" '
             f"({error})"
         ) from error
-    for name in _UNASKED:
-        os.environ.pop(name, None)
-    return psycopg
 
 
 def _all_that_libpq_knows(parameters: Mapping[str, str]) -> dict[str, str]:
