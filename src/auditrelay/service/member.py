@@ -154,6 +154,15 @@ class Member:
         self._draining = True
         self._hurry.set()
 
+    @property
+    def quiet(self) -> bool:
+        """Whether nothing is beginning or ending here."""
+        return self._holdings is not None and self._holdings.quiet
+
+    def hurry(self) -> None:
+        """Pulse at once: there is something to be seen."""
+        self._hurry.set()
+
     def rejoin(self, why: Loss) -> None:
         """Drop everything and join again: the database has refused what this replica wrote."""
         self._broken = why

@@ -24,12 +24,11 @@ from auditrelay.store.postgres.connection import Connection
 from auditrelay.store.postgres.engine import PostgresEngine
 from auditrelay.store.postgres.leases import application_name
 from auditrelay.store.postgres.link import Link
-from auditrelay.store.postgres.membership import PostgresMembership
+from auditrelay.store.postgres.membership import PostgresMembership, PostgresRequests
 from auditrelay.store.postgres.reader import ReaderThread
-from auditrelay.store.postgres.requests import PostgresRequests
 from auditrelay.store.postgres.tip import TipRow
 from auditrelay.store.replicas import Card, Served
-from auditrelay.store.sql.store import SqlStore
+from auditrelay.store.sql.store import SqlStore, open_on
 from auditrelay.store.sql.view import StateView
 
 _VIEW: str = "auditrelay view"
@@ -64,13 +63,13 @@ class Share:
             patience=patience,
         )
         self.membership = PostgresMembership(self._connect)
-        self.requests = PostgresRequests(self._connect)
+        self.requests = PostgresRequests(partial(self._connect, "auditrelay desk"))
         self.desk = TableDesk(self.requests, name=self._name, clock=clock)
 
     async def open_store(self) -> SqlStore:
         """Open the store. Raises StateError."""
         spool = self._config.spool
-        return await SqlStore.open(
+        return await open_on(
             self.engine,
             clock=self._clock,
             max_bytes=spool.max_bytes,

@@ -252,10 +252,15 @@ def _json(value: object) -> str:
 
 
 def _replica(row: Sequence[Any]) -> Replica:
-    *others, serves, info, expires_in = row
+    id, name, version, started, beats, draining, serves, info, expires_in = row
     said = _INFO.decode(info)
     return Replica(
-        *others,
+        id=id,
+        name=name,
+        version=version,
+        started=started,
+        beats=beats,
+        draining=draining,
         command=said.get("command") is True,
         serves=_SERVES.decode(serves),
         info=said,
