@@ -4,7 +4,8 @@ import asyncio
 import contextlib
 from collections.abc import AsyncIterator, Callable
 from datetime import UTC, datetime
-from typing import Any
+from functools import partial
+from typing import Any, Self
 from uuid import UUID, uuid4
 
 import pytest
@@ -74,7 +75,7 @@ class Fleet:
         self.sql.execute(f"set search_path to {SCHEMA}".encode())
         self._stack = contextlib.AsyncExitStack()
 
-    async def __aenter__(self) -> "Fleet":
+    async def __aenter__(self) -> Self:
         return self
 
     async def __aexit__(self, *_: object) -> None:
@@ -89,7 +90,7 @@ class Fleet:
         return done
 
     def desk(self, name: str) -> TableDesk:
-        table = PostgresRequests(lambda: connection(self.address))
+        table = PostgresRequests(partial(connection, self.address), lambda: name)
         self._stack.push_async_callback(table.close)
         return TableDesk(table, name=name, clock=self.clock)
 
@@ -161,7 +162,7 @@ async def done(request: Request, on_progress: OnProgress, by: int | None) -> Res
 
 async def until(condition: Callable[[], bool]) -> None:
     async with asyncio.timeout(20):
-        while not condition():
+        while not condition():  # noqa: ASYNC110  # it looks at the database
             await asyncio.sleep(0.01)
 
 
@@ -197,11 +198,11 @@ async def test_it_is_done_once_though_it_is_offered_again_before_the_answer_is_r
 
     one = await fleet.replica("one", handle)
     one.take("source a")
-    id = fleet.do(lambda db: requests.ask(db, "source a", encode(ASKED).decode(), "x"))
+    number = fleet.do(lambda db: requests.ask(db, "source a", encode(ASKED).decode(), "x"))
     await until(lambda: bool(fleet.rows("answer")))
     await asyncio.sleep(0.3)  # some offers more
     assert count == 1
-    found = fleet.do(lambda db: requests.answers(db, id, -1, 8))
+    found = fleet.do(lambda db: requests.answers(db, number, -1, 8))
     assert len(found.lines) == 1
 
 
@@ -535,8 +536,8 @@ async def test_a_bug_in_the_work_ends_the_service(fleet: Fleet) -> None:
 
 async def test_a_request_of_another_version_is_refused(fleet: Fleet) -> None:
     (await fleet.replica("one", done)).take("source a")
-    id = fleet.do(lambda db: requests.ask(db, "source a", '{"do":"dance"}', "x"))
+    number = fleet.do(lambda db: requests.ask(db, "source a", '{"do":"dance"}', "x"))
     await until(lambda: bool(fleet.rows("answer")))
-    found = fleet.do(lambda db: requests.answers(db, id, -1, 8))
+    found = fleet.do(lambda db: requests.answers(db, number, -1, 8))
     assert "does not support this request" in found.lines[0]
     assert table_desk.POLL < 1
