@@ -32,7 +32,7 @@ from auditrelay.evidence.tree import Frontier, leaf
 from auditrelay.service.seal import head_event
 from auditrelay.settings.reserved import ALERTS
 from auditrelay.store.sqlite.state_dir import prepare
-from auditrelay.store.sqlite.store import SqliteStore
+from auditrelay.store.sqlite.store import open_store
 
 HOUR = 3_600_000_000
 BEGIN = 1_767_225_600_000_000
@@ -137,7 +137,7 @@ def year(folder: Path, hours: int, keys: Keys | None) -> None:
 async def seals(folder: Path, count: int) -> None:
     """Seal a store with so many sources and sinks *count* times."""
     prepare(folder)
-    store = await SqliteStore.open(
+    store = await open_store(
         folder,
         clock=Clock(),
         max_bytes=1 << 30,

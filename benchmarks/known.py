@@ -35,10 +35,11 @@ from auditrelay.events.normalize import Normalizer, vendor_named
 from auditrelay.events.page import Page
 from auditrelay.store import Proof
 from auditrelay.store.keys import known_key, sortable, time_of
-from auditrelay.store.sqlite import intake, known, ledger
+from auditrelay.store.sql import intake, known, ledger
+from auditrelay.store.sql.store import SqlStore
+from auditrelay.store.sql.uids import Uids
 from auditrelay.store.sqlite import state_dir as files
-from auditrelay.store.sqlite.store import SqliteStore
-from auditrelay.store.sqlite.uids import Uids
+from auditrelay.store.sqlite.store import open_store
 from auditrelay.window import Interval, micros
 
 PAGE = 1000
@@ -107,7 +108,7 @@ def page(normalize: Normalizer, times: list[datetime], seed: int) -> list[AuditE
 async def pages(folder: Path) -> tuple[float, list[str]]:
     """Return the seconds until the store is open, and table rows of the time a page takes."""
     began = time.perf_counter()
-    store = await SqliteStore.open(
+    store = await open_store(
         folder,
         clock=Clock(),
         max_bytes=1 << 40,
@@ -154,7 +155,7 @@ def _an_hour(generator: random.Random) -> list[datetime]:
     return [start + timedelta(seconds=3.6 * number) for number in range(PAGE)]
 
 
-async def _timed(store: SqliteStore, events: list[AuditEvent], new: int) -> float:
+async def _timed(store: SqlStore, events: list[AuditEvent], new: int) -> float:
     began = time.perf_counter()
     added = await store.add("voice", Page.of(events))
     seconds = time.perf_counter() - began

@@ -35,7 +35,7 @@ from auditrelay.service.app import GC_THRESHOLD
 from auditrelay.service.heap import tune_heap
 from auditrelay.sinks import Item
 from auditrelay.store.sqlite.state_dir import prepare
-from auditrelay.store.sqlite.store import SqliteStore
+from auditrelay.store.sqlite.store import open_store
 from auditrelay.telemetry.metrics import Metrics
 from auditrelay.window import Interval, micros
 from load import DESCRIBED, SINKS, Load, configure, folder, sandbox, unit
@@ -78,7 +78,7 @@ async def walk(path: Path, load: Load, events: int, stage: Stages) -> None:
         name: sinks.make(name, sink, metrics, clock) for name, sink in settings.sinks.items()
     }
     prepare(settings.state_dir)
-    store = await SqliteStore.open(
+    store = await open_store(
         settings.state_dir,
         clock=clock,
         max_bytes=settings.spool.max_bytes,

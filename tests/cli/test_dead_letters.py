@@ -8,7 +8,7 @@ from tests.support.clock import FakeClock
 from tests.support.stages import stage
 
 from auditrelay.cli import dead_letters
-from auditrelay.store.sqlite.view import StateView
+from auditrelay.store.sqlite.store import open_view
 
 NOW = datetime(2026, 3, 10, 12, tzinfo=UTC)
 
@@ -19,7 +19,7 @@ async def test_a_replay_without_an_outcome_is_waited_for_a_minute_and_then_shown
     clock = FakeClock(NOW)
     async with stage(tmp_path, now=NOW) as staged:
         await staged.dead("splunk", 2)
-        with StateView(staged.config.state_dir) as view:
+        with open_view(staged.config.state_dir) as view:
             letters = view.dead_letters()
         await staged.store.replay([letters[0].id])
         outcomes = await dead_letters._outcomes(staged.config, clock, letters)

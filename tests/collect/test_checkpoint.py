@@ -15,7 +15,7 @@ from tests.support.stores import MINUTE, NOON, opened, span
 from auditrelay.collect.checkpoint import Checkpoint
 from auditrelay.events.page import Page
 from auditrelay.store import Added, Proof
-from auditrelay.store.sqlite.store import SqliteStore
+from auditrelay.store.sql.store import SqlStore
 from auditrelay.telemetry.metrics import Metrics
 from auditrelay.window import Interval
 
@@ -28,13 +28,13 @@ HORIZON = 3 * 24 * 60
 class Source:
     """The source "calls", which starts at noon: its *checkpoint*, and a *store* with its ledger."""
 
-    store: SqliteStore
+    store: SqlStore
     clock: FakeClock
     metrics: Metrics
     checkpoint: Checkpoint
 
     @classmethod
-    def of(cls, store: SqliteStore, lookback: timedelta = timedelta(0)) -> "Source":
+    def of(cls, store: SqlStore, lookback: timedelta = timedelta(0)) -> "Source":
         clock, metrics = FakeClock(NOON), Metrics(sources=["calls"])
         checkpoint = Checkpoint(
             "calls", lookback=lookback, store=store, metrics=metrics, clock=clock

@@ -14,7 +14,7 @@ from tests.support.stores import counted, dead_letters
 from auditrelay.collect.file_collector import FileCollector
 from auditrelay.errors import Rejected
 from auditrelay.sources import BadRow, ExportFile, ExportPage, cencori
-from auditrelay.store.sqlite.view import StateView
+from auditrelay.store.sqlite.store import open_view
 from auditrelay.window import Interval
 
 COVERED = Interval(NOON - HOUR, NOON)
@@ -168,8 +168,8 @@ async def test_a_file_that_is_being_read_shows_progress_and_a_poll_that_is_due_b
     rig: Rig,
 ) -> None:
     rig.folder.contents["a.csv"] = [ExportPage([record(1)], last=True)]
-    (loop,) = rig.collector.loops()
-    polling = asyncio.ensure_future(loop)
+    (begin,) = rig.collector.loops()
+    polling = asyncio.ensure_future(begin())
     rested = rig.collector.polls.rested_at
     rig.world.clock.advance(HOUR)
     rig.collector.polls.due.set()
@@ -198,7 +198,7 @@ async def test_a_file_without_rows_does_not_cover_time_of_which_events_are_known
 async def test_facts_say_whose_file_it_was(rig: Rig) -> None:
     rig.folder.contents["a.csv"] = [ExportPage([record(1)], last=True, covers=(COVERED,))]
     await rig.poll()
-    with StateView(rig.world.folder) as view:
+    with open_view(rig.world.folder) as view:
         known = view.coverage("calls")
     assert known is not None
     kinds = {each.body["fact"]: each.body.get("via") for each in known.facts}

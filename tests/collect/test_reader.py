@@ -18,7 +18,7 @@ from auditrelay.events import AuditEvent
 from auditrelay.events.normalize import IdentifiedPage
 from auditrelay.sources import Page
 from auditrelay.store.keys import known_key
-from auditrelay.store.sqlite.view import StateView
+from auditrelay.store.sqlite.store import open_view
 from auditrelay.window import Interval, holes
 
 MINUTE = timedelta(minutes=1)
@@ -238,7 +238,7 @@ async def test_late_events_are_counted_wherever_they_are_found(world: World) -> 
     assert sum(each.events for each in state.late) == 2
     assert world.counted("event_lateness_seconds_count") == 2
     assert world.counted("events_late_total") == 1, "only a resweep counts its events as late"
-    with StateView(world.folder) as view:
+    with open_view(world.folder) as view:
         known = view.coverage("calls")
     assert known is not None
     assert known.lateness == state.lateness
@@ -276,7 +276,7 @@ async def test_an_event_deleted_at_the_source_is_recorded_once_and_stays_forward
     assert await resweep_deleted(world, collector) == 1
     world.clock.advance(8 * HOUR)
     assert await resweep_deleted(world, collector) == 0, "the next resweep does not report it again"
-    with StateView(world.folder) as view:
+    with open_view(world.folder) as view:
         known = view.coverage("calls")
     assert known is not None
     assert known.deleted_at_source == 1

@@ -18,7 +18,7 @@ from auditrelay.sources import Page
 from auditrelay.store import RejectedEvent
 from auditrelay.store.keys import known_key
 from auditrelay.store.sqlite.state_dir import DATABASE
-from auditrelay.store.sqlite.view import StateView
+from auditrelay.store.sqlite.store import open_view
 from auditrelay.window import Interval
 
 MINUTE = timedelta(minutes=1)
@@ -138,7 +138,7 @@ async def test_a_repair_forwards_what_is_missing_and_tells_of_it_in_facts(
     after = await verify(world)
     assert missing(after) == []
     assert after.sinks["sink"] == {"delivered": 10, "waiting": 3}
-    with StateView(world.folder) as view:
+    with open_view(world.folder) as view:
         known = view.coverage("calls")
     assert known is not None
     accepted = [each.body for each in known.facts if each.body["fact"] == "accepted"]
@@ -170,7 +170,7 @@ async def test_without_a_repair_nothing_is_changed(world: World) -> None:
 
 
 def evidence_of(world: World) -> object:
-    with StateView(world.folder) as view:
+    with open_view(world.folder) as view:
         return view.coverage("calls")
 
 

@@ -18,7 +18,8 @@ def test_a_misspelled_sink_in_a_variable_is_reported_with_the_likely_name(file: 
 def test_all_problems_are_reported_at_once(file: Path) -> None:
     file.write_text("""
         state_dri = "/x"
-        store = "postgresql://u:hunter2@h/db"
+        store = "mysql://u:hunter2@h/db"
+        replica = "a b"
         [log]
         level = "inf"
         lvel = "info"
@@ -64,8 +65,13 @@ def test_all_problems_are_reported_at_once(file: Path) -> None:
         [
             "state_dri: unknown key; did you mean state_dir?",
             (
-                "store: a shared store is not supported by this version: leave the key out, and "
-                "SQLite in state_dir is used"
+                "store: is not an address of PostgreSQL: write "
+                '"postgresql://relay@db1.example.com/auditrelay"; without the key SQLite in '
+                "state_dir is used"
+            ),
+            (
+                "replica: a name consists of letters, digits and single - _ . between them, at "
+                "most 64"
             ),
             'log.level: must be "debug", "info", "warning" or "error", not "inf"',
             "log.lvel: unknown key; did you mean level?",
@@ -206,10 +212,15 @@ def test_an_unresolved_reference_is_one_problem_and_not_two(file: Path) -> None:
         ("literal-token-1", "${env:S} "),
         ('"42"', '"42"\npage_size = { a = "hunter2-secret" }'),
         ('"vendor"', '{ a = "hunter2-secret" }'),
+        ("\n", '\nstore = "postgresql://u:hunter2-secret@h"\n'),
+        ("\n", '\nstore = "postgresql://u:hunter2-secret@h/d?sslmode=prefer"\n'),
+        ("\n", '\nstore = "postgresql://u:hunter2-secret@h:x/d"\n'),
+        ("\n", '\nstore = "postgresql://u:${env:S}@h/d?hunter2-secret=1"\n'),
+        ("\n", '\nstore = "postgresql://u:hunter2-secret /@h/d"\n'),
     ],
 )
 def test_no_problem_shows_a_secret(old: str, new: str, file: Path) -> None:
-    file.write_text(GOOD.replace(old, new))
+    file.write_text(GOOD.replace(old, new, 1))
     text = "\n".join(problems(file, {"S": "hunter2-secret"}))
     assert text
     assert "hunter2-secret" not in text

@@ -12,6 +12,8 @@ def test_the_schema_describes_every_key_of_every_type() -> None:
     assert schema["$schema"] == "https://json-schema.org/draft/2020-12/schema"
     assert set(schema["properties"]) == {
         "state_dir",
+        "store",
+        "replica",
         "status",
         "log",
         "alerts",
@@ -37,6 +39,7 @@ def test_the_schema_describes_every_key_of_every_type() -> None:
     assert cekura["poll_interval"]["default"] == "5m"
     assert cekura["resweep"]["default"] == ["1h", "1d"]
     assert cekura["api_key"] == {"type": "string", "writeOnly": True}
+    assert schema["properties"]["store"] == {"type": "string", "writeOnly": True}
     text = json.dumps(schema)
     assert not any(word in text for word in ('"null"', "PT5M", '"gt"', "_Whole"))
     references = re.findall(r'"\$ref": "#/\$defs/([^"]+)"', text)

@@ -28,7 +28,7 @@ from auditrelay.service.control_socket import ControlSocket
 from auditrelay.service.desk import Backfill, Request, Verify
 from auditrelay.sinks import Item, Verdict, file
 from auditrelay.sources import ExportFile, ExportPage
-from auditrelay.store.sqlite.store import SqliteStore
+from auditrelay.store.sql.store import SqlStore
 
 VENDORS = vendors.available()
 
@@ -321,7 +321,7 @@ async def test_a_bug_in_the_store_ends_the_process(
             async with instance(tmp_path, clock, sources, {"out": out(tmp_path)}, plant) as running:
                 await eventually(running.serving.done)
     finally:
-        SqliteStore.add = kept[0]  # type: ignore[method-assign]  # as it was
+        SqlStore.add = kept[0]  # type: ignore[method-assign]  # as it was
     assert group.group_contains(ZeroDivisionError, depth=1)
     assert not lines(tmp_path)
 

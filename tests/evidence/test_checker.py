@@ -23,7 +23,7 @@ from tests.support.exports import BEGIN, HOUR, Export, Fact, leaf, path, root, t
 from tests.support.extent import extent
 
 from auditrelay.evidence.auditor import checker, program, proof, replay, signatures
-from auditrelay.store.sqlite import checks
+from auditrelay.store.sql import checks
 
 SOURCE = Path(checker.__file__)
 KEY, OTHER_KEY = bytes(range(32)), bytes(range(1, 33))

@@ -17,7 +17,7 @@ from auditrelay.errors import StoreFull
 from auditrelay.service.alerts import Alerts
 from auditrelay.settings.reserved import ALERTS
 from auditrelay.status.model import Finding, Report, SpoolStatus
-from auditrelay.store.sqlite.store import SqliteStore
+from auditrelay.store.sql.store import SqlStore
 
 NOW = datetime(2026, 1, 10, 12, tzinfo=UTC)
 
@@ -25,7 +25,7 @@ NOW = datetime(2026, 1, 10, 12, tzinfo=UTC)
 class Problems:
     """A report whose findings a test sets, and the alerts that are raised from it."""
 
-    def __init__(self, store: SqliteStore) -> None:
+    def __init__(self, store: SqlStore) -> None:
         self.store = store
         self.findings: list[Finding] = []
         self.forward = True

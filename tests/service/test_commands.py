@@ -21,9 +21,9 @@ from auditrelay.service.topology import Topology
 from auditrelay.settings.reserved import ALERTS
 from auditrelay.sources import cencori
 from auditrelay.store import Proof
-from auditrelay.store.sqlite import evidence
-from auditrelay.store.sqlite.store import SqliteStore
-from auditrelay.store.sqlite.view import StateView
+from auditrelay.store.sql import evidence
+from auditrelay.store.sql.store import SqlStore
+from auditrelay.store.sqlite.store import open_view
 from auditrelay.telemetry.metrics import Metrics
 from auditrelay.window import Interval
 
@@ -85,10 +85,10 @@ async def test_what_an_orphan_has_is_sealed_before_it_is_forgotten(
     commands: Commands, tmp_path: Path
 ) -> None:
     store, page = commands._store, Page.of([make_event(1, source="gone")])
-    assert isinstance(store, SqliteStore)
+    assert isinstance(store, SqlStore)
     await store.add("gone", page, proof=Proof(covers=(Interval(NOON, NOON + HOUR),)))
     await commands.do(Forget("gone", yes=True), silent)
-    with StateView(tmp_path) as view:
+    with open_view(tmp_path) as view:
         lines = [json.loads(line) for _, line in view.read(evidence.entries)]
         waiting = view.read(lambda db: db.execute("select text from fact").fetchall())
     (of_source,) = [each for each in lines if each["unit"] == "source gone"]

@@ -19,7 +19,7 @@ from auditrelay.http.retry import MAX_SOURCE_WAIT, SOURCE_ATTEMPTS
 from auditrelay.service.instance_view import InstanceView
 from auditrelay.status.findings import STUCK
 from auditrelay.store.conditions import SinkCondition, SourceCondition
-from auditrelay.store.sqlite.store import SqliteStore
+from auditrelay.store.sql.store import SqlStore
 from auditrelay.telemetry.metrics import Metrics
 
 LONGEST = SOURCE_ATTEMPTS * (MAX_SOURCE_WAIT + 30)
@@ -48,7 +48,7 @@ class World:
     """An instance with the source "calls" and the sink "out", whose *clock* begins at 1000."""
 
     config: Config
-    store: SqliteStore
+    store: SqlStore
     clock: FakeClock = field(default_factory=FakeClock)
 
     def __post_init__(self) -> None:

@@ -15,7 +15,7 @@ from auditrelay.collect.collector import Collector
 from auditrelay.errors import ConfigError, Refused, WalkBroken
 from auditrelay.service.commands import Commands
 from auditrelay.service.desk import Reopen, Reopened
-from auditrelay.store.sqlite.view import StateView
+from auditrelay.store.sqlite.store import open_view
 from auditrelay.window import Interval
 
 MINUTE = timedelta(minutes=1)
@@ -43,7 +43,7 @@ async def reopen(
 def facts(world: World) -> list[tuple[str, str | None]]:
     """Return which facts there are, each with its reason; they must explain the state."""
     explained(world.folder)
-    with StateView(world.folder) as view:
+    with open_view(world.folder) as view:
         known = view.coverage("calls")
     assert known is not None
     return [(each.body["fact"], each.body.get("reason")) for each in known.facts]

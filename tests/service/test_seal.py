@@ -25,9 +25,9 @@ from auditrelay.evidence.heads import Head, Keys
 from auditrelay.service.seal import FIRST, Sealer
 from auditrelay.settings.reserved import ALERTS
 from auditrelay.store.sealing import MUCH_PAGES
-from auditrelay.store.sqlite import tip
-from auditrelay.store.sqlite.store import SqliteStore
-from auditrelay.store.sqlite.view import StateView
+from auditrelay.store.sql.store import SqlStore
+from auditrelay.store.sqlite.store import open_view
+from auditrelay.store.sqlite.tip import TipFile
 
 
 @dataclass
@@ -35,7 +35,7 @@ class World:
     """A store with one sink, and what seals it."""
 
     folder: Path
-    store: SqliteStore
+    store: SqlStore
     clock: FakeClock
     config: Config
     keys: Keys | None = None
@@ -56,7 +56,7 @@ class World:
         self.announced += 1
 
     def heads(self) -> list[str]:
-        with StateView(self.folder) as view:
+        with open_view(self.folder) as view:
             return [word for (word,) in view.read(lambda db: db.execute("select word from head"))]
 
 
@@ -90,7 +90,7 @@ async def test_a_head_is_an_event_a_log_line_a_line_of_a_file_and_the_tip(world:
     assert (event.native_action, event.uid, event.source) == (SEALED, head.uid, ALERTS)
     assert word in str(event.message)
     assert file.read_text() == f"{word}\n"
-    assert tip.read(world.folder) == Head(head.log, head.size, head.root)
+    assert TipFile(world.folder).read() == Head(head.log, head.size, head.root)
     assert world.announced == 1
     assert world.outcomes == [None]
     explained(world.folder, sealed=True)
@@ -142,7 +142,7 @@ async def test_a_seal_that_fails_is_reported_and_tried_again(
 
 async def test_entries_that_were_changed_are_continued_at_once(world: World) -> None:
     assert await world.sealer.seal()
-    await world.store._writer.write(
+    await world.store._engine.write(
         lambda db: db.execute("update meta set value = zeroblob(8) where name = 'frontier'")
     )
     with capture_logs() as logged:
@@ -158,7 +158,7 @@ async def test_the_clock_of_entries_never_goes_back(world: World) -> None:
     assert await world.sealer.seal()
     world.clock.set(NOON - timedelta(days=1))
     assert await world.sealer.seal()
-    with StateView(world.folder) as view:
+    with open_view(world.folder) as view:
         times = [at for (at,) in view.read(lambda db: db.execute("select at from head"))]
     assert times == sorted(times)
     explained(world.folder, sealed=True)
@@ -281,7 +281,7 @@ async def test_a_reload_that_changes_something_is_sealed(world: World) -> None:
 
 async def test_a_stop_is_a_fact_and_is_sealed(world: World) -> None:
     await world.sealer.end()
-    with StateView(world.folder) as view:
+    with open_view(world.folder) as view:
         lines = view.read(lambda db: db.execute("select text from entry where unit = 'instance'"))
     assert '"fact":"stopped"' in lines[0][0]
 
@@ -321,7 +321,7 @@ async def test_a_sink_that_began_behind_a_head_has_not_taken_it(world: World) ->
     await world.store.start_sink("late", ["okta", ALERTS])
     assert (await world.store.log.state()).taken_by == ()
     assert await world.sealer.seal()
-    with StateView(world.folder) as view:
+    with open_view(world.folder) as view:
         lines = view.read(lambda db: db.execute("select text from entry where unit = 'instance'"))
     [head] = [fact for fact in json.loads(lines[-1][0])["facts"] if fact["fact"] == "head"]
     assert head["told"] == []

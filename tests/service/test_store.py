@@ -17,9 +17,9 @@ from auditrelay.service.store import (
     Store,
     Upkeep,
 )
-from auditrelay.store.sqlite.evidence_log import EvidenceLog as LogOfSqlite
-from auditrelay.store.sqlite.known_contents import KnownContents as OfSqlite
-from auditrelay.store.sqlite.store import SqliteStore
+from auditrelay.store.sql.evidence_log import EvidenceLog as LogOfSqlite
+from auditrelay.store.sql.known_contents import KnownContents as OfSqlite
+from auditrelay.store.sql.store import SqlStore
 
 FACETS = [
     Ledger,
@@ -66,7 +66,7 @@ def test_the_whole_is_nothing_but_its_facets() -> None:
 @pytest.mark.parametrize("facet", [*FACETS, *WHOLES], ids=lambda facet: facet.__name__)
 def test_sqlite_fulfils_it_with_the_same_arguments(facet: type) -> None:
     for name, member in members(facet).items():
-        mine = inspect.getattr_static(SqliteStore, name)
+        mine = inspect.getattr_static(SqlStore, name)
         assert type(mine) is type(member), name
         if inspect.isfunction(member):
             assert inspect.iscoroutinefunction(mine) == inspect.iscoroutinefunction(member), name

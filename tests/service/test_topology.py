@@ -24,7 +24,7 @@ from auditrelay.events.page import Page
 from auditrelay.service.heap import Heap
 from auditrelay.service.topology import Topology, TopologyDiff
 from auditrelay.sinks import file
-from auditrelay.store.leases import sole
+from auditrelay.store.leases import KEEPER, sole
 from auditrelay.telemetry.metrics import Metrics
 
 Configure = Callable[..., Config]
@@ -173,6 +173,10 @@ async def test_a_stop_while_a_sink_is_drained_does_not_say_that_it_is(
     [
         ('state_dir = "/elsewhere"', ["state_dir"]),
         ('[status]\nlisten = "127.0.0.1:1"', ["state_dir", "status"]),
+        (
+            'store = "postgresql://relay@db1/audit"\nreplica = "other"',
+            ["state_dir", "store", "replica"],
+        ),
     ],
 )
 async def test_what_cannot_change_at_runtime_is_refused_and_nothing_has_changed(
@@ -245,7 +249,7 @@ async def test_each_source_and_sink_writes_under_its_own_lease(
         (tmp_path / name).mkdir(mode=0o700)
     whole = await opened(tmp_path / "whole")
     of_source, of_sink = await opened(tmp_path / "of source"), await opened(tmp_path / "of sink")
-    leased = {sole("source it"): of_source, sole("sink out"): of_sink}
+    leased = {sole("source it"): of_source, sole("sink out"): of_sink, sole(KEEPER): whole}
     monkeypatch.setattr(whole, "under", leased.__getitem__)
     topology = Topology(
         configure({"it": source()}),

@@ -32,7 +32,7 @@ from auditrelay.service.desk import (
     Verify,
 )
 from auditrelay.store import DeadLetter, Proof, RejectedEvent
-from auditrelay.store.sqlite.view import StateView
+from auditrelay.store.sqlite.store import open_view
 
 BY = 4711
 SPAN = {"start": NOON - 6 * HOUR, "end": NOON - 4 * HOUR}
@@ -96,7 +96,7 @@ async def letters(world: World) -> tuple[int, ...]:
         for number in (900, 901)
     ]
     await world.store.add("calls", Page.of([]), bad=bad)
-    with StateView(world.folder) as view:
+    with open_view(world.folder) as view:
         return tuple(each.id for each in view.dead_letters())
 
 
@@ -110,7 +110,7 @@ async def nothing(_: World) -> None: ...
 
 def facts(world: World) -> list[dict[str, Any]]:
     explained(world.folder)
-    with StateView(world.folder) as view:
+    with open_view(world.folder) as view:
         found = view.read(lambda db: db.execute("select text from fact order by id"))
     return [json.loads(text) for (text,) in found]
 
@@ -169,7 +169,7 @@ async def test_a_replay_for_a_sink_says_who_asked(world: World) -> None:
     collector = world.collector(initial_lookback="1h")
     await collector.poll()
     await deliver(world, refuse=True)
-    with StateView(world.folder) as view:
+    with open_view(world.folder) as view:
         ids = tuple(each.id for each in view.dead_letters())
     await commands_of(world, collector).do(Replay(ids), silent, BY)
     assert [fact["by"] for fact in facts(world) if fact["fact"] == "replayed"] == [BY]

@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 from tests.support.settings import error_of, vendor
 
-from auditrelay.settings.secrets import Resolved, Secret, Unresolved, resolve
+from auditrelay.settings.secrets import Resolved, Secret, SecretAddress, Unresolved, resolve
 
 
 def test_references_are_resolved_anywhere_in_a_text(tmp_path: Path) -> None:
@@ -133,3 +133,49 @@ def test_a_secret_that_no_header_can_have_is_refused_and_not_repeated(key: objec
     assert error.startswith("api_key: ")
     if isinstance(key, str) and key:
         assert key not in error
+
+
+# --- addresses with a password ------------------------------------------------------------------
+
+
+def test_in_an_address_a_reference_is_taken_as_it_is_and_its_password_is_hidden(
+    tmp_path: Path,
+) -> None:
+    file = tmp_path / "password"
+    file.write_text("a/b?c#d@e%41:f\n")
+    environ = {"HOST": "db1:5433,[::1]"}
+    written = Resolved(f"postgresql://relay:${{file:{file}}}@${{env:HOST}}/audit", environ)
+    address = SecretAddress(written)
+    encoded = "a%2Fb%3Fc%23d%40e%2541:f"
+    assert address.reveal() == f"postgresql://relay:{encoded}@db1:5433,[::1]/audit"
+    assert address.hidden == ("a/b?c#d@e%41:f", encoded)
+    whole = SecretAddress(Resolved("${env:STORE}", {"STORE": "postgresql://relay:a%2Fb@db1/audit"}))
+    assert whole.reveal() == "postgresql://relay:a%2Fb@db1/audit"
+    assert whole.hidden == ("a/b", "a%2Fb")
+    assert SecretAddress("postgresql://relay@db1/audit").hidden == ()
+    assert SecretAddress("what is this").hidden == ("what is this",)
+
+
+def test_an_address_that_is_written_alike_is_the_same_whatever_the_password_is_now(
+    tmp_path: Path,
+) -> None:
+    file = tmp_path / "password"
+    file.write_text("first")
+    text = f"postgresql://relay:${{file:{file}}}@db1/audit"
+    before = SecretAddress(Resolved(text, {}))
+    file.write_text("second")
+    after = SecretAddress(Resolved(text, {}))
+    assert before == after
+    assert before.reload()
+    assert before.reveal() == after.reveal()
+    assert not before.reload()
+    assert before != SecretAddress(Resolved(text.replace("db1", "db2"), {}))
+    assert before != SecretAddress(after.reveal())
+    literal = "postgresql://relay@db1/audit"
+    assert SecretAddress(literal) == SecretAddress(literal) != SecretAddress(literal + "2")
+
+
+@pytest.mark.parametrize("value", ["", "postgresql://a b@c/d", "postgresql://a\n@c/d"])
+def test_an_address_has_no_space(value: str) -> None:
+    with pytest.raises(ValueError, match=r"is empty|percent-encode"):
+        SecretAddress._read(value)

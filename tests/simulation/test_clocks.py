@@ -25,7 +25,7 @@ from tests.support.stores import backlog, explained
 
 from auditrelay.confirmed_time import TOLERANCE
 from auditrelay.errors import RelayError
-from auditrelay.store.sqlite.store import SqliteStore
+from auditrelay.store.sqlite.store import open_store
 from auditrelay.telemetry.metrics import Metrics
 
 MINUTE = timedelta(minutes=1)
@@ -60,7 +60,7 @@ class Stepped:
     async def living(self, ahead: timedelta = timedelta(0)) -> AsyncIterator[World]:
         self.clock.restart()
         self.clock.set(self.now() + ahead)
-        store = await SqliteStore.open(
+        store = await open_store(
             self.folder,
             clock=self.clock,
             max_bytes=2**30,

@@ -31,9 +31,10 @@ from auditrelay.errors import RelayError, Retryable, WalkBroken
 from auditrelay.events.normalize import Normalizer, vendor_named
 from auditrelay.sources import UNREADABLE, Page, bland
 from auditrelay.store import Proof
-from auditrelay.store.sqlite import intake, ledger
+from auditrelay.store.sql import intake, ledger
+from auditrelay.store.sql.store import SqlStore
 from auditrelay.store.sqlite.state_dir import connect, create, prepare
-from auditrelay.store.sqlite.store import SqliteStore
+from auditrelay.store.sqlite.store import open_store
 from auditrelay.store.sqlite.writer import Writer
 from auditrelay.telemetry.metrics import Metrics
 from auditrelay.window import Interval, covered_until, micros
@@ -105,9 +106,9 @@ class World:
         prepare(folder)
 
     @contextlib.asynccontextmanager
-    async def living(self) -> AsyncIterator[tuple[SqliteStore, Collector]]:
+    async def living(self) -> AsyncIterator[tuple[SqlStore, Collector]]:
         """Start the source on the state of its earlier lives."""
-        store = await SqliteStore.open(
+        store = await open_store(
             self.folder,
             clock=self.clock,
             max_bytes=2**30,
@@ -300,7 +301,7 @@ def _seconds(text: str) -> int:
 
 
 async def _verify(
-    world: World, store: SqliteStore, collector: Collector, span: Interval, *, repair: bool
+    world: World, store: SqlStore, collector: Collector, span: Interval, *, repair: bool
 ) -> VerifyReport:
     async def silent(_: object) -> None: ...
 
@@ -366,7 +367,7 @@ def test_a_backfill_that_is_killed_again_and_again_fills_everything_once(
 
 async def _backfill(
     world: World,
-    store: SqliteStore,
+    store: SqlStore,
     collector: Collector,
     span: Interval,
     *,

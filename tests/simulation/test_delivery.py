@@ -31,7 +31,8 @@ from auditrelay.sandbox.siems.elasticsearch import Elastic
 from auditrelay.service.app import App
 from auditrelay.settings.reserved import ALERTS
 from auditrelay.sources import available
-from auditrelay.store.sqlite.store import SqliteStore
+from auditrelay.store.sql.store import SqlStore
+from auditrelay.store.sqlite.store import open_store
 from auditrelay.store.sqlite.writer import Writer
 from auditrelay.telemetry.metrics import Metrics
 from auditrelay.window import covered_until
@@ -295,8 +296,8 @@ class World:
         assert not [span for span in ledgers["it"] if span.gap], "a gap was declared"
         return covered_until(START, (span.interval for span in ledgers["it"]))
 
-    async def _open(self) -> SqliteStore:
-        return await SqliteStore.open(
+    async def _open(self) -> SqlStore:
+        return await open_store(
             self._folder,
             clock=self.clock,
             max_bytes=2**30,

@@ -25,8 +25,8 @@ from auditrelay.events.page import Page
 from auditrelay.evidence.tree import leaf, root
 from auditrelay.settings.reserved import ALERTS
 from auditrelay.store import DeadLetter, Proof, RejectedEvent
-from auditrelay.store.sqlite import evidence
-from auditrelay.store.sqlite.view import StateView
+from auditrelay.store.sql import evidence
+from auditrelay.store.sqlite.store import open_view
 
 pytestmark = pytest.mark.slow
 
@@ -180,7 +180,7 @@ class Machine(RuleBasedStateMachine):
 
     def teardown(self) -> None:
         try:
-            with StateView(Path(self.folder.name)) as view:
+            with open_view(Path(self.folder.name)) as view:
                 leaves = [leaf(line.encode()) for _, line in view.read(evidence.entries)]
             for size, sealed in self.heads:
                 assert root(leaves[:size]) == sealed

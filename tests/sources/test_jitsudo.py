@@ -24,7 +24,7 @@ from auditrelay.sandbox.vendors.jitsudo import PATH, TENANT, Jitsudo
 from auditrelay.settings.secrets import Resolved
 from auditrelay.sources import Page, jitsudo
 from auditrelay.store.sqlite.state_dir import prepare
-from auditrelay.store.sqlite.store import SqliteStore
+from auditrelay.store.sqlite.store import open_store
 from auditrelay.telemetry.metrics import Metrics
 from auditrelay.telemetry.scrubber import scrubber
 from auditrelay.window import Interval
@@ -305,7 +305,7 @@ async def test_only_the_part_in_which_a_cursor_expired_is_walked_again(
     vendor: Jitsudo, connect: Connect, day: Interval, tmp_path: Path, clock: FakeClock
 ) -> None:
     prepare(tmp_path)
-    store = await SqliteStore.open(
+    store = await open_store(
         tmp_path,
         clock=clock,
         max_bytes=1 << 30,

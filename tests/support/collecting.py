@@ -17,7 +17,7 @@ from auditrelay.errors import Refused, RelayError, WalkBroken
 from auditrelay.events import AuditEvent
 from auditrelay.events.normalize import Normalizer, vendor_named
 from auditrelay.sources import Page, bland
-from auditrelay.store.sqlite.store import SqliteStore
+from auditrelay.store.sql.store import SqlStore
 from auditrelay.telemetry.metrics import Metrics
 from auditrelay.window import Interval
 
@@ -109,7 +109,7 @@ class World:
 
     vendor: Vendor
     clock: FakeClock
-    store: SqliteStore
+    store: SqlStore
     metrics: Metrics
     folder: Path
 

@@ -18,8 +18,8 @@ from auditrelay.events import AuditEvent
 from auditrelay.events.page import Page
 from auditrelay.settings import SinkSettings
 from auditrelay.sinks import Item, Limits, Rendered, Verdict
-from auditrelay.store.sqlite.store import SqliteStore
-from auditrelay.store.sqlite.view import StateView
+from auditrelay.store.sql.store import SqlStore
+from auditrelay.store.sqlite.store import open_store, open_view
 from auditrelay.telemetry.metrics import Metrics
 
 NOON = datetime(2026, 1, 10, 12, tzinfo=UTC)
@@ -101,7 +101,7 @@ class Intake:
 class World:
     """A store with a spool, and what is needed to deliver from it."""
 
-    store: SqliteStore
+    store: SqlStore
     folder: Path
     metrics: Metrics
     event: Make
@@ -147,7 +147,7 @@ class World:
 
     def dead(self) -> list[tuple[str, str, int | None, int]]:
         """Return id, reason, status and attempts of each dead letter."""
-        with StateView(self.folder) as view:
+        with open_view(self.folder) as view:
             return [
                 (
                     str(each.letter.event.native_id),
@@ -174,7 +174,7 @@ class opened:  # noqa: N801  # it reads as a verb
         self._folder, self._event, self._clock = folder, event, clock
 
     async def __aenter__(self) -> World:
-        store = await SqliteStore.open(
+        store = await open_store(
             self._folder,
             clock=self._clock,
             max_bytes=1 << 30,

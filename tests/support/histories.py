@@ -37,17 +37,18 @@ from auditrelay.service.seal import head_event
 from auditrelay.settings.reserved import ALERTS
 from auditrelay.store import Declared, Proof, RejectedEvent
 from auditrelay.store.sealing import Branch, Run, Sealed
-from auditrelay.store.sqlite import evidence
-from auditrelay.store.sqlite.checks import Checked
+from auditrelay.store.sql import evidence
+from auditrelay.store.sql.checks import Checked
+from auditrelay.store.sql.view import StateView
 from auditrelay.store.sqlite.state_dir import DATABASE
-from auditrelay.store.sqlite.store import SqliteStore
+from auditrelay.store.sqlite.store import open_store, open_view
 from auditrelay.store.sqlite.tip import TIP
-from auditrelay.store.sqlite.view import StateView
 from auditrelay.store.sqlite.writer import Writer
 from auditrelay.window import Interval, covered_until, micros, moment
 
 if TYPE_CHECKING:
     from auditrelay.store.progress import Range
+    from auditrelay.store.sql.store import SqlStore
 
 HOUR: Final = timedelta(hours=1)
 SOURCES: Final = ("okta", "voice")
@@ -142,7 +143,7 @@ class History:
         """The key that *keys* replaces, if it does."""
         self.lives = 0
         self.kills = 0
-        self.store: SqliteStore
+        self.store: SqlStore
         self._retention, self._remember = retention, remember
         self._pins: list[bytes] | None = None
         self._made = 0
@@ -153,7 +154,7 @@ class History:
         """Start on the state as it is."""
         self.clock.restart()
         self.folder.mkdir(mode=0o700, exist_ok=True)
-        self.store = await SqliteStore.open(
+        self.store = await open_store(
             self.folder,
             clock=self.clock,
             max_bytes=1 << 30,
@@ -361,12 +362,12 @@ class History:
     @contextlib.contextmanager
     def view(self) -> Iterator[StateView]:
         """Read the state as commands do."""
-        with StateView(self.folder) as view:
+        with open_view(self.folder) as view:
             yield view
 
     def check(self, given: Sequence[tuple[str, Head]] = ()) -> Checked:
         """Run ``coverage --check``."""
-        with StateView(self.folder, self.keys) as view:
+        with open_view(self.folder, self.keys) as view:
             return view.check(*([given] if given else []))
 
     def export(self, folder: Path) -> Path:
@@ -412,7 +413,7 @@ def export(state: Path, folder: Path, earlier: dict[tuple[int, int], bytes] | No
     """
     folder.mkdir(exist_ok=True)
     known = {} if earlier is None else earlier
-    with StateView(state) as view:
+    with open_view(state) as view:
         lines = [line for _, line in view.read(evidence.entries)]
         words = [head.word for head in view.read(evidence.heads)]
         known |= {(n, first): keys for n, first, keys in view.read(evidence.uids)}

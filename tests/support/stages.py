@@ -27,8 +27,9 @@ from auditrelay.status.port import Unready
 from auditrelay.status.report import report
 from auditrelay.store import Declared, Proof, RejectedEvent
 from auditrelay.store.conditions import SinkCondition, SourceCondition
+from auditrelay.store.sql.store import SqlStore
 from auditrelay.store.sqlite.state_dir import DATABASE, prepare
-from auditrelay.store.sqlite.store import SqliteStore
+from auditrelay.store.sqlite.store import open_store
 from auditrelay.window import Interval, micros
 
 SETTINGS = """
@@ -83,7 +84,7 @@ class Stage:
     """An instance without running loops, as the status port sees one."""
 
     config: Config
-    store: SqliteStore
+    store: SqlStore
     now: datetime
     throughput: dict[str, Throughput] = field(default_factory=dict)
     loops_stuck: list[str] = field(default_factory=list)
@@ -226,7 +227,7 @@ async def stage(
     config = load(path, {"HOME": str(folder), **ENVIRON})
     config = replace(config, path=Path("/etc/auditrelay/config.toml"))
     prepare(config.state_dir)
-    store = await SqliteStore.open(
+    store = await open_store(
         config.state_dir,
         clock=Clock() if now is None else FakeClock(now),
         max_bytes=config.spool.max_bytes,

@@ -21,10 +21,10 @@ from auditrelay.service.seal import head_event
 from auditrelay.settings.reserved import ALERTS
 from auditrelay.store import SpoolPage, StoredDeadLetter
 from auditrelay.store.sealing import Sealed
-from auditrelay.store.sqlite import evidence
-from auditrelay.store.sqlite.known_contents import KnownContents
-from auditrelay.store.sqlite.store import SqliteStore
-from auditrelay.store.sqlite.view import StateView
+from auditrelay.store.sql import evidence
+from auditrelay.store.sql.known_contents import KnownContents
+from auditrelay.store.sql.store import SqlStore
+from auditrelay.store.sqlite.store import open_store, open_view
 from auditrelay.window import Interval
 
 T = TypeVar("T")
@@ -42,8 +42,8 @@ async def opened(
     max_bytes: int = 1 << 30,
     clock: Clock = FakeClock(NOON),  # noqa: B008  # never moved
     keys: Keys | None = None,
-) -> SqliteStore:
-    return await SqliteStore.open(
+) -> SqlStore:
+    return await open_store(
         folder,
         clock=clock,
         max_bytes=max_bytes,
@@ -67,13 +67,13 @@ async def uids(store: Spool, sink: str = "splunk") -> list[str]:
 
 def dead_letters(folder: Path, **filters: Any) -> list[StoredDeadLetter]:
     """Return the dead letters of the store in *folder*, as the commands read them."""
-    with StateView(folder) as view:
+    with open_view(folder) as view:
         return view.dead_letters(**filters)
 
 
 def explained(folder: Path, *, sealed: bool = False) -> None:
     """Fail unless the facts explain the state in *folder*; if it is *sealed*, there is a head."""
-    with StateView(folder) as view:
+    with open_view(folder) as view:
         checked = view.check()
         lines = [line for _, line in view.read(evidence.entries)]
         words = [head.word for head in view.read(evidence.heads)]
@@ -92,22 +92,22 @@ def explained(folder: Path, *, sealed: bool = False) -> None:
     assert bad == [], [f"{each['code']} {each['where']}: {each['what']}" for each in bad]
 
 
-async def seal(store: SqliteStore) -> Sealed:
+async def seal(store: SqlStore) -> Sealed:
     """Seal as the service does; the source of its own events is started if it is not yet."""
     await store.start_source(ALERTS, NOON)
     return await store.log.seal(head_event)
 
 
 @contextmanager
-def counted(store: SqliteStore) -> Iterator[Counter[str]]:
+def counted(store: SqlStore) -> Iterator[Counter[str]]:
     """Count in this block the writes to *store* and the reads of it, by the store's method."""
     calls = Counter[str]()
-    read, write = store._read, store._writer.write
+    read, write = store._read, store._engine.write
 
     def caller() -> str:
         names = (frame.function for frame in inspect.stack()[2:])
         return next(
-            name for name in names if hasattr(SqliteStore, name) or hasattr(KnownContents, name)
+            name for name in names if hasattr(SqlStore, name) or hasattr(KnownContents, name)
         )
 
     async def counted_read(work: Callable[..., T]) -> T:
@@ -122,19 +122,19 @@ def counted(store: SqliteStore) -> Iterator[Counter[str]]:
         mock.patch.object(store, "_read", counted_read),
         mock.patch.object(store.contents, "_read", counted_read),
         mock.patch.object(store._pages, "_read", counted_read),
-        mock.patch.object(store._writer, "write", counted_write),
+        mock.patch.object(store._engine, "write", counted_write),
     ):
         yield calls
 
 
 async def find_new(
-    store: SqliteStore, source: str, uids: Sequence[str], at: Sequence[int]
+    store: SqlStore, source: str, uids: Sequence[str], at: Sequence[int]
 ) -> list[int]:
     """Return which of *uids* are not known, each once."""
     return (await store.look_up(source, uids, at, [b""] * len(uids))).new
 
 
-async def count_new(store: SqliteStore, source: str, events: Sequence[AuditEvent]) -> int:
+async def count_new(store: SqlStore, source: str, events: Sequence[AuditEvent]) -> int:
     """Count the *events* of *source* whose uids are not known."""
     uids, at = [event.uid for event in events], [event.at for event in events]
     return len(await find_new(store, source, uids, at))

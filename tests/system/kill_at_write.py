@@ -14,15 +14,15 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from auditrelay.store.sqlite.evidence_log import EvidenceLog
-from auditrelay.store.sqlite.known_contents import KnownContents
-from auditrelay.store.sqlite.store import SqliteStore
+from auditrelay.store.sql.evidence_log import EvidenceLog
+from auditrelay.store.sql.known_contents import KnownContents
+from auditrelay.store.sql.store import SqlStore
 from auditrelay.store.sqlite.writer import Writer
 
 
 def is_method(name: str) -> bool:
     """Return whether *name* is that of a method of the store."""
-    return any(name in vars(part) for part in (SqliteStore, KnownContents, EvidenceLog))
+    return any(name in vars(part) for part in (SqlStore, KnownContents, EvidenceLog))
 
 
 @dataclass(frozen=True)

@@ -39,7 +39,7 @@ def in_okta() -> None:
 
 def in_the_store() -> None:
     """Let every write of a page divide by zero."""
-    from auditrelay.store.sqlite import intake  # noqa: PLC0415  # in the child
+    from auditrelay.store.sql import intake  # noqa: PLC0415  # in the child
 
     vars(intake)["add"] = lambda *_, **__: 1 / 0
 

@@ -34,8 +34,8 @@ from tests.system.kill_at_write import KillAtWrite
 
 from auditrelay.sandbox import Sandbox, faults
 from auditrelay.sandbox.stored import Stored
-from auditrelay.store.sqlite import evidence
-from auditrelay.store.sqlite.view import StateView
+from auditrelay.store.sql import evidence
+from auditrelay.store.sqlite.store import open_view
 
 pytestmark = pytest.mark.process
 
@@ -101,7 +101,7 @@ def configured(folder: Path, sandbox: Sandbox, *, resweep: bool) -> Path:
 
 def undelivered_heads(state: Path, stored: Stored) -> list[str]:
     """Return the heads of *state* whose events are not *stored*."""
-    with StateView(state) as view:
+    with open_view(state) as view:
         words = [head.word for head in view.read(evidence.heads)]
     assert words
     return [word for word in words if word not in json.dumps(stored.heads)]
@@ -110,7 +110,7 @@ def undelivered_heads(state: Path, stored: Stored) -> list[str]:
 def unreported_gaps(state: Path, documents: list[Any]) -> list[str]:
     """Return the starts of those gaps in the ledgers that no event in *documents* reports."""
     reported = [text for text in map(json.dumps, documents) if "catch_up_limit" in text]
-    with StateView(state) as view:
+    with open_view(state) as view:
         starts = [
             span.interval.start.isoformat()[:19]
             for source in view.sources()
@@ -162,7 +162,7 @@ async def test_a_refused_event_and_its_reduced_copy_are_stored_together_wherever
     assert ended.status == -signal.SIGKILL, "it was not killed"
     ended = await catch_up(config)
     assert ended.status == 0, ended.stderr
-    with StateView(tmp_path / "state") as view:
+    with open_view(tmp_path / "state") as view:
         dead = [each.letter.event.uid for each in view.dead_letters()]
     texts = list(map(json.dumps, sandbox.elastic.stored.documents))
     copies = [text for text in texts if "auditrelay.reduced" in text]

@@ -37,7 +37,7 @@ from tests.system.kill_at_write import KillAtWrite
 from auditrelay.events import reduced
 from auditrelay.sandbox import Sandbox, faults
 from auditrelay.sandbox.stored import Stored
-from auditrelay.store.sqlite.view import StateView
+from auditrelay.store.sqlite.store import open_view
 
 pytestmark = pytest.mark.process
 
@@ -237,7 +237,7 @@ class Scene:
         explained(self.state.parent)
         assert await self.run("verify", "bland", "--from", start.isoformat(), "--at-sink") == 0
         if self.case == "resweep":
-            with StateView(self.state.parent) as view:
+            with open_view(self.state.parent) as view:
                 known = view.coverage("bland")
             assert known is not None
             gone = [each.body for each in known.facts if each.body["fact"] == "vanished"]

@@ -26,8 +26,8 @@ from tests.support.daemon import (
 )
 
 from auditrelay.sandbox import Sandbox, faults
-from auditrelay.store.sqlite import evidence
-from auditrelay.store.sqlite.view import StateView
+from auditrelay.store.sql import evidence
+from auditrelay.store.sqlite.store import open_view
 
 pytestmark = pytest.mark.process
 
@@ -335,7 +335,7 @@ async def test_a_head_that_a_command_has_sealed_is_sent_by_the_next_run(
 
     def waiting() -> dict[str, list[str]]:
         """Return by sink the heads that it lacks."""
-        with StateView(tmp_path / "state") as view:
+        with open_view(tmp_path / "state") as view:
             words = [head.word for head in view.read(evidence.heads)]
         stored = {name: json.dumps(each.heads) for name, each in intakes(sandbox).items()}
         return {

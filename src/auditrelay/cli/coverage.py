@@ -17,13 +17,11 @@ from auditrelay.errors import ConfigError
 from auditrelay.evidence.facts import chain
 from auditrelay.evidence.heads import WORD, Head
 from auditrelay.service.desk import Reopen, Reopened
+from auditrelay.service.state import is_there, tip_of, view_of
 from auditrelay.settings.values import parse_duration
 from auditrelay.store import Coverage, Fact, Span
-from auditrelay.store.sqlite import tip
-from auditrelay.store.sqlite.checks import nothing
-from auditrelay.store.sqlite.given_heads import with_age
-from auditrelay.store.sqlite.state_dir import is_there
-from auditrelay.store.sqlite.view import StateView
+from auditrelay.store.sql.checks import nothing
+from auditrelay.store.sql.given_heads import with_age
 from auditrelay.window import Interval, holes, iso, micros, moment
 
 _WIDTH = 60
@@ -133,9 +131,9 @@ def _wanted(since: str | None, until: str | None, now: datetime) -> Interval | N
 
 
 def _read(config: Config) -> dict[str, Coverage | None]:
-    if not is_there(config.state_dir):
+    if not is_there(config):
         return dict.fromkeys(config.sources)
-    with StateView(config.state_dir, config.evidence.keys) as view:
+    with view_of(config, tags=True) as view:
         names = dict.fromkeys((*config.sources, *(state.name for state in view.sources())))
         return {name: view.coverage(name) for name in names}
 
@@ -262,11 +260,12 @@ def _check(
 ) -> None:
     """Compare the evidence with itself, the state, its tip and heads; exit 1 unless all fits."""
     # Before the state is: a seal in between writes the tip last.
-    head = tip.read(config.state_dir)
+    tip = tip_of(config)
+    head = tip.read()
     if head is not None:
-        given = [(tip.TIP, head), *given]
-    if is_there(config.state_dir):
-        with StateView(config.state_dir, config.evidence.keys) as view:
+        given = [(tip.name, head), *given]
+    if is_there(config):
+        with view_of(config, tags=True) as view:
             checked = view.check(given)
     else:
         lost = "" if head is None else f", and its tip tells of {head.size} entries"

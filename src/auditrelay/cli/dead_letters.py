@@ -19,9 +19,8 @@ from auditrelay.config.model import Config
 from auditrelay.errors import ConfigError
 from auditrelay.events.forms import raw
 from auditrelay.service.desk import Drop, Dropped, Replay, Replayed
+from auditrelay.service.state import is_there, view_of
 from auditrelay.store import StoredDeadLetter
-from auditrelay.store.sqlite.state_dir import is_there
-from auditrelay.store.sqlite.view import StateView
 from auditrelay.window import iso
 
 _PATIENCE = 60.0
@@ -228,9 +227,9 @@ def _find(context: typer.Context, **filters: Any) -> list[StoredDeadLetter]:
 
 
 def _read(config: Config, **filters: Any) -> list[StoredDeadLetter]:
-    if not is_there(config.state_dir):
+    if not is_there(config):
         return []
-    with StateView(config.state_dir) as view:
+    with view_of(config) as view:
         return view.dead_letters(**filters)
 
 

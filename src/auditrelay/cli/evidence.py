@@ -3,11 +3,10 @@
 import base64
 import json
 import re
-import sqlite3
 from collections.abc import Callable
 from datetime import datetime
 from pathlib import Path
-from typing import Annotated, TypeVar
+from typing import Annotated, Any, TypeVar
 
 import typer
 
@@ -45,7 +44,7 @@ def head(
             raise ConfigError("evidence.key: is not set, so heads are not signed")
         typer.echo(base64.b64encode(keys.public).decode("ascii"))
         return
-    from auditrelay.store.sqlite.evidence import newest_word  # noqa: PLC0415  # not for check
+    from auditrelay.store.sql.evidence import newest_word  # noqa: PLC0415  # not for check
 
     word = _read(config, newest_word)
     if word is None:
@@ -73,8 +72,8 @@ def export(
     ] = None,
 ) -> None:
     """Write all entries and heads as plain lines, while the service runs or not."""
-    from auditrelay.store.sqlite.evidence import newest_word  # noqa: PLC0415  # not for check
-    from auditrelay.store.sqlite.export import export as write  # noqa: PLC0415  # likewise
+    from auditrelay.store.sql.evidence import newest_word  # noqa: PLC0415  # not for check
+    from auditrelay.store.sql.export import export as write  # noqa: PLC0415  # likewise
 
     options = Options.of(context)
     config = options.load(default_level="warning")
@@ -149,7 +148,7 @@ def prove(
     out: Annotated[Path, typer.Option("--out", metavar="FILE", help="The file to write.")],
 ) -> None:
     """Write when an event was accepted, and taken by each sink, as a file for evidence check."""
-    from auditrelay.store.sqlite.event_proof import event_proof  # noqa: PLC0415  # not for check
+    from auditrelay.store.sql.event_proof import event_proof  # noqa: PLC0415  # not for check
 
     config = Options.of(context).load(default_level="warning")
     wanted = uid.strip().lower()
@@ -207,17 +206,17 @@ _NOTHING = (
 )
 
 
-def _read(config: Config, work: Callable[[sqlite3.Connection], T]) -> T:
-    """Return what *work* makes of one snapshot of the state."""
-    from auditrelay.store.sqlite.view import StateView  # noqa: PLC0415  # not for check
+def _read(config: Config, work: Callable[[Any], T]) -> T:
+    """Return what *work* makes of one snapshot of the state, a connection to it."""
+    from auditrelay.service.state import view_of  # noqa: PLC0415  # not for check
 
     _must_be_there(config)
-    with StateView(config.state_dir) as view:
+    with view_of(config) as view:
         return view.in_snapshot(work)
 
 
 def _must_be_there(config: Config) -> None:
-    from auditrelay.store.sqlite.state_dir import is_there  # noqa: PLC0415  # not for check
+    from auditrelay.service.state import is_there  # noqa: PLC0415  # not for check
 
-    if not is_there(config.state_dir):
+    if not is_there(config):
         raise RelayError(f"there is no state in {config.state_dir}, so there is no evidence")

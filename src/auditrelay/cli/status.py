@@ -12,10 +12,9 @@ from rich.text import Text
 from auditrelay.cli.options import Options
 from auditrelay.cli.tables import console, table
 from auditrelay.config.model import Config
+from auditrelay.service.state import is_there, view_of
 from auditrelay.status.model import AnyPeer, Finding, Report, SourceStatus
 from auditrelay.status.report import report
-from auditrelay.store.sqlite.state_dir import is_there
-from auditrelay.store.sqlite.view import StateView
 from auditrelay.telemetry import humanize
 
 _CLOCK = len("04:44:22Z")
@@ -38,9 +37,9 @@ def status(
 
 def current(config: Config, now: datetime) -> Report:
     """Return the report on ``state_dir``; a state that does not exist yet is an empty one."""
-    if not is_there(config.state_dir):
+    if not is_there(config):
         return report(config, (), (), spool_bytes=0, now=now)
-    with StateView(config.state_dir) as view:
+    with view_of(config) as view:
         return report(
             config,
             view.sources(),

@@ -147,9 +147,9 @@ class Collector:
         """Update the lag metric."""
         self.checkpoint.measure()
 
-    def loops(self) -> Sequence[Coroutine[Any, Any, None]]:
+    def loops(self) -> Sequence[Callable[[], Coroutine[Any, Any, None]]]:
         """Return what polls and what resweeps, each until it is cancelled."""
-        return self.keep_polling(), self.resweeper.keep_resweeping()
+        return self.keep_polling, self.resweeper.keep_resweeping
 
     async def keep_polling(self) -> None:
         """Poll whenever a poll is due, until cancelled; the next poll retries what failed."""

@@ -8,6 +8,7 @@ row that is no record becomes a dead letter.
 import contextlib
 from collections.abc import Callable, Coroutine, Sequence
 from datetime import timedelta
+from functools import partial
 from typing import Any, NoReturn
 
 import structlog
@@ -110,9 +111,9 @@ class FileCollector:
         """Update the lag metric."""
         self._checkpoint.measure()
 
-    def loops(self) -> Sequence[Coroutine[Any, Any, None]]:
+    def loops(self) -> Sequence[Callable[[], Coroutine[Any, Any, None]]]:
         """Return what polls until it is cancelled."""
-        return (self.polls.keep_polling(self.poll),)
+        return (partial(self.polls.keep_polling, self.poll),)
 
     async def poll(self) -> None:
         """

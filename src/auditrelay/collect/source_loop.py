@@ -1,6 +1,6 @@
 """What a service needs of the collector of any source, whether it is asked or reads files."""
 
-from collections.abc import Coroutine, Sequence
+from collections.abc import Callable, Coroutine, Sequence
 from typing import Any, Protocol
 
 from auditrelay.collect.collector import Collector
@@ -36,7 +36,7 @@ class SourceLoop(Protocol):
         Raises ConfigError for one that reads files, and says what to do *instead*.
         """
 
-    def loops(self) -> Sequence[Coroutine[Any, Any, None]]:
+    def loops(self) -> Sequence[Callable[[], Coroutine[Any, Any, None]]]:
         """Return what has to run at the same time, each until it is cancelled."""
 
     async def poll(self) -> None:

@@ -10,6 +10,8 @@ No such sentence contains a value that is or may be a secret.
 
 import contextlib
 import os
+import re
+import socket
 import stat
 from collections.abc import Iterator, Mapping
 from datetime import timedelta
@@ -78,6 +80,8 @@ def load(
             spool=whole.spool,
             alerts=whole.alerts,
             evidence=whole.evidence,
+            store=whole.store,
+            replica=whole.replica or _host_name(),
             sources=found_sources,
             sinks=found_sinks,
             warnings=(
@@ -122,6 +126,12 @@ def _state_dir(environ: Mapping[str, str]) -> Path | None:
     return Path(home, ".local/state/auditrelay") if home else None
 
 
+def _host_name() -> str:
+    """Return the name of this host, as far as it can be the name of a replica."""
+    name = re.sub("[^A-Za-z0-9._-]", "-", socket.gethostname())[:64].strip("._-")
+    return name or "replica"
+
+
 def _is_text(text: str) -> bool:
     """Return whether *text*, from a variable of the system, was UTF-8 there."""
     return not any("\ud800" <= character <= "\udfff" for character in text)
@@ -130,6 +140,7 @@ def _is_text(text: str) -> bool:
 def _cross_checks(config: Config, environ: Mapping[str, str]) -> Iterator[str]:
     """Yield the problems between tables that are each correct on their own."""
     yield from _keys_in_state(config, environ)
+    yield from _not_shared(config)
     for name, wanted in _unmatched(config.sources, config.sinks):
         if not _is_pattern(wanted):
             hint = suggestion(wanted, config.sources)
@@ -150,6 +161,13 @@ def _cross_checks(config: Config, environ: Mapping[str, str]) -> Iterator[str]:
                 "the longest resweep reaches that far back (with max_window), and an event whose "
                 "uid is no longer remembered would be forwarded again"
             )
+
+
+def _not_shared(config: Config) -> Iterator[str]:
+    """Yield each source that does not work with the shared store, if there is one."""
+    for name, source in config.sources.items():
+        if config.store is not None and source.enabled and source.not_shared is not None:
+            yield f"sources.{name}.{source.not_shared}"
 
 
 def _keys_in_state(config: Config, environ: Mapping[str, str]) -> Iterator[str]:
@@ -204,6 +222,7 @@ def _warnings(
     sinks: Mapping[str, SinkSettings],
 ) -> Iterator[str]:
     tables: list[tuple[str, BaseModel, Mapping[str, Any]]] = [
+        ("", whole, table),
         ("status", whole.status, table.get("status", {})),
         ("evidence", whole.evidence, table.get("evidence", {})),
     ]
@@ -213,13 +232,14 @@ def _warnings(
     literal = []
     for section, model, written in tables:
         for key, secret in secrets_in(model):
-            if secret.literal and secret.reveal() == written.get(key):
-                literal.append(f"{section}.{key}")
+            path_of = f"{section}.{key}" if section else key
+            if secret.literal and secret.hidden and secret.reveal() == written.get(key):
+                literal.append(path_of)
             for file, doing in _open_to_all(secret):
-                yield (f"{section}.{key}: every user of this machine can {doing} {file}: chmod 600")
-            if len(secret.reveal()) < SHORT:
+                yield (f"{path_of}: every user of this machine can {doing} {file}: chmod 600")
+            if any(len(each) < SHORT for each in secret.hidden):
                 yield (
-                    f"{section}.{key}: a secret of fewer than {SHORT} characters is "
+                    f"{path_of}: a secret of fewer than {SHORT} characters is "
                     "hidden in logs only as a whole word"
                 )
         if isinstance(model, PeerSettings) and model.allow_insecure_http:

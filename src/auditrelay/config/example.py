@@ -36,6 +36,11 @@ _HEAD = """\
 # instance for a folder. Without the key: $STATE_DIRECTORY (systemd sets it), else
 # ~/.local/state/auditrelay.
 # state_dir = "/var/lib/auditrelay"  # no default
+# A PostgreSQL that several replicas share, instead of SQLite in state_dir (docs/postgres.md). Best
+# with the password in a file: it is read again for every connection.
+# store = "postgresql://relay:${file:/run/secrets/store}@db1.example.com/auditrelay"  # no default
+# The name of this replica, for people; the host's name if it is left out.
+# replica = "a"  # no default
 
 [status]
 # The status page, /healthz, /readyz and /metrics. Keep it on loopback, or require a token: without

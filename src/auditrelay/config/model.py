@@ -18,12 +18,14 @@ from pydantic import AfterValidator, BaseModel, ConfigDict, Field, field_validat
 
 import auditrelay.sinks
 import auditrelay.sources
+from auditrelay.config.names import NAME
 from auditrelay.descriptions import REST, shipped
 from auditrelay.errors import ConfigError
 from auditrelay.evidence.heads import Keys
 from auditrelay.settings import PeerSettings, SinkSettings, SourceSettings
-from auditrelay.settings.secrets import Secret
+from auditrelay.settings.secrets import Secret, SecretAddress
 from auditrelay.settings.values import Duration, Size
+from auditrelay.store.postgres.address import check_address
 
 AnySettings = TypeVar("AnySettings", bound=PeerSettings)
 
@@ -132,8 +134,10 @@ class ConfigFile(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True)
 
     state_dir: Path | None = None
-    store: str | None = None
-    """Reserved: an explicit refusal, so that a shared store is never mistaken for SQLite."""
+    store: SecretAddress | None = None
+    """The address of a PostgreSQL that several replicas share; SQLite in state_dir by default."""
+    replica: str | None = None
+    """This process's name among the replicas, for people; the host's name by default."""
     status: Status = Status()
     log: Log = Log()
     spool: Spool = Spool()
@@ -144,13 +148,19 @@ class ConfigFile(BaseModel):
 
     @field_validator("store")
     @classmethod
-    def _only_sqlite(cls, store: str | None) -> str | None:
+    def _is_an_address(cls, store: SecretAddress | None) -> SecretAddress | None:
         if store is not None:
-            raise ValueError(
-                "a shared store is not supported by this version: leave the key out, and "
-                "SQLite in state_dir is used"
-            )
+            check_address(store)
         return store
+
+    @field_validator("replica")
+    @classmethod
+    def _is_a_name(cls, replica: str | None) -> str | None:
+        if replica is not None and NAME.fullmatch(replica) is None:
+            raise ValueError(
+                "a name consists of letters, digits and single - _ . between them, at most 64"
+            )
+        return replica
 
 
 @dataclass(frozen=True, slots=True)
@@ -159,7 +169,8 @@ class Config:
     A configuration without errors.
 
     *path* is the file, or None if all keys came from the environment. *warnings* are sentences
-    about settings that work but should be fixed.
+    about settings that work but should be fixed. *store* is the address of the shared store, None
+    for SQLite in *state_dir*, and *replica* the name of this process there.
     """
 
     path: Path | None
@@ -172,6 +183,8 @@ class Config:
     sinks: Mapping[str, SinkSettings]
     warnings: tuple[str, ...] = ()
     evidence: Evidence = field(default_factory=Evidence)
+    store: SecretAddress | None = None
+    replica: str = ""
 
     def sources_of(self, sink: str) -> tuple[str, ...]:
         """Return the names of the sources that *sink* receives."""
@@ -182,6 +195,8 @@ class Config:
 
     def secrets(self) -> Iterator[Secret]:
         """Yield every secret, for the scrubber."""
+        if self.store is not None:
+            yield self.store
         for settings in (self.status, self.evidence, *self.sources.values(), *self.sinks.values()):
             for _path, secret in secrets_in(settings):
                 yield secret

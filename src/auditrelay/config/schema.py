@@ -36,7 +36,6 @@ def json_schema() -> dict[str, Any]:
         return taken
 
     whole = take(ConfigFile)
-    del whole["properties"]["store"]
     for kind in ("sources", "sinks"):
         whole["properties"][kind] = {
             "type": "object",

@@ -21,7 +21,7 @@ import structlog
 from auditrelay import __version__
 from auditrelay.clock import Clock
 from auditrelay.config.model import Config
-from auditrelay.errors import EvidenceBroken, RelayError
+from auditrelay.errors import EvidenceBroken, LeaseLost, RelayError
 from auditrelay.events import AuditEvent
 from auditrelay.events.notices import sealed_event
 from auditrelay.evidence.heads import Head, Keys
@@ -173,6 +173,8 @@ class Sealer:
                 _log.error("evidence_broken", reason=str(error))
                 _report(await self._log.continue_damaged())
                 sealed = await self._log.seal(head_event, self._make_head)
+        except LeaseLost:
+            raise
         except RelayError as error:  # nothing else stops for it
             _log.error("ledger_not_sealed", reason=str(error))
             self._failing_since = self._failing_since or self._clock.now()

@@ -6,6 +6,7 @@ before anything is stopped: if that fails, nothing has changed.
 """
 
 import asyncio
+from collections.abc import Awaitable, Callable, Collection, Iterable, Mapping
 from dataclasses import dataclass, field
 from datetime import timedelta
 from typing import Any, Final
@@ -19,15 +20,15 @@ from auditrelay.collect.file_collector import FileCollector
 from auditrelay.collect.source_loop import SourceLoop
 from auditrelay.config.model import Config
 from auditrelay.deliver.deliverer import Deliverer
-from auditrelay.errors import ConfigError, PeerBug, RelayError
+from auditrelay.errors import ConfigError, LeaseLost, PeerBug, RelayError, first_of
 from auditrelay.service.heap import Heap
 from auditrelay.service.store import Store
 from auditrelay.settings.reserved import ALERTS
 from auditrelay.sinks import Sink
 from auditrelay.store.conditions import SinkCondition, SourceCondition
-from auditrelay.store.leases import sole
+from auditrelay.store.leases import KEEPER, Lease, sole
 from auditrelay.supervisor import Unmade
-from auditrelay.supervisor.sinks import make_sink
+from auditrelay.supervisor.sinks import always, make_sink
 from auditrelay.supervisor.sources import make_file_source, make_source
 from auditrelay.telemetry.metrics import Metrics
 
@@ -38,6 +39,14 @@ JOB: Final[dict[str, Any]] = {"coalesce": True, "max_instances": 1, "misfire_gra
 """How everything is scheduled: missed runs are made up for once, as soon as possible."""
 
 _log: structlog.stdlib.BoundLogger = structlog.get_logger(__name__)
+
+
+def units_of(config: Config) -> list[str]:
+    """Return the units of what is enabled in *config*: each source, each sink."""
+    return [
+        *(f"source {name}" for name in _enabled(config.sources)),
+        *(f"sink {name}" for name in _enabled(config.sinks)),
+    ]
 
 
 @dataclass(slots=True)
@@ -64,6 +73,7 @@ class Topology:
         metrics: Metrics,
         *,
         clock: Clock,
+        leases: Iterable[Lease] | None = None,
         attempts: int | None = None,
         patience: timedelta | None = None,
     ) -> None:
@@ -81,10 +91,17 @@ class Topology:
         self._heap = Heap()
         self._running: dict[str, list[asyncio.Task[None]]] = {}
         self._draining: dict[str, tuple[Deliverer, Sink]] = {}
-        for name in _enabled(config.sinks):
-            self.sinks[name], self.deliverers[name] = self._deliverer(config, name)
-        for name in _enabled(config.sources):
-            self.collectors[name] = self._collector(config, name)
+        self._stores: dict[str, Store] = {}
+        """By unit the store under its lease: one, since what it keeps in memory is of that lease."""
+        self._is_sole = leases is None
+        self.may_send: Callable[[], bool] = always
+        """Whether a request to a sink may begin, which another replica might make as well."""
+        self.on_lost: Callable[[str, BaseException], None] = _unexpected
+        """Called with the unit and the reason when a loop finds that its lease is lost."""
+        for lease in map(sole, (*units_of(config), KEEPER)) if leases is None else leases:
+            self._lease(lease)
+            if lease.unit != KEEPER:
+                self._build_unit(lease.unit)
 
     @property
     def loops(self) -> list[SourceLoop | Deliverer]:
@@ -93,7 +110,21 @@ class Topology:
 
     def leased_store(self, unit: str) -> Store:
         """Return the store for who works for *unit* (``source NAME``), under the lease of that."""
-        return self._store.under(sole(unit))
+        return self._stores[unit]
+
+    def _lease(self, lease: Lease) -> None:
+        self._stores[lease.unit] = self._store.under(lease)
+
+    def _lease_if_sole(self, unit: str) -> None:
+        if self._is_sole and unit not in self._stores:
+            self._lease(sole(unit))
+
+    def _build_unit(self, unit: str) -> None:
+        kind, _, name = unit.partition(" ")
+        if kind == "source":
+            self.collectors[name] = self._collector(self.config, name)
+        else:
+            self.sinks[name], self.deliverers[name] = self._deliverer(self.config, name)
 
     def announce(self) -> None:
         """Wake every sink: there may be new events for it."""
@@ -113,20 +144,38 @@ class Topology:
     async def register(self) -> None:
         """Register which sink receives what in the store, and restore the health of each part."""
         await self._store.start_source(ALERTS, self._clock.now())
-        configured = {name: [*self.config.sources_of(name), ALERTS] for name in self.deliverers}
+        configured = self.receivers()
         for name, sources in configured.items():
             await self._store.start_sink(name, sources)
-        for name in await self._store.retire(configured, [*self.config.sources, ALERTS]):
+        if self._is_sole:
+            await self.retire(configured, [*self.config.sources, ALERTS])
+        await self._restore()
+
+    def receivers(self) -> dict[str, list[str]]:
+        """Return by sink, enabled in the configuration, the sources that it is to receive."""
+        sinks = _enabled(self.config.sinks)
+        return {name: [*self.config.sources_of(name), ALERTS] for name in sinks}
+
+    async def retire(
+        self, configured: Mapping[str, Collection[str]], sources: Collection[str]
+    ) -> None:
+        """End in the store what is not *configured*, and log what is left over."""
+        for name in await self._store.retire(configured, sources):
             _log.warning("sink_orphaned", sink=name)
         for state in await self._store.sources():
-            if state.name not in self.config.sources:
+            if state.name not in sources:
                 _log.warning("source_orphaned", source=state.name)
+
+    async def _restore(self, unit: str | None = None) -> None:
+        """Restore the health of *unit*, or of each part."""
         polled = {state.name: state.condition for state in await self._store.sources()}
         for name, collector in self.collectors.items():
-            collector.restore(polled.get(name, SourceCondition()))
+            if unit is None or unit == f"source {name}":
+                collector.restore(polled.get(name, SourceCondition()))
         delivered = {state.name: state.condition for state in await self._store.sinks()}
         for name, deliverer in self.deliverers.items():
-            deliverer.restore(delivered.get(name, SinkCondition()))
+            if unit is None or unit == f"sink {name}":
+                deliverer.restore(delivered.get(name, SinkCondition()))
 
     def begin(self, tasks: asyncio.TaskGroup, scheduler: AsyncIOScheduler) -> None:
         """Start everything as tasks of *tasks*; *scheduler* sets when polls are due."""
@@ -136,12 +185,67 @@ class Topology:
         for name in self.collectors:
             self._begin_polling(name)
 
+    # -- leases ------------------------------------------------------------------------------------
+
+    @property
+    def units(self) -> list[str]:
+        """The units that are worked for here."""
+        return [*(f"source {name}" for name in self.collectors), *map("sink {}".format, self.sinks)]
+
+    async def gain(self, lease: Lease) -> None:
+        """Build and start what works for the unit of *lease*; PeerBug or ConfigError if it can't."""
+        self._lease(lease)
+        try:
+            self._build_unit(lease.unit)
+        except RelayError:
+            del self._stores[lease.unit]
+            raise
+        await self._restore(lease.unit)
+        if self._tasks is None:
+            return
+        kind, _, name = lease.unit.partition(" ")
+        if kind == "source":
+            self._begin_polling(name)
+        else:
+            self._begin_delivering(name)
+
+    async def release(self, unit: str) -> None:
+        """Stop what works for *unit* in order, a sink once its requests have landed."""
+        kind, _, name = unit.partition(" ")
+        if kind == "source" and name in self.collectors:
+            await self._stop_polling(name)
+        elif kind == "sink" and name in self.deliverers:
+            await self._stop_delivering(name)
+        self._stores.pop(unit, None)
+
+    async def lose(self, unit: str) -> None:
+        """Stop what works for *unit* at once: its lease is lost, and nothing can be written."""
+        kind, _, name = unit.partition(" ")
+        tasks = [task for task in self._cancel(unit) if task is not asyncio.current_task()]
+        if tasks:
+            await asyncio.wait(tasks)
+        if kind == "source" and name in self.collectors:
+            if self._scheduler is not None:
+                self._scheduler.remove_job(f"poll {name}")
+            await self.collectors.pop(name).close()
+        elif kind == "sink" and (sink := self.sinks.pop(name, None)) is not None:
+            self.deliverers.pop(name, None)  # gone already if it was being drained
+            await sink.close()
+        self._stores.pop(unit, None)
+
+    async def _until_lost(self, unit: str, loop: Callable[[], Awaitable[None]]) -> None:
+        """Run *loop* of *unit*; once its lease is lost, report that instead of an error."""
+        try:
+            await loop()
+        except* LeaseLost as group:
+            self.on_lost(unit, first_of(group))
+
     def _begin_delivering(self, name: str) -> None:
         assert self._tasks is not None  # noqa: S101  # begin() comes first
         deliverer = self.deliverers[name]
         self._running[f"sink {name}"] = [
-            self._tasks.create_task(deliverer.keep_delivering()),
-            self._tasks.create_task(deliverer.probe_until_up()),
+            self._tasks.create_task(self._until_lost(f"sink {name}", loop))
+            for loop in (deliverer.keep_delivering, deliverer.probe_until_up)
         ]
 
     def _begin_polling(self, name: str) -> None:
@@ -149,7 +253,8 @@ class Topology:
         assert self._scheduler is not None  # noqa: S101  # as above
         collector = self.collectors[name]
         self._running[f"source {name}"] = [
-            self._tasks.create_task(loop) for loop in collector.loops()
+            self._tasks.create_task(self._until_lost(f"source {name}", loop))
+            for loop in collector.loops()
         ]
         interval = collector.settings.poll_interval.total_seconds()
         self._scheduler.add_job(
@@ -203,6 +308,13 @@ class Topology:
         old = self.config
         sources = _difference(_enabled(old.sources), _enabled(config.sources))
         sinks = _difference(_enabled(old.sinks), _enabled(config.sinks))
+        diff = TopologyDiff(
+            sources.added + sinks.added,
+            sources.removed + sinks.removed,
+            sources.changed + sinks.changed,
+        )
+        if not self._is_sole:
+            sources, sinks = _of(self.collectors, sources), _of(self.deliverers, sinks)
         new_sinks, new_collectors = await self._build(config, sources, sinks)
 
         for name in (*sources.removed, *sources.changed):
@@ -210,7 +322,7 @@ class Topology:
         for name in sinks.changed:
             await self._stop_delivering(name)
         self.config = config
-        for name in sinks.removed:
+        for name in sinks.removed if self._is_sole else ():
             self._draining[name] = self.deliverers.pop(name), self.sinks.pop(name)
         for name, (sink, deliverer) in new_sinks.items():
             await self._stop_draining(name)
@@ -230,17 +342,13 @@ class Topology:
         )
         await self.register()
         # Only now is nothing more spooled for them, so that their backlog has an end.
-        for name in sinks.removed:
+        for name in self._draining.keys() & set(sinks.removed):
             self._drain(name)
         for name in new_sinks:
             self._begin_delivering(name)
         for name in new_collectors:
             self._begin_polling(name)
-        return TopologyDiff(
-            sources.added + sinks.added,
-            sources.removed + sinks.removed,
-            sources.changed + sinks.changed,
-        )
+        return diff
 
     async def _build(
         self, config: Config, sources: TopologyDiff, sinks: TopologyDiff
@@ -250,8 +358,10 @@ class Topology:
         new_collectors: dict[str, SourceLoop] = {}
         try:
             for name in (*sinks.added, *sinks.changed):
+                self._lease_if_sole(f"sink {name}")
                 new_sinks[name] = self._deliverer(config, name)
             for name in (*sources.added, *sources.changed):
+                self._lease_if_sole(f"source {name}")
                 new_collectors[name] = self._collector(config, name)
         except RelayError:
             for sink, _ in new_sinks.values():
@@ -339,7 +449,7 @@ class Topology:
         settings = config.sinks[name]
         sink: Any
         try:
-            sink = make_sink(name, settings, self._metrics, self._clock)
+            sink = make_sink(name, settings, self._metrics, self._clock, lambda: self.may_send())
         except PeerBug as bug:
             if self._tasks is not None:
                 raise  # as above
@@ -380,12 +490,26 @@ def _difference(old: dict[str, Any], new: dict[str, Any]) -> TopologyDiff:
     )
 
 
+def _of(held: Collection[str], diff: TopologyDiff) -> TopologyDiff:
+    """Return what of *diff* is *held* here: what is added waits for its lease."""
+    return TopologyDiff(
+        removed=[name for name in diff.removed if name in held],
+        changed=[name for name in diff.changed if name in held],
+    )
+
+
+def _unexpected(unit: str, error: BaseException) -> None:
+    raise error
+
+
 def _refuse_what_is_fixed(old: Config, new: Config) -> None:
     """Raise ConfigError that names what cannot change while the instance runs."""
     problems = [
         f"{key} cannot change while the service runs: restart it"
         for key, before, after in (
             ("state_dir", old.state_dir, new.state_dir),
+            ("store", old.store, new.store),
+            ("replica", old.replica, new.replica),
             ("status", old.status, new.status),
             ("evidence.key", old.evidence.key, new.evidence.key),
             ("evidence.key_before", old.evidence.key_before, new.evidence.key_before),

@@ -163,6 +163,11 @@ class SourceSettings(PeerSettings):
         return "event"
 
     @property
+    def not_shared(self) -> str | None:
+        """A sentence, beginning with its key, if it must not be used with a shared store."""
+        return None
+
+    @property
     def export_directory(self) -> Path | None:
         """The folder that export files are put into, if the source reads files."""
         return None

@@ -6,6 +6,7 @@ import re
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Final, Self
+from urllib.parse import quote, unquote
 
 from pydantic import GetCoreSchemaHandler, GetJsonSchemaHandler
 from pydantic.json_schema import JsonSchemaValue
@@ -147,13 +148,17 @@ class Secret:
         if self._template is None:
             return False
         try:
-            value = resolve(self._template, self._environ)
+            value = self._resolve(self._template, self._environ)
             self._check(value)
         except ValueError:
             return False  # its file may be being replaced: keep the old value
         changed = value != self._value
         self._value = value
         return changed
+
+    @staticmethod
+    def _resolve(template: str, environ: Mapping[str, str]) -> str:
+        return resolve(template, environ)
 
     def __repr__(self) -> str:
         """Show stars instead of the secret."""
@@ -226,3 +231,63 @@ class SecretDocument(Secret):
     def _check(value: str) -> None:
         if not value.strip():
             raise ValueError("is empty")
+
+
+_USER_AND_PASSWORD = re.compile(r"[a-z]+://([^/?#]*)@", re.IGNORECASE)
+
+
+class SecretAddress(Secret):
+    """
+    An address with a password in it, such as ``postgresql://relay:${file:/run/pw}@db1/auditrelay``.
+
+    What a reference stands for is taken as it is, so the password in a file may have any character;
+    what is written in the address itself must be percent-encoded, as in every URL. A reference at
+    the very beginning stands for an address.
+    """
+
+    __slots__ = ()
+
+    def __init__(self, value: str) -> None:
+        super().__init__(value)
+        if isinstance(value, Resolved):
+            self._value = self._resolve(value.template, value.environ)
+
+    def __eq__(self, other: object) -> bool:
+        """
+        Two addresses are equal if they are written alike.
+
+        What a reference stands for is read again for every connection: a new password is no change.
+        """
+        if not isinstance(other, SecretAddress) or self._template != other._template:
+            return False
+        return self._template is not None or self._value == other._value
+
+    __hash__ = None  # as above
+
+    @property
+    def hidden(self) -> tuple[str, ...]:
+        """The password, as it is and as it is written; nothing if the address has none."""
+        found = _USER_AND_PASSWORD.match(self.reveal())
+        if found is None:
+            return (self.reveal(),)
+        written = found[1].partition(":")[2]
+        return tuple(dict.fromkeys(each for each in (unquote(written), written) if each))
+
+    @staticmethod
+    def _resolve(template: str, environ: Mapping[str, str]) -> str:
+        return _REFERENCE.sub(
+            lambda found: _in_address(_resolve_one(found, environ), first=not found.start()),
+            template,
+        )
+
+    @staticmethod
+    def _check(value: str) -> None:
+        if not value:
+            raise ValueError("is empty")
+        if not value.isprintable() or " " in value:
+            raise ValueError("has a space or a control character: percent-encode it (%20)")
+
+
+def _in_address(value: str, *, first: bool) -> str:
+    """Return *value* as it is written in an address; hosts, ports and ``user:password`` stay."""
+    return value if first else quote(value, safe=",:[]")

@@ -8,13 +8,17 @@ would go on, and prove a window whose first pages were read under another lease 
 """
 
 from dataclasses import dataclass
+from typing import Final
 from uuid import UUID
+
+KEEPER: Final = "keeper"
+"""The unit of what one instance does for all: seals, alerts, what is pruned."""
 
 
 @dataclass(frozen=True, slots=True)
 class Lease:
     """
-    The lease of a *unit*, which is ``source NAME`` or ``sink NAME``.
+    The lease of a *unit*, which is ``source NAME``, ``sink NAME`` or the keeper.
 
     *epoch* counts the leases of the unit, for people and logs. Only the *token*, which is random,
     fences: after a failover that lost commits, the same epoch may be given out twice.

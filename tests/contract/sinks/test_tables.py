@@ -28,8 +28,8 @@ from auditrelay.sandbox.messages import Request
 from auditrelay.sandbox.siems.datadog import Datadog, throttled
 from auditrelay.sandbox.siems.elasticsearch import Elastic
 from auditrelay.sinks import datadog, elasticsearch
-from auditrelay.store.sqlite.store import SqliteStore
-from auditrelay.store.sqlite.view import StateView
+from auditrelay.store.sql.store import SqlStore
+from auditrelay.store.sqlite.store import open_store, open_view
 from auditrelay.telemetry.metrics import Metrics
 
 MakeEvent = Callable[..., AuditEvent]
@@ -68,7 +68,7 @@ class Table:
 
     def fates(self) -> dict[int, str]:
         """Return the outcome of each event, by its number."""
-        with StateView(self.folder) as view:
+        with open_view(self.folder) as view:
             dead = {each.letter.event.uid: each.letter for each in view.dead_letters()}
         stored: Mapping[str, int] = self.double.stored.by_uid
         fates = {}
@@ -113,8 +113,8 @@ async def _table(
     settings: Any,
     metrics: Any,
     clock: FakeClock,
-) -> tuple[Table, SqliteStore]:
-    store = await SqliteStore.open(
+) -> tuple[Table, SqlStore]:
+    store = await open_store(
         folder,
         clock=clock,
         max_bytes=1 << 30,

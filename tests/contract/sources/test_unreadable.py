@@ -19,7 +19,7 @@ from auditrelay.http import retry
 from auditrelay.sandbox import faults
 from auditrelay.sandbox.messages import Request
 from auditrelay.sources import UNREADABLE
-from auditrelay.store.sqlite.store import SqliteStore
+from auditrelay.store.sql.store import SqlStore
 from auditrelay.telemetry.metrics import Metrics
 from auditrelay.window import Interval
 
@@ -40,7 +40,7 @@ def no_waits(monkeypatch: pytest.MonkeyPatch) -> None:
 @asynccontextmanager
 async def collecting(
     rig: Rig, clock: FakeClock, folder: Path, **changes: object
-) -> AsyncIterator[tuple[SqliteStore, Collector]]:
+) -> AsyncIterator[tuple[SqlStore, Collector]]:
     """Collect what the double shows, from six hours ago on."""
     settings = rig.settings(
         settle="60s", overlap="10m", resweep=[], initial_lookback="6h", page_size=50, **changes
@@ -70,12 +70,12 @@ def fill(rig: Rig, now: datetime) -> list[str]:
     return [rig.double.add(start + number * HOUR / 10) for number in range(RECORDS)]
 
 
-async def delivered(store: SqliteStore) -> set[str]:
+async def delivered(store: SqlStore) -> set[str]:
     pages = await backlog(store, "sink")
     return {event.native_id for page in pages for event in page.events if event.native_id}
 
 
-async def gaps(store: SqliteStore) -> list[Interval]:
+async def gaps(store: SqlStore) -> list[Interval]:
     return [span.interval for span in await store.ledger("it") if span.gap == UNREADABLE]
 
 

@@ -21,7 +21,7 @@ from auditrelay.descriptions.vendor import vendor_of
 from auditrelay.events.normalize import Normalizer
 from auditrelay.sandbox.messages import Request, Response, json_response
 from auditrelay.sources import RETENTION, Source
-from auditrelay.store.sqlite.store import SqliteStore
+from auditrelay.store.sql.store import SqlStore
 from auditrelay.telemetry.metrics import Metrics
 from auditrelay.window import Interval
 
@@ -64,7 +64,7 @@ class Log:
 class World:
     """A collector over a described source, and its store."""
 
-    store: SqliteStore
+    store: SqlStore
     clock: FakeClock
     collector: Collector
 

@@ -7,12 +7,12 @@ from pathlib import Path
 import pytest
 from tests.support.stores import NOON, opened
 
+from auditrelay.store.sql.store import SqlStore
 from auditrelay.store.sqlite.state_dir import prepare
-from auditrelay.store.sqlite.store import SqliteStore
 
 
 @pytest.fixture
-async def store(tmp_path: Path) -> AsyncIterator[SqliteStore]:
+async def store(tmp_path: Path) -> AsyncIterator[SqlStore]:
     prepare(tmp_path)
     store = await opened(tmp_path)
     await store.start_source("voice", NOON - timedelta(days=7))

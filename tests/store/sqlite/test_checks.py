@@ -16,19 +16,20 @@ from auditrelay.events.page import Page
 from auditrelay.evidence import facts
 from auditrelay.evidence.heads import Head
 from auditrelay.store import DeadLetter, KnownFile, Proof, RejectedEvent
-from auditrelay.store.sqlite import intake
-from auditrelay.store.sqlite import seal as sealing
-from auditrelay.store.sqlite.evidence import heads
-from auditrelay.store.sqlite.facts import insert
+from auditrelay.store.sql import intake
+from auditrelay.store.sql import seal as sealing
+from auditrelay.store.sql.evidence import heads
+from auditrelay.store.sql.facts import insert
+from auditrelay.store.sql.store import SqlStore
+from auditrelay.store.sqlite.connection import Connection
 from auditrelay.store.sqlite.state_dir import DATABASE
-from auditrelay.store.sqlite.store import SqliteStore
-from auditrelay.store.sqlite.view import StateView
+from auditrelay.store.sqlite.store import open_view
 
 Make = Callable[..., AuditEvent]
 
 
 @pytest.fixture
-async def folder(store: SqliteStore, event: Make, tmp_path: Path) -> Path:
+async def folder(store: SqlStore, event: Make, tmp_path: Path) -> Path:
     """A state with something of everything, partly sealed."""
     letter = DeadLetter(event(60), "bad_row", "no", None, 1, NOON, NOON)
     await store.add(
@@ -53,7 +54,7 @@ async def folder(store: SqliteStore, event: Make, tmp_path: Path) -> Path:
 
 
 def codes(folder: Path) -> set[str]:
-    with StateView(folder) as view:
+    with open_view(folder) as view:
         return {each.code for each in view.check().findings}
 
 
@@ -218,7 +219,7 @@ async def test_a_forgery_is_found(folder: Path, forgery: str) -> None:
 
 async def test_removing_the_evidence_itself_is_no_success(folder: Path) -> None:
     edit(folder, "delete from entry", "delete from head", "delete from fact")
-    with StateView(folder) as view:
+    with open_view(folder) as view:
         checked = view.check()
     assert not checked.whole
     assert "nothing" in {each.code for each in checked.findings}
@@ -226,7 +227,7 @@ async def test_removing_the_evidence_itself_is_no_success(folder: Path) -> None:
 
 async def test_each_finding_says_where_what_and_what_to_do(folder: Path) -> None:
     edit(folder, *(statement for each, _ in FORGERIES.values() for statement in each[:1]))
-    with StateView(folder) as view:
+    with open_view(folder) as view:
         findings = view.check().findings
     assert len(findings) > 5
     for each in findings:
@@ -256,11 +257,11 @@ async def test_each_finding_says_where_what_and_what_to_do(folder: Path) -> None
 async def test_what_cannot_be_read_is_a_finding_too(
     folder: Path, statement: str, code: str
 ) -> None:
-    with StateView(folder) as view:
+    with open_view(folder) as view:
         head = Head.parse(view.read(heads)[-1].word)
     edit(folder, statement)
     assert code in codes(folder), codes(folder)
-    with StateView(folder) as view:
+    with open_view(folder) as view:
         given = view.check([("a SIEM", head)])
     assert not given.whole
 
@@ -276,7 +277,7 @@ def planted(module: Any, name: str, bug: Callable[..., Any]) -> Iterator[None]:
 
 
 async def test_a_page_left_out_of_the_pages_is_found(
-    store: SqliteStore, event: Make, tmp_path: Path
+    store: SqlStore, event: Make, tmp_path: Path
 ) -> None:
     def without_the_last(bodies: Any) -> Any:
         return [
@@ -293,7 +294,7 @@ async def test_a_page_left_out_of_the_pages_is_found(
 
 
 async def test_sorted_keys_of_a_page_are_found(
-    store: SqliteStore, event: Make, tmp_path: Path
+    store: SqlStore, event: Make, tmp_path: Path
 ) -> None:
     with planted(facts, "digest", lambda keys: digest(sorted(keys))):
         await store.add("voice", Page.of([event(2), event(1)]))
@@ -304,7 +305,7 @@ digest = facts.digest
 
 
 async def test_a_fact_that_is_written_later_is_found(
-    store: SqliteStore, event: Make, tmp_path: Path
+    store: SqlStore, event: Make, tmp_path: Path
 ) -> None:
     with planted(intake, "insert", lambda *_: None):  # killed before it was written
         await store.add("voice", Page.of([event(1)]), proof=Proof(covers=(span(0, 5),)))
@@ -312,11 +313,11 @@ async def test_a_fact_that_is_written_later_is_found(
 
 
 async def test_a_seal_that_takes_later_facts_is_found(
-    store: SqliteStore, event: Make, tmp_path: Path
+    store: SqlStore, event: Make, tmp_path: Path
 ) -> None:
     real = sealing._write
 
-    def takes_all(db: sqlite3.Connection, *rest: Any) -> None:
+    def takes_all(db: Connection, *rest: Any) -> None:
         real(db, *rest)
         db.execute("delete from fact where unit = 'source voice'")
 
@@ -324,9 +325,9 @@ async def test_a_seal_that_takes_later_facts_is_found(
     adding: list[Any] = []
     draft = sealing.draft
 
-    def then_one_more(db: sqlite3.Connection, *rest: Any) -> Any:
+    def then_one_more(db: Connection, *rest: Any) -> Any:
         made = draft(db, *rest)
-        with contextlib.closing(sqlite3.connect(tmp_path / DATABASE)) as other:
+        with contextlib.closing(sqlite3.connect(tmp_path / DATABASE, factory=Connection)) as other:
             late = facts.looked_again(delay=9, until=9)
             other.execute("insert into resweep select 1, 9000000, 9")
             insert(other, "source voice", [late], 0)

@@ -12,14 +12,14 @@ from tests.support.stores import MINUTE, NOON, backlog, dead_letters, opened
 from auditrelay.events import AuditEvent
 from auditrelay.events.page import Page
 from auditrelay.store import DeadLetter, Proof, RejectedEvent
+from auditrelay.store.sql.store import SqlStore
 from auditrelay.store.sqlite.state_dir import DATABASE, prepare
-from auditrelay.store.sqlite.store import SqliteStore
 
 Make = Callable[..., AuditEvent]
 
 
 @pytest.fixture
-async def store(tmp_path: Path, event: Make) -> AsyncIterator[SqliteStore]:
+async def store(tmp_path: Path, event: Make) -> AsyncIterator[SqlStore]:
     """Two sinks with dead letters: event 0 of both, event 1 of splunk, and a bad row of a file."""
     prepare(tmp_path)
     store = await opened(tmp_path)
@@ -48,7 +48,7 @@ def listed(folder: Path) -> list[tuple[int, str | None, str]]:
     ]
 
 
-async def waiting(store: SqliteStore, sink: str) -> list[tuple[int, AuditEvent]]:
+async def waiting(store: SqlStore, sink: str) -> list[tuple[int, AuditEvent]]:
     return [
         (page.first + place, event)
         for page in await backlog(store, sink)
@@ -57,7 +57,7 @@ async def waiting(store: SqliteStore, sink: str) -> list[tuple[int, AuditEvent]]
 
 
 async def test_they_are_listed_oldest_first_with_all_that_is_known(
-    store: SqliteStore, event: Make, tmp_path: Path
+    store: SqlStore, event: Make, tmp_path: Path
 ) -> None:
     assert listed(tmp_path) == [
         (1, "splunk", "0"),
@@ -85,19 +85,19 @@ async def test_they_are_listed_oldest_first_with_all_that_is_known(
     ],
 )
 async def test_every_filter_has_to_match(
-    store: SqliteStore, filters: dict[str, list[str]], ids: list[int], tmp_path: Path
+    store: SqlStore, filters: dict[str, list[str]], ids: list[int], tmp_path: Path
 ) -> None:
     assert [each.id for each in dead_letters(tmp_path, **filters)] == ids
 
 
-async def test_no_ids_are_none_and_not_all_of_them(store: SqliteStore, tmp_path: Path) -> None:
+async def test_no_ids_are_none_and_not_all_of_them(store: SqlStore, tmp_path: Path) -> None:
     assert await store.replay([]) == []
     assert await store.drop([], NOON) == []
     assert len(listed(tmp_path)) == 4
 
 
 async def test_a_replayed_dead_letter_goes_to_its_own_sink_alone_and_is_marked(
-    store: SqliteStore, event: Make, tmp_path: Path
+    store: SqlStore, event: Make, tmp_path: Path
 ) -> None:
     sent = await store.replay([1, 2])
     assert [each.id for each in sent] == [1, 2]
@@ -111,7 +111,7 @@ async def test_a_replayed_dead_letter_goes_to_its_own_sink_alone_and_is_marked(
 
 
 async def test_a_dead_letter_being_replayed_is_neither_replayed_again_nor_dropped(
-    store: SqliteStore, tmp_path: Path
+    store: SqlStore, tmp_path: Path
 ) -> None:
     await store.replay([1])
     assert await store.replay([1]) == []
@@ -126,7 +126,7 @@ async def test_a_dead_letter_being_replayed_is_neither_replayed_again_nor_droppe
 
 
 async def test_it_is_deleted_with_its_own_delivery_and_not_with_that_of_another(
-    store: SqliteStore, event: Make, tmp_path: Path
+    store: SqlStore, event: Make, tmp_path: Path
 ) -> None:
     await store.add("voice", Page.of([event(3)]))
     await store.replay([1, 2])
@@ -149,7 +149,7 @@ async def test_it_is_deleted_with_its_own_delivery_and_not_with_that_of_another(
 
 
 async def test_a_replay_that_is_refused_is_the_same_dead_letter_with_more_attempts(
-    store: SqliteStore, event: Make, tmp_path: Path
+    store: SqlStore, event: Make, tmp_path: Path
 ) -> None:
     await store.replay([1])
     ((position, _),) = await waiting(store, "splunk")
@@ -169,7 +169,7 @@ async def test_a_replay_that_is_refused_is_the_same_dead_letter_with_more_attemp
 
 
 async def test_a_dead_letter_without_a_sink_is_replayed_to_all_sinks(
-    store: SqliteStore, event: Make, tmp_path: Path
+    store: SqlStore, event: Make, tmp_path: Path
 ) -> None:
     assert await store.delivery_status("voice", [event(7)]) == [
         {"splunk": "dead_letter", "elastic": "dead_letter"}
@@ -182,7 +182,7 @@ async def test_a_dead_letter_without_a_sink_is_replayed_to_all_sinks(
 
 
 async def test_a_dropped_dead_letter_stays_on_record_without_its_event(
-    store: SqliteStore, event: Make, tmp_path: Path
+    store: SqlStore, event: Make, tmp_path: Path
 ) -> None:
     gone = await store.drop([1, 99], NOON + MINUTE)
     assert [each.id for each in gone] == [1]
@@ -201,7 +201,7 @@ async def test_a_dropped_dead_letter_stays_on_record_without_its_event(
 
 
 async def test_an_event_that_is_refused_again_is_one_dead_letter_with_more_attempts(
-    store: SqliteStore, event: Make, tmp_path: Path
+    store: SqlStore, event: Make, tmp_path: Path
 ) -> None:
     before = listed(tmp_path)
     await store.resend("voice", ["splunk"], [Page.of([event(0)])], Proof())
@@ -212,7 +212,7 @@ async def test_an_event_that_is_refused_again_is_one_dead_letter_with_more_attem
 
 
 async def test_a_page_is_inflated_once_for_all_its_dead_letters(
-    store: SqliteStore, event: Make, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    store: SqlStore, event: Make, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     for page in range(2):
         await store.add(
@@ -233,7 +233,7 @@ async def test_a_page_is_inflated_once_for_all_its_dead_letters(
 
 
 async def test_an_event_removed_with_its_source_leaves_no_dead_letter(
-    store: SqliteStore, event: Make, tmp_path: Path
+    store: SqlStore, event: Make, tmp_path: Path
 ) -> None:
     await store.add("voice", Page.of([event(3)]))
     await store.forget("voice")

@@ -17,18 +17,18 @@ from auditrelay.events import AuditEvent
 from auditrelay.events.page import Page
 from auditrelay.store import Changed, DeadLetter, KnownFile, Proof, RejectedEvent
 from auditrelay.store.keys import known_key, known_times
+from auditrelay.store.sql.store import SqlStore
 from auditrelay.store.sqlite.state_dir import DATABASE
-from auditrelay.store.sqlite.store import SqliteStore
 from auditrelay.store.sqlite.writer import Writer
 from auditrelay.window import micros
 
 Make = Callable[..., AuditEvent]
-Act = Callable[[SqliteStore, Make], Awaitable[object]]
+Act = Callable[[SqlStore, Make], Awaitable[object]]
 DAY = timedelta(days=1)
 
 
 @pytest.fixture
-async def store(tmp_path: Path) -> AsyncIterator[SqliteStore]:
+async def store(tmp_path: Path) -> AsyncIterator[SqlStore]:
     store = await opened(tmp_path)
     await store.start_source("voice", NOON)
     await store.start_sink("splunk", ["voice"])
@@ -51,130 +51,130 @@ def digest(*events: AuditEvent) -> str:
     return sha256(b"".join(map(known_key, events))).hexdigest()
 
 
-async def page(store: SqliteStore, make: Make) -> None:
+async def page(store: SqlStore, make: Make) -> None:
     await store.add("voice", Page.of([make(2), make(1)]), proof=Proof(covers=(span(0, 5),)))
 
 
-async def gap(store: SqliteStore, make: Make) -> None:
+async def gap(store: SqlStore, make: Make) -> None:
     proof = Proof(gaps=((span(5, 9), "retention"),))
     await store.add("voice", Page.of([]), proof=proof, notice=lambda *_: make(90))
 
 
-async def filled(store: SqliteStore, make: Make) -> None:
+async def filled(store: SqlStore, make: Make) -> None:
     await gap(store, make)
     proof = Proof(covers=(span(5, 7),))
     await store.add("voice", Page.of([]), via="backfill", proof=proof, notice=lambda *_: make(91))
 
 
-async def taken_back(store: SqliteStore, make: Make) -> None:
+async def taken_back(store: SqlStore, make: Make) -> None:
     await gap(store, make)
     proof = Proof(reopens=(span(5, 6),), retracts=(span(6, 7),))
     await store.add("voice", Page.of([]), via="reopen", proof=proof)
 
 
-async def put_aside(store: SqliteStore, make: Make) -> None:
+async def put_aside(store: SqlStore, make: Make) -> None:
     letters = [DeadLetter(make(n), "bad_row", "no", None, 1, NOON, NOON) for n in (7, 6)]
     await store.add("voice", Page.of([]), bad=letters)
 
 
-async def file(store: SqliteStore, _: Make) -> None:
+async def file(store: SqlStore, _: Make) -> None:
     proof = Proof(file=KnownFile(b"k" * 32, "a.csv"))
     for _again in range(2):
         await store.add("voice", Page.of([]), via="export a.csv", proof=proof)
 
 
-async def reswept(store: SqliteStore, _: Make) -> None:
+async def reswept(store: SqlStore, _: Make) -> None:
     await store.resweep_done("voice", timedelta(hours=1), NOON + MINUTE)
 
 
-async def vanished(store: SqliteStore, make: Make) -> None:
+async def vanished(store: SqlStore, make: Make) -> None:
     await page(store, make)
     for _again in range(2):
         await store.record_deleted("voice", span(0, 5), {bytes.fromhex(make(1).uid)}, 99)
 
 
-async def backfill(store: SqliteStore, _: Make) -> None:
+async def backfill(store: SqlStore, _: Make) -> None:
     await store.begin_backfill("voice", span(0, 5), ["splunk"], NOON)
     await store.begin_backfill("voice", span(1, 5), ["splunk"], NOON)
     await store.begin_backfill("voice", span(1, 9), ["splunk"], NOON)
 
 
-async def resent(store: SqliteStore, make: Make) -> None:
+async def resent(store: SqlStore, make: Make) -> None:
     await store.resend("voice", ["splunk"], [Page.of([make(1)]), Page.of([make(2)])], Proof())
 
 
-async def dead(store: SqliteStore, make: Make) -> None:
+async def dead(store: SqlStore, make: Make) -> None:
     await page(store, make)
     rejected = RejectedEvent(0, "invalid", "no", 400, 1, NOON, NOON, reduced=True)
     for _again in range(2):
         await store.settle("splunk", [(0, 1)], [rejected])
 
 
-async def replayed(store: SqliteStore, make: Make) -> None:
+async def replayed(store: SqlStore, make: Make) -> None:
     await dead(store, make)
     await store.replay([1])
 
 
-async def refused_again(store: SqliteStore, make: Make) -> None:
+async def refused_again(store: SqlStore, make: Make) -> None:
     await replayed(store, make)
     rejected = RejectedEvent(3, "invalid", "no", 400, 1, NOON, NOON)
     await store.settle("splunk", [(0, 4)], [rejected])
 
 
-async def delivered_after_all(store: SqliteStore, make: Make) -> None:
+async def delivered_after_all(store: SqlStore, make: Make) -> None:
     await replayed(store, make)
     await store.settle("splunk", [(0, 4)])
 
 
-async def dropped(store: SqliteStore, make: Make) -> None:
+async def dropped(store: SqlStore, make: Make) -> None:
     await dead(store, make)
     await store.drop([1], NOON)
 
 
-async def row_replayed(store: SqliteStore, make: Make) -> None:
+async def row_replayed(store: SqlStore, make: Make) -> None:
     await put_aside(store, make)
     await store.replay([1])
 
 
-async def row_dropped(store: SqliteStore, make: Make) -> None:
+async def row_dropped(store: SqlStore, make: Make) -> None:
     await put_aside(store, make)
     await store.drop([1], NOON)
 
 
-async def changed(store: SqliteStore, make: Make) -> None:
+async def changed(store: SqlStore, make: Make) -> None:
     await page(store, make)
     [at] = known_times([make(1).at], [make(1).time_quality])
     other = Changed(make(1).uid, at, sha256(b"other").digest(), make(80))
     await store.contents.report_changed("voice", [other])
 
 
-async def pruned(store: SqliteStore, make: Make) -> None:
+async def pruned(store: SqlStore, make: Make) -> None:
     await page(store, make)
     await store.settle("splunk", [(0, 2)])
     await store.prune(NOON + 8 * DAY)
 
 
-async def room_made(store: SqliteStore, make: Make) -> None:
+async def room_made(store: SqlStore, make: Make) -> None:
     await page(store, make)
     await store.settle("splunk", [(0, 2)])
     assert await store.make_room()
 
 
-async def forgotten(store: SqliteStore, make: Make) -> None:
+async def forgotten(store: SqlStore, make: Make) -> None:
     await page(store, make)
     await store.settle("splunk", [(0, 2)])
     await store.prune(NOON + 401 * DAY)
     await store.prune(NOON + 402 * DAY)
 
 
-async def another_source(store: SqliteStore, make: Make) -> None:
+async def another_source(store: SqlStore, make: Make) -> None:
     await page(store, make)
     await store.start_source("other", NOON)
     for _again in range(2):
         await store.start_sink("splunk", ["voice", "other"])
 
 
-async def retired(store: SqliteStore, make: Make) -> None:
+async def retired(store: SqlStore, make: Make) -> None:
     await page(store, make)
     for _again in range(2):
         await store.retire({}, ["voice"])
@@ -182,23 +182,23 @@ async def retired(store: SqliteStore, make: Make) -> None:
     await store.start_sink("splunk", ["voice"])
 
 
-async def without_a_source(store: SqliteStore, make: Make) -> None:
+async def without_a_source(store: SqlStore, make: Make) -> None:
     await page(store, make)
     for _again in range(2):
         await store.retire({"splunk": []}, ["voice"])
 
 
-async def source_removed(store: SqliteStore, make: Make) -> None:
+async def source_removed(store: SqlStore, make: Make) -> None:
     await dead(store, make)
     await store.forget("voice")
 
 
-async def letter_without_a_source(store: SqliteStore, make: Make) -> None:
+async def letter_without_a_source(store: SqlStore, make: Make) -> None:
     await source_removed(store, make)
     assert await store.replay([1]) == [], "there is no source that its event could be of"
 
 
-async def forgotten_with_the_clock_back(store: SqliteStore, make: Make) -> None:
+async def forgotten_with_the_clock_back(store: SqlStore, make: Make) -> None:
     await page(store, make)
     await store.settle("splunk", [(0, 2)])
     await store.prune(NOON + 402 * DAY)
@@ -206,7 +206,7 @@ async def forgotten_with_the_clock_back(store: SqliteStore, make: Make) -> None:
     await store.prune(NOON + 401 * DAY)
 
 
-async def pruned_while_away(store: SqliteStore, make: Make) -> None:
+async def pruned_while_away(store: SqlStore, make: Make) -> None:
     await store.start_sink("elastic", ["voice"])
     await store.retire({"elastic": ["voice"]}, ["voice"])
     await page(store, make)
@@ -215,22 +215,22 @@ async def pruned_while_away(store: SqliteStore, make: Make) -> None:
     await store.start_sink("splunk", ["voice"])
 
 
-async def unread_source_removed(store: SqliteStore, make: Make) -> None:
+async def unread_source_removed(store: SqlStore, make: Make) -> None:
     await store.forget("voice")
 
 
-async def unread_and_back(store: SqliteStore, make: Make) -> None:
+async def unread_and_back(store: SqlStore, make: Make) -> None:
     await store.forget("voice")
     await store.start_source("voice", NOON)
     await store.start_sink("splunk", ["voice"])
 
 
-async def sink_removed(store: SqliteStore, make: Make) -> None:
+async def sink_removed(store: SqlStore, make: Make) -> None:
     await replayed(store, make)
     await store.forget("splunk")
 
 
-async def removed_and_back(store: SqliteStore, make: Make) -> None:
+async def removed_and_back(store: SqlStore, make: Make) -> None:
     await source_removed(store, make)
     await store.start_source("voice", NOON)
     await page(store, make)
@@ -291,7 +291,7 @@ TELLS: dict[Act, list[tuple[str, str]]] = {
 
 @pytest.mark.parametrize("act", TELLS, ids=lambda act: act.__name__)
 async def test_what_is_done_has_its_facts_and_they_explain_the_state(
-    store: SqliteStore, tmp_path: Path, event: Make, act: Act
+    store: SqlStore, tmp_path: Path, event: Make, act: Act
 ) -> None:
     await act(store, event)
     assert [(unit, body["fact"]) for unit, body in facts(tmp_path)] == [BEGAN, *TELLS[act]]
@@ -335,7 +335,7 @@ async def test_a_fact_and_what_it_tells_of_commit_together(
 
 @pytest.mark.parametrize("steps", [1, 2, 3])
 async def test_a_removal_that_was_interrupted_is_finished_before_it_comes_back(
-    store: SqliteStore, tmp_path: Path, event: Make, steps: int
+    store: SqlStore, tmp_path: Path, event: Make, steps: int
 ) -> None:
     await dead(store, event)
     write, done = Writer.write, 0
@@ -364,7 +364,7 @@ async def test_a_removal_that_was_interrupted_is_finished_before_it_comes_back(
 
 
 async def test_the_fact_of_a_page_has_the_order_of_its_places(
-    store: SqliteStore, tmp_path: Path, event: Make
+    store: SqlStore, tmp_path: Path, event: Make
 ) -> None:
     await page(store, event)
     _, (_, accepted), (_, covered) = facts(tmp_path)
@@ -387,7 +387,7 @@ async def test_the_fact_of_a_page_has_the_order_of_its_places(
 
 
 async def test_reduced_copies_are_listed_and_resent_events_are_not(
-    store: SqliteStore, tmp_path: Path, event: Make
+    store: SqlStore, tmp_path: Path, event: Make
 ) -> None:
     await dead(store, event)
     await resent(store, event)
@@ -398,7 +398,7 @@ async def test_reduced_copies_are_listed_and_resent_events_are_not(
 
 
 async def test_late_events_are_counted_in_the_fact_of_their_page(
-    store: SqliteStore, tmp_path: Path, event: Make
+    store: SqlStore, tmp_path: Path, event: Make
 ) -> None:
     await page(store, event)
     await store.add("voice", Page.of([event(3), event(400)]), via="resweep 1h")
@@ -409,7 +409,7 @@ async def test_late_events_are_counted_in_the_fact_of_their_page(
 
 
 async def test_a_gap_and_its_end_name_the_events_that_report_them(
-    store: SqliteStore, tmp_path: Path, event: Make
+    store: SqlStore, tmp_path: Path, event: Make
 ) -> None:
     await page(store, event)
     await filled(store, event)
@@ -423,7 +423,7 @@ async def test_a_gap_and_its_end_name_the_events_that_report_them(
 
 
 async def test_a_transaction_that_fails_leaves_no_fact(
-    store: SqliteStore, tmp_path: Path, event: Make
+    store: SqlStore, tmp_path: Path, event: Make
 ) -> None:
     before = facts(tmp_path)
 

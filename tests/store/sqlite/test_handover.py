@@ -19,12 +19,13 @@ from auditrelay.errors import StoreFull
 from auditrelay.events import AuditEvent
 from auditrelay.events.page import Page
 from auditrelay.store import Added, Proof, Reached, SpoolPage
-from auditrelay.store.sqlite import known
-from auditrelay.store.sqlite.handover import Handover
-from auditrelay.store.sqlite.readers import all_readers
+from auditrelay.store.sql import known, meta
+from auditrelay.store.sql.connection import Connection
+from auditrelay.store.sql.handover import Handover
+from auditrelay.store.sql.readers import all_readers
+from auditrelay.store.sql.store import SqlStore
+from auditrelay.store.sql.uids import Uids
 from auditrelay.store.sqlite.state_dir import prepare
-from auditrelay.store.sqlite.store import SqliteStore
-from auditrelay.store.sqlite.uids import Uids
 
 Make = Callable[..., AuditEvent]
 
@@ -37,23 +38,26 @@ def uids(pages: list[SpoolPage]) -> list[str]:
     return [uid for page in pages for uid in page.events.uid]
 
 
-async def add(store: SqliteStore, *numbers: int, source: str = "voice") -> list[str]:
+async def add(store: SqlStore, *numbers: int, source: str = "voice") -> list[str]:
     page = Page.of([make_event(number, source=source) for number in numbers])
     await store.add(source, page)
     return page.uid
 
 
-async def limit(store: SqliteStore, max_bytes: int) -> None:
+def handover_of(store: SqlStore) -> Handover:
+    assert isinstance(store._shared.pages, Handover)
+    return store._shared.pages
+
+
+async def limit(store: SqlStore, max_bytes: int) -> None:
     """Let *store* hand over no more than *max_bytes*."""
-    (end,) = store._reader.db.execute(
-        "select value from meta where name = 'next_position'"
-    ).fetchone()
-    store._handover = Handover(all_readers(store._reader.db), end, max_bytes=max_bytes)
-    store._spooling._handover = store._pages._handover = store._handover
+    end, readers = await store._read(lambda db: (meta.read(db, "next_position"), all_readers(db)))
+    made = Handover(readers, end, max_bytes=max_bytes)
+    store._shared.pages = store._spooling._handover = store._pages._handover = made
 
 
 async def test_what_was_just_stored_is_read_by_every_sink_without_the_disk(
-    store: SqliteStore,
+    store: SqlStore,
 ) -> None:
     await store.start_sink("elastic", ["voice"])
     page = Page.of([make_event(1), make_event(2)])
@@ -68,7 +72,7 @@ async def test_what_was_just_stored_is_read_by_every_sink_without_the_disk(
 
 
 async def test_works_that_run_again_since_another_failed_count_once(
-    store: SqliteStore, tmp_path: Path
+    store: SqlStore, tmp_path: Path
 ) -> None:
     """What shares a commit is rolled back as a whole, and then each work runs a second time."""
     pages = [Page.of([make_event(n) for n in numbers]) for numbers in ((1, 2, 3), (3, 4), (1, 2))]
@@ -76,13 +80,13 @@ async def test_works_that_run_again_since_another_failed_count_once(
     assert new.new == [0, 1, 2]
     go_on = threading.Event()
 
-    def odd(db: sqlite3.Connection) -> None:
+    def odd(_: Connection) -> None:
         raise ValueError("odd")
 
-    first = asyncio.ensure_future(store._writer.write(lambda _: go_on.wait(60)))
+    first = asyncio.ensure_future(store._engine.write(lambda _: go_on.wait(60)))
     works = [store.add("voice", page) for page in pages]
     again = store.resend("voice", ["splunk"], pages[:2], Proof())  # one work, two pages
-    shared = asyncio.gather(*works, again, store._writer.write(odd), return_exceptions=True)
+    shared = asyncio.gather(*works, again, store._engine.write(odd), return_exceptions=True)
     await asyncio.sleep(0)  # now all of them wait for the first one
     go_on.set()
     *added, _, failed = await shared
@@ -91,28 +95,33 @@ async def test_works_that_run_again_since_another_failed_count_once(
     await first
     handed = (await store.read("splunk", None, 100))[0]
     assert uids(handed) == [make_event(number).uid for number in (1, 2, 3, 4, 1, 2, 3, 3, 4)]
-    store._handover.restart({})  # from the disk
+    handover_of(store).restart({})  # from the disk
     assert shape((await store.read("splunk", None, 100))[0]) == shape(handed)
-    db = store._reader.db
-    assert db.execute("select sum(bytes) from spool").fetchone() == (store.spool_bytes,)
-    assert db.execute("select count(*) from fact where text like '%accepted%'").fetchone() == (2,)
+    stored, accepted = await store._read(
+        lambda db: (
+            db.execute("select sum(bytes) from spool").fetchone(),
+            db.execute("select count(*) from fact where text like '%accepted%'").fetchone(),
+        )
+    )
+    assert stored == (store.spool_bytes,)
+    assert accepted == (2,)
     explained(tmp_path)
 
 
-async def test_a_page_is_gone_from_memory_once_every_sink_has_read_it(store: SqliteStore) -> None:
+async def test_a_page_is_gone_from_memory_once_every_sink_has_read_it(store: SqlStore) -> None:
     await store.start_sink("elastic", ["voice"])
     await add(store, 1)
     await store.read("splunk", None, 10)
-    assert len(store._handover._pages) == 1
+    assert len(handover_of(store)._pages) == 1
     await store.read("elastic", None, 10)
-    assert len(store._handover._pages) == 0
+    assert len(handover_of(store)._pages) == 0
     with counted(store) as calls:
         assert len((await store.read("splunk", None, 10))[0]) == 1, "it is not settled yet"
         assert calls == {"read read": 1}
 
 
 async def test_a_page_is_not_seen_before_it_is_durable(
-    store: SqliteStore, monkeypatch: pytest.MonkeyPatch
+    store: SqlStore, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     seen = []
     remember = known.remember
@@ -120,12 +129,12 @@ async def test_a_page_is_not_seen_before_it_is_durable(
     def looks(*args: Any, **named: Any) -> None:
         """Within the transaction, and in the second work that shares it."""
         remember(*args, **named)
-        seen.append(store._handover.read("splunk", 0, 10, 10**9))
+        seen.append(handover_of(store).read("splunk", 0, 10, 10**9))
 
     monkeypatch.setattr(known, "remember", looks)
     go = threading.Event()
     writes = [
-        asyncio.ensure_future(store._writer.write(lambda _: go.wait(5))),
+        asyncio.ensure_future(store._engine.write(lambda _: go.wait(5))),
         asyncio.ensure_future(add(store, 1)),
         asyncio.ensure_future(add(store, 2)),
     ]
@@ -139,13 +148,11 @@ async def test_a_page_is_not_seen_before_it_is_durable(
 
 @pytest.mark.parametrize("error", [StoreFull("no room"), sqlite3.OperationalError("odd")])
 async def test_a_page_whose_transaction_failed_is_not_handed_over(
-    store: SqliteStore, monkeypatch: pytest.MonkeyPatch, error: Exception
+    store: SqlStore, monkeypatch: pytest.MonkeyPatch, error: Exception
 ) -> None:
     remember = known.remember
 
-    def fails(
-        db: sqlite3.Connection, uids: Uids, owner: int, keys: list[bytes], **named: Any
-    ) -> None:
+    def fails(db: Connection, uids: Uids, owner: int, keys: list[bytes], **named: Any) -> None:
         remember(db, uids, owner, keys, **named)
         if bytes.fromhex(make_event(2).uid) in keys[0]:
             raise error
@@ -165,7 +172,7 @@ async def test_a_page_whose_transaction_failed_is_not_handed_over(
 
 
 async def test_what_is_stored_for_a_caller_that_gave_up_is_handed_over_all_the_same(
-    store: SqliteStore, monkeypatch: pytest.MonkeyPatch
+    store: SqlStore, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     begun, go = threading.Event(), threading.Event()
     remember = known.remember
@@ -181,20 +188,20 @@ async def test_what_is_stored_for_a_caller_that_gave_up_is_handed_over_all_the_s
     adding.cancel()
     await asyncio.wait([adding])
     go.set()
-    await store._writer.write(lambda _: None)
+    await store._engine.write(lambda _: None)
     with counted(store) as calls:
         assert uids((await store.read("splunk", None, 10))[0]) == [make_event(1).uid]
         assert not calls
 
 
 async def test_what_there_is_no_room_for_is_read_from_the_disk_in_order(
-    store: SqliteStore,
+    store: SqlStore,
 ) -> None:
     await add(store, 1)
     size = (await store.read("splunk", None, 10))[0][0].size
     await limit(store, 2 * size + 50)
     made = [await add(store, number) for number in range(10, 16)]
-    assert len(store._handover._pages) == 2, "the newest"
+    assert len(handover_of(store)._pages) == 2, "the newest"
     found: list[str] = []
     with counted(store) as calls:
         pages, reached = await store.read("splunk", None, 3)
@@ -206,12 +213,12 @@ async def test_what_there_is_no_room_for_is_read_from_the_disk_in_order(
 
 
 async def test_what_the_disk_showed_before_it_was_handed_over_is_read_once(
-    store: SqliteStore, monkeypatch: pytest.MonkeyPatch
+    store: SqlStore, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The reader thread sees a commit before the writer thread has reported it."""
     await add(store, 1)
     await limit(store, 1 << 20)
-    handover, reported = store._handover, list[Any]()
+    handover, reported = handover_of(store), list[Any]()
     with monkeypatch.context() as patch:
         patch.setattr(handover, "append", reported.append)
         await add(store, 2)
@@ -228,7 +235,7 @@ async def test_what_the_disk_showed_before_it_was_handed_over_is_read_once(
     assert uids((await store.read("splunk", reached, 10))[0]) == made
 
 
-async def test_a_page_of_its_own_is_not_read_by_other_sinks(store: SqliteStore) -> None:
+async def test_a_page_of_its_own_is_not_read_by_other_sinks(store: SqlStore) -> None:
     await store.start_sink("elastic", ["voice"])
     await store.resend("voice", ["elastic"], [Page.of([make_event(1)])], Proof())
     await add(store, 2)
@@ -242,7 +249,7 @@ async def test_a_page_of_its_own_is_not_read_by_other_sinks(store: SqliteStore) 
 
 
 async def test_a_sink_of_a_quiet_source_does_not_read_the_disk_for_others(
-    store: SqliteStore,
+    store: SqlStore,
 ) -> None:
     await store.start_source("calls", NOON)
     await store.start_sink("quiet", ["calls"])
@@ -253,14 +260,14 @@ async def test_a_sink_of_a_quiet_source_does_not_read_the_disk_for_others(
             for sink, place in reached.items():
                 found, reached[sink] = await store.read(sink, place, 10)
                 assert len(found) == (sink == "splunk")
-            assert not store._handover._pages
+            assert not handover_of(store)._pages
         await add(store, 9, source="calls")
         found, _ = await store.read("quiet", reached["quiet"], 10)
         assert [page.first for page in found] == [5]
         assert calls == {"write add": 6}
 
 
-async def test_what_was_settled_or_deleted_is_not_handed_over(store: SqliteStore) -> None:
+async def test_what_was_settled_or_deleted_is_not_handed_over(store: SqlStore) -> None:
     await add(store, 1, 2, 3)
     await store.settle("splunk", [(1, 2)])
     found, _ = await store.read("splunk", None, 10)
@@ -273,7 +280,7 @@ async def test_what_was_settled_or_deleted_is_not_handed_over(store: SqliteStore
 
 
 async def test_a_sink_that_gets_more_sources_reads_what_was_not_for_it_before(
-    store: SqliteStore,
+    store: SqlStore,
 ) -> None:
     await store.start_source("calls", NOON)
     await store.start_sink("quiet", ["calls"])
@@ -284,7 +291,7 @@ async def test_a_sink_that_gets_more_sources_reads_what_was_not_for_it_before(
     assert len((await store.read("quiet", reached, 10))[0]) == 1
 
 
-async def test_a_retired_sink_reads_nothing_that_came_later(store: SqliteStore) -> None:
+async def test_a_retired_sink_reads_nothing_that_came_later(store: SqlStore) -> None:
     await store.start_sink("elastic", ["voice"])
     await store.retire({"elastic": ["voice"]}, ["voice"])
     await add(store, 1)
@@ -317,7 +324,7 @@ steps = st.one_of(
 class Run:
     """One store, and how far each sink has read it."""
 
-    def __init__(self, store: SqliteStore) -> None:
+    def __init__(self, store: SqlStore) -> None:
         self.store = store
         self.reached: dict[str, Reached | None] = {}
         self.number = 0

@@ -26,9 +26,10 @@ from auditrelay.errors import StoreFull
 from auditrelay.events import AuditEvent
 from auditrelay.events.page import Page
 from auditrelay.store import DeadLetter, Proof
-from auditrelay.store.sqlite import uids as uid_log
+from auditrelay.store.sql import uids as uid_log
+from auditrelay.store.sql.store import SqlStore
+from auditrelay.store.sqlite.connection import Connection
 from auditrelay.store.sqlite.state_dir import DATABASE, prepare
-from auditrelay.store.sqlite.store import SqliteStore
 from auditrelay.window import micros
 
 Make = Callable[..., AuditEvent]
@@ -45,7 +46,7 @@ TIMES: tuple[dict[str, Any], ...] = (
 )
 
 
-async def test_a_known_event_is_not_spooled_again(store: SqliteStore, event: Make) -> None:
+async def test_a_known_event_is_not_spooled_again(store: SqlStore, event: Make) -> None:
     first = await store.add("voice", Page.of([event(1), event(2)]))
     again = await store.add("voice", Page.of([event(2), event(3), event(1), event(3)]))
     assert (first.new, first.known) == ((0, 1), 0)
@@ -55,26 +56,26 @@ async def test_a_known_event_is_not_spooled_again(store: SqliteStore, event: Mak
 
 @pytest.mark.parametrize("at", [-62135596800_000_000, 16725225600_000_000])
 async def test_an_event_of_the_year_1_or_2500_is_known_again(
-    store: SqliteStore, event: Make, at: int
+    store: SqlStore, event: Make, at: int
 ) -> None:
     assert (await store.add("voice", Page.of([event(1, at=at)]))).new == (0,)
     assert (await store.add("voice", Page.of([event(1, at=at)]))).new == ()
 
 
 async def test_an_event_without_a_time_of_its_own_is_known_again(
-    store: SqliteStore, event: Make
+    store: SqlStore, event: Make
 ) -> None:
     assert (await store.add("voice", Page.of([event(1, at=5, time_quality="fetched")]))).new == (0,)
     assert (await store.add("voice", Page.of([event(1, at=9, time_quality="fetched")]))).new == ()
 
 
-async def test_two_sources_know_their_own_events(store: SqliteStore, event: Make) -> None:
+async def test_two_sources_know_their_own_events(store: SqlStore, event: Make) -> None:
     await store.start_source("other", NOON)
     await store.add("voice", Page.of([event(1)]))
     assert (await store.add("other", Page.of([event(1)]))).new == (0,)
 
 
-async def test_pruning_forgets_no_uid_before_its_time(store: SqliteStore, event: Make) -> None:
+async def test_pruning_forgets_no_uid_before_its_time(store: SqlStore, event: Make) -> None:
     timeless = event(2, time_quality="fetched")
     await store.add("voice", Page.of([event(1), timeless]))
     await store.prune(NOON + timedelta(days=399))
@@ -86,8 +87,8 @@ async def test_pruning_forgets_no_uid_before_its_time(store: SqliteStore, event:
 # --- with another time
 
 
-def database(folder: Path) -> sqlite3.Connection:
-    return sqlite3.connect(folder / DATABASE)
+def database(folder: Path) -> Connection:
+    return sqlite3.connect(folder / DATABASE, factory=Connection)
 
 
 def copy(folder: Path) -> Path:
@@ -102,7 +103,7 @@ def copy(folder: Path) -> Path:
 @pytest.mark.parametrize("first", TIMES)
 @pytest.mark.parametrize("again", [{"at": AT}, *TIMES])
 async def test_an_event_is_known_whatever_its_time_is_today(
-    store: SqliteStore, event: Make, first: dict[str, Any], again: dict[str, Any]
+    store: SqlStore, event: Make, first: dict[str, Any], again: dict[str, Any]
 ) -> None:
     await store.add("voice", Page.of([event(number) for number in range(1, 9)]))
     await store.add("voice", Page.of([event(0, **first)]))
@@ -117,7 +118,7 @@ async def test_an_event_is_known_whatever_its_time_is_today(
 
 
 async def test_it_is_known_by_a_process_that_starts_later(
-    store: SqliteStore, event: Make, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    store: SqlStore, event: Make, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """One that takes over what a killed process left, which is the files as they are."""
     monkeypatch.setattr(uid_log, "_READ", 1)
@@ -175,7 +176,7 @@ async def test_whatever_is_shown_in_whatever_order_each_uid_is_spooled_once(
 
 
 async def test_a_source_with_few_new_events_takes_little_memory(
-    store: SqliteStore, event: Make, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    store: SqlStore, event: Make, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(uid_log, "_FEW", 100)
     known = uid_log.Uids()
@@ -195,7 +196,7 @@ async def test_a_source_with_few_new_events_takes_little_memory(
 
 
 async def test_one_event_with_two_times_on_one_page_is_spooled_once(
-    store: SqliteStore, event: Make
+    store: SqlStore, event: Make
 ) -> None:
     added = await store.add("voice", Page.of([event(1), event(2), event(1, at=AT)]))
     assert (added.new, added.known) == ((0, 1), 1)
@@ -204,7 +205,7 @@ async def test_one_event_with_two_times_on_one_page_is_spooled_once(
 
 @pytest.mark.parametrize("row", [1, 1000])
 async def test_another_uid_that_begins_alike_is_another_event(
-    store: SqliteStore,
+    store: SqlStore,
     event: Make,
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
@@ -229,7 +230,7 @@ async def test_another_uid_that_begins_alike_is_another_event(
     await later.close()
 
 
-async def test_what_is_new_is_found_before_it_is_stored(store: SqliteStore, event: Make) -> None:
+async def test_what_is_new_is_found_before_it_is_stored(store: SqlStore, event: Make) -> None:
     await store.add("voice", Page.of([event(number) for number in range(0, 40, 2)]))
     for page in (
         [event(number) for number in range(40)],
@@ -247,7 +248,7 @@ async def test_what_is_new_is_found_before_it_is_stored(store: SqliteStore, even
 
 
 async def test_the_ledger_keeps_the_time_under_which_an_event_was_first_known(
-    store: SqliteStore, event: Make, tmp_path: Path
+    store: SqlStore, event: Make, tmp_path: Path
 ) -> None:
     day = span(-10, 10)
     await store.add("voice", Page.of([event(1), event(2)]), proof=Proof(covers=(day,)))
@@ -262,7 +263,7 @@ async def test_the_ledger_keeps_the_time_under_which_an_event_was_first_known(
 
 
 async def test_a_row_that_is_no_event_is_one_dead_letter_whatever_its_time_is(
-    store: SqliteStore, event: Make, tmp_path: Path
+    store: SqlStore, event: Make, tmp_path: Path
 ) -> None:
     def letter(**changes: Any) -> DeadLetter:
         return DeadLetter(event(1, **changes), "bad_row", "no", None, 1, NOON, NOON)
@@ -277,7 +278,7 @@ async def test_a_row_that_is_no_event_is_one_dead_letter_whatever_its_time_is(
 
 
 async def test_what_is_shown_with_another_time_was_not_deleted(
-    store: SqliteStore, event: Make
+    store: SqlStore, event: Make
 ) -> None:
     await store.add("voice", Page.of([event(1), event(2)]))
     before = await store.end_of_spool("voice")
@@ -289,7 +290,7 @@ async def test_what_is_shown_with_another_time_was_not_deleted(
 
 
 async def test_eight_bytes_of_the_digest_of_the_raw_record_are_kept_beside_a_uid(
-    store: SqliteStore, event: Make, tmp_path: Path
+    store: SqlStore, event: Make, tmp_path: Path
 ) -> None:
     letter = DeadLetter(event(3), "bad_row", "no", None, 1, NOON, NOON)
     await store.add("voice", Page.of([event(1), event(2)]), bad=[letter])
@@ -317,7 +318,7 @@ async def test_an_event_of_a_page_that_found_no_room_is_still_new(
 
 
 async def test_a_forgotten_uid_is_forgotten_whatever_its_time_is(
-    store: SqliteStore, event: Make, tmp_path: Path
+    store: SqlStore, event: Make, tmp_path: Path
 ) -> None:
     timeless = event(2, time_quality="fetched")
     await store.add("voice", Page.of([event(number) for number in range(3, 1_010)]))
@@ -336,7 +337,7 @@ async def test_a_forgotten_uid_is_forgotten_whatever_its_time_is(
 
 
 async def test_a_removed_source_leaves_no_uid_behind(
-    store: SqliteStore, event: Make, tmp_path: Path
+    store: SqlStore, event: Make, tmp_path: Path
 ) -> None:
     await store.start_source("other", NOON)
     await store.add("other", Page.of([event(1)]))

@@ -9,14 +9,14 @@ from tests.support.stores import span, uids
 from auditrelay.events import AuditEvent
 from auditrelay.events.page import Page
 from auditrelay.store import Declared, Proof
-from auditrelay.store.sqlite import intake, ledger, spool
-from auditrelay.store.sqlite.facts import insert
-from auditrelay.store.sqlite.store import SqliteStore
+from auditrelay.store.sql import intake, ledger, spool
+from auditrelay.store.sql.facts import insert
+from auditrelay.store.sql.store import SqlStore
 
 Make = Callable[..., AuditEvent]
 
 
-async def test_coverage_grows_with_its_events(store: SqliteStore, event: Make) -> None:
+async def test_coverage_grows_with_its_events(store: SqlStore, event: Make) -> None:
     await store.add("voice", Page.of([event(1)]), proof=Proof(covers=(span(0, 5),)))
     await store.add("voice", Page.of([event(1), event(400)]), proof=Proof(covers=(span(4, 10),)))
     (entry,) = await store.ledger("voice")
@@ -24,7 +24,7 @@ async def test_coverage_grows_with_its_events(store: SqliteStore, event: Make) -
 
 
 async def test_an_event_found_late_enters_the_count_of_its_own_span(
-    store: SqliteStore, event: Make
+    store: SqlStore, event: Make
 ) -> None:
     await store.add("voice", Page.of([event(1)]), proof=Proof(covers=(span(0, 5),)))
     await store.add("voice", Page.of([event(2), event(1)]), proof=Proof(covers=(span(0, 5),)))
@@ -32,7 +32,7 @@ async def test_an_event_found_late_enters_the_count_of_its_own_span(
     assert entry.events == 2
 
 
-async def test_a_ledger_entry_ends_with_its_day(store: SqliteStore) -> None:
+async def test_a_ledger_entry_ends_with_its_day(store: SqlStore) -> None:
     for hour in range(36):
         await store.add(
             "voice", Page.of([]), proof=Proof(covers=(span(hour * 60, hour * 60 + 60),))
@@ -41,7 +41,7 @@ async def test_a_ledger_entry_ends_with_its_day(store: SqliteStore) -> None:
 
 
 async def test_a_gap_is_declared_once_and_gives_way_to_coverage(
-    store: SqliteStore, event: Make
+    store: SqlStore, event: Make
 ) -> None:
     await store.add("voice", Page.of([]), proof=Proof(covers=(span(0, 5),)))
     declares = Proof(gaps=((span(0, 20), "catch_up_limit"),))
@@ -64,7 +64,7 @@ async def test_a_gap_is_declared_once_and_gives_way_to_coverage(
 
 
 async def test_notices_are_made_before_anything_is_written(
-    store: SqliteStore, event: Make, monkeypatch: pytest.MonkeyPatch
+    store: SqlStore, event: Make, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     steps: list[str] = []
 

@@ -12,8 +12,8 @@ from tests.support.stores import NOON, find_new, opened, uids
 
 from auditrelay.events import AuditEvent
 from auditrelay.events.page import Page
-from auditrelay.store.sqlite import known
-from auditrelay.store.sqlite.store import SqliteStore
+from auditrelay.store.sql import known
+from auditrelay.store.sql.store import SqlStore
 from auditrelay.window import micros
 
 Make = Callable[..., AuditEvent]
@@ -39,12 +39,12 @@ def looked_up(monkeypatch: pytest.MonkeyPatch) -> list[int]:
     return sizes
 
 
-async def new_of(store: SqliteStore, page: Page, source: str = "voice") -> Page:
+async def new_of(store: SqlStore, page: Page, source: str = "voice") -> Page:
     return page.take(await find_new(store, source, page.uid, page.at))
 
 
 async def test_what_was_found_new_is_not_looked_up_again(
-    store: SqliteStore, event: Make, looked_up: list[int]
+    store: SqlStore, event: Make, looked_up: list[int]
 ) -> None:
     for start in (0, 20):
         new = await new_of(store, Page.of(event(number) for number in range(start, start + 30)))
@@ -54,7 +54,7 @@ async def test_what_was_found_new_is_not_looked_up_again(
 
 
 async def test_anything_that_came_between_is_seen(
-    store: SqliteStore, event: Make, looked_up: list[int]
+    store: SqlStore, event: Make, looked_up: list[int]
 ) -> None:
     page = Page.of([event(1), event(2)])
     new = await new_of(store, page)
@@ -64,7 +64,7 @@ async def test_anything_that_came_between_is_seen(
     assert len(looked_up) == 4
 
 
-async def test_another_page_is_looked_up(store: SqliteStore, event: Make) -> None:
+async def test_another_page_is_looked_up(store: SqlStore, event: Make) -> None:
     await store.add("voice", Page.of([event(1)]))
     await new_of(store, Page.of([event(2)]))
     assert (await store.add("voice", Page.of([event(1)]))).new == ()
@@ -102,14 +102,14 @@ async def test_two_that_read_the_same_store_each_event_once(
     await store.close()
 
 
-async def test_a_write_that_shares_the_transaction_is_seen(store: SqliteStore, event: Make) -> None:
+async def test_a_write_that_shares_the_transaction_is_seen(store: SqlStore, event: Make) -> None:
     begun, go = threading.Event(), threading.Event()
 
     def wait(_: object) -> bool:
         begun.set()
         return go.wait(5)
 
-    blocked = asyncio.ensure_future(store._writer.write(wait))
+    blocked = asyncio.ensure_future(store._engine.write(wait))
     await asyncio.to_thread(begun.wait)
     page = Page.of([event(1)])
     first = asyncio.ensure_future(store.add("voice", page))
@@ -125,7 +125,7 @@ async def test_a_write_that_shares_the_transaction_is_seen(store: SqliteStore, e
 
 
 async def test_a_write_that_was_under_way_is_seen(
-    store: SqliteStore, event: Make, monkeypatch: pytest.MonkeyPatch
+    store: SqlStore, event: Make, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     begun, go = threading.Event(), threading.Event()
     remember = known.remember

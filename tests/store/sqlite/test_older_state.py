@@ -42,10 +42,10 @@ from auditrelay.sinks import Rendered
 from auditrelay.sources import FileSource, Page, Source, bland, cencori, jitsudo, make_file_source
 from auditrelay.store.conditions import SinkCondition, SourceCondition
 from auditrelay.store.ledger import DAY
-from auditrelay.store.sqlite import evidence
+from auditrelay.store.sql import evidence
+from auditrelay.store.sql.store import SqlStore
 from auditrelay.store.sqlite.state_dir import DATABASE, prepare
-from auditrelay.store.sqlite.store import SqliteStore
-from auditrelay.store.sqlite.view import StateView
+from auditrelay.store.sqlite.store import open_view
 from auditrelay.telemetry.metrics import Metrics
 from auditrelay.window import Interval, micros
 
@@ -72,7 +72,7 @@ def folder(tmp_path: Path) -> Path:
 
 
 @pytest.fixture
-async def store(folder: Path) -> AsyncIterator[SqliteStore]:
+async def store(folder: Path) -> AsyncIterator[SqlStore]:
     store = await opened(folder)
     yield store
     await store.close()
@@ -117,7 +117,7 @@ def normalizer(name: str, settings: SourceSettings) -> Normalizer:
 
 def collector(
     name: str,
-    store: SqliteStore,
+    store: SqlStore,
     now: datetime,
     source: Source | None = None,
     **changes: Any,
@@ -135,7 +135,7 @@ def collector(
     )
 
 
-def reads_files(store: SqliteStore, settings: SourceSettings, source: FileSource) -> FileCollector:
+def reads_files(store: SqlStore, settings: SourceSettings, source: FileSource) -> FileCollector:
     return FileCollector(
         "exports",
         settings,
@@ -158,7 +158,7 @@ def uids(found: list[AuditEvent]) -> list[str]:
     return [event.uid for event in found]
 
 
-async def waiting(store: SqliteStore, sink: str) -> list[list[Any]]:
+async def waiting(store: SqlStore, sink: str) -> list[list[Any]]:
     return [
         [page.first + place, page.source, event.uid]
         for page in await backlog(store, sink)
@@ -174,7 +174,7 @@ async def test_its_ledger_says_what_it_said_and_its_journal_is_taken_over(
     folder: Path, name: str
 ) -> None:
     await (await opened(folder)).close()
-    with StateView(folder) as view:
+    with open_view(folder) as view:
         known = view.coverage(name)
     assert known is not None
     expected = EXPECTED["sources"][name]
@@ -197,7 +197,7 @@ async def test_its_ledger_says_what_it_said_and_its_journal_is_taken_over(
 
 async def test_its_gap_its_late_event_and_the_deleted_one_are_on_record(folder: Path) -> None:
     await (await opened(folder)).close()
-    with StateView(folder) as view:
+    with open_view(folder) as view:
         known = view.coverage("voice")
     assert known is not None
     assert [span.interval for span in known.spans if span.gap] == [Interval(*history.GAP)]
@@ -206,7 +206,7 @@ async def test_its_gap_its_late_event_and_the_deleted_one_are_on_record(folder: 
     by_id = {event.native_id: event for event in events("voice", START, now, now)}
     assert records["late"] == by_id[history.LATE].uid
     assert records["vanished"] == by_id[history.DELETED].uid
-    with StateView(folder) as view:
+    with open_view(folder) as view:
         (state,) = [each for each in view.sources() if each.name == "voice"]
     (late,) = state.late
     assert (late.events, late.via.split()[-1]) == (1, "1h")
@@ -231,7 +231,7 @@ async def test_it_is_explained_before_its_first_seal_and_after_it(
     await seal(store)
     await store.close()
     explained(folder, sealed=True)
-    with StateView(folder) as view:
+    with open_view(folder) as view:
         entries = [json.loads(line) for _, line in view.read(evidence.entries)]
     first = {entry["unit"]: entry for entry in entries if entry["seq"] == 1}
     (taken_over,) = first["instance"]["facts"]
@@ -250,7 +250,7 @@ async def test_it_is_explained_before_its_first_seal_and_after_it(
 
 @pytest.mark.parametrize("name", POLLED)
 async def test_what_was_forwarded_is_known_when_it_is_shown_again(
-    store: SqliteStore, name: str
+    store: SqlStore, name: str
 ) -> None:
     for entry in await store.ledger(name):
         shown = events(name, entry.interval.start, entry.interval.end, LEFT)
@@ -266,7 +266,7 @@ async def test_what_was_forwarded_is_known_when_it_is_shown_again(
 @pytest.mark.parametrize("name", POLLED)
 @pytest.mark.parametrize("edit", [52, -3_000_000, 7 * 3_600_000_000, 90 * 86_400_000_000])
 async def test_what_was_forwarded_is_known_when_its_time_was_edited_since(
-    store: SqliteStore, name: str, edit: int
+    store: SqlStore, name: str, edit: int
 ) -> None:
     forwarded = [
         msgspec.structs.replace(event, at=event.at + edit)
@@ -284,7 +284,7 @@ async def test_what_was_forwarded_is_known_when_its_time_was_edited_since(
 
 
 async def test_its_uids_have_no_digest_and_new_ones_have_one(
-    store: SqliteStore, folder: Path, event: Callable[..., AuditEvent]
+    store: SqlStore, folder: Path, event: Callable[..., AuditEvent]
 ) -> None:
     await store.add("voice", EventPage.of([event(1)]))
     with contextlib.closing(sqlite3.connect(folder / DATABASE)) as db:
@@ -295,12 +295,12 @@ async def test_its_uids_have_no_digest_and_new_ones_have_one(
 def test_the_commands_wait_for_the_service_to_upgrade_it(folder: Path) -> None:
     before = (folder / DATABASE).read_bytes()
     with pytest.raises(StateError, match="the next start of the service upgrades it"):
-        StateView(folder)
+        open_view(folder)
     assert (folder / DATABASE).read_bytes() == before
 
 
 @pytest.mark.parametrize("name", POLLED)
-async def test_polling_goes_on_where_it_stopped(store: SqliteStore, name: str) -> None:
+async def test_polling_goes_on_where_it_stopped(store: SqlStore, name: str) -> None:
     now = LEFT + 2 * HOUR
     vendor = Vendor(name, lambda: now)
     spans = await store.ledger(name)
@@ -315,14 +315,14 @@ async def test_polling_goes_on_where_it_stopped(store: SqliteStore, name: str) -
     assert await store.resweep_from(name, HOUR) == now - HOUR
 
 
-async def test_resweeps_begin_where_the_last_one_ended(store: SqliteStore) -> None:
+async def test_resweeps_begin_where_the_last_one_ended(store: SqlStore) -> None:
     for name in POLLED:
         until = datetime.fromisoformat(EXPECTED["sources"][name]["resweep"])
         assert await store.resweep_from(name, HOUR) == until
 
 
 async def test_a_file_that_was_read_is_not_read_again(
-    store: SqliteStore, tmp_path: Path, folder: Path
+    store: SqlStore, tmp_path: Path, folder: Path
 ) -> None:
     directory = tmp_path / "exports"
     directory.mkdir()
@@ -343,7 +343,7 @@ async def test_a_file_that_was_read_is_not_read_again(
     assert await store.end_of_spool("voice") == EXPECTED["end_of_spool"] + 2, "another one is"
 
 
-async def test_the_backfill_resumes_where_it_broke_off(store: SqliteStore) -> None:
+async def test_the_backfill_resumes_where_it_broke_off(store: SqlStore) -> None:
     vendor = Vendor("voice", lambda: LEFT)
     before = await store.end_of_spool("voice")
 
@@ -374,7 +374,7 @@ async def test_the_backfill_resumes_where_it_broke_off(store: SqliteStore) -> No
 
 @pytest.mark.parametrize("sink", history.SINKS)
 async def test_the_backlog_is_delivered_exactly_from_where_it_stood(
-    store: SqliteStore, folder: Path, event: Callable[..., AuditEvent], sink: str
+    store: SqlStore, folder: Path, event: Callable[..., AuditEvent], sink: str
 ) -> None:
     expected = EXPECTED["sinks"][sink]
     assert await waiting(store, sink) == expected["waiting"]
@@ -395,7 +395,7 @@ async def test_the_backlog_is_delivered_exactly_from_where_it_stood(
     assert state.position == EXPECTED["end_of_spool"]
 
 
-async def test_its_dead_letters_are_listed_and_replayed(store: SqliteStore, folder: Path) -> None:
+async def test_its_dead_letters_are_listed_and_replayed(store: SqlStore, folder: Path) -> None:
     letters = dead_letters(folder)
     assert [
         [each.id, each.sink, each.source, each.letter.event.uid, each.letter.reason]
@@ -426,7 +426,7 @@ async def test_its_dead_letters_are_listed_and_replayed(store: SqliteStore, fold
 
 
 async def test_the_health_of_its_sources_and_sinks_is_restored(
-    store: SqliteStore, folder: Path, event: Callable[..., AuditEvent]
+    store: SqlStore, folder: Path, event: Callable[..., AuditEvent]
 ) -> None:
     now = LEFT + HOUR
     sources = {state.name: state.condition for state in await store.sources()}
@@ -460,7 +460,7 @@ async def test_the_health_of_its_sources_and_sinks_is_restored(
     assert splunk.condition.last_delivered_at == LEFT.isoformat()
 
 
-async def test_its_events_and_uids_are_pruned_and_forgotten_in_time(store: SqliteStore) -> None:
+async def test_its_events_and_uids_are_pruned_and_forgotten_in_time(store: SqlStore) -> None:
     for sink in history.SINKS:
         await store.settle(sink, [(0, EXPECTED["end_of_spool"])])
     assert await store.prune(LEFT + timedelta(days=6)) == 0

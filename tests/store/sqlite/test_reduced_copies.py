@@ -11,14 +11,14 @@ from auditrelay.events import AuditEvent
 from auditrelay.events.page import Page
 from auditrelay.events.reduced import reduced
 from auditrelay.store import RejectedEvent
+from auditrelay.store.sql.store import SqlStore
 from auditrelay.store.sqlite.state_dir import prepare
-from auditrelay.store.sqlite.store import SqliteStore
 
 Make = Callable[..., AuditEvent]
 
 
 @pytest.fixture
-async def store(tmp_path: Path, event: Make) -> AsyncIterator[SqliteStore]:
+async def store(tmp_path: Path, event: Make) -> AsyncIterator[SqlStore]:
     prepare(tmp_path)
     store = await opened(tmp_path)
     for source in ("voice", "calls"):
@@ -35,7 +35,7 @@ def refused(place: int, *, copied: bool = True) -> RejectedEvent:
     return RejectedEvent(place, "mapping", "no", 400, 1, NOON, NOON, copied)
 
 
-async def waiting(store: SqliteStore, sink: str) -> list[AuditEvent]:
+async def waiting(store: SqlStore, sink: str) -> list[AuditEvent]:
     return [event for page in await backlog(store, sink) for event in page.events]
 
 
@@ -46,7 +46,7 @@ def copy_of(event: AuditEvent) -> AuditEvent:
 
 
 async def test_it_waits_for_the_sink_that_refused_and_for_no_other(
-    store: SqliteStore, event: Make, tmp_path: Path
+    store: SqlStore, event: Make, tmp_path: Path
 ) -> None:
     dead = [refused(1), refused(4), refused(2, copied=False)]
     assert await store.settle("splunk", [(0, 6)], dead) == {1, 4}
@@ -59,7 +59,7 @@ async def test_it_waits_for_the_sink_that_refused_and_for_no_other(
     ]
 
 
-async def test_it_is_read_from_memory_and_from_the_disk_alike(store: SqliteStore) -> None:
+async def test_it_is_read_from_memory_and_from_the_disk_alike(store: SqlStore) -> None:
     _, reached = await store.read("splunk", None, 100)
     await store.settle("splunk", [(0, 6)], [refused(1)])
     handed_over, _ = await store.read("splunk", reached, 100)
@@ -71,7 +71,7 @@ async def test_it_is_read_from_memory_and_from_the_disk_alike(store: SqliteStore
 
 
 async def test_there_is_none_of_a_reduced_copy_that_is_refused_too(
-    store: SqliteStore, tmp_path: Path
+    store: SqlStore, tmp_path: Path
 ) -> None:
     await store.settle("splunk", [(0, 6)], [refused(1)])
     (page,) = await backlog(store, "splunk")
@@ -82,7 +82,7 @@ async def test_there_is_none_of_a_reduced_copy_that_is_refused_too(
 
 
 async def test_a_replay_that_is_refused_again_brings_no_second_copy(
-    store: SqliteStore, event: Make, tmp_path: Path
+    store: SqlStore, event: Make, tmp_path: Path
 ) -> None:
     await store.settle("splunk", [(0, 6)], [refused(1)])
     (letter,) = dead_letters(tmp_path)
@@ -96,7 +96,7 @@ async def test_a_replay_that_is_refused_again_brings_no_second_copy(
     assert len(dead_letters(tmp_path)) == 1
 
 
-async def test_a_spool_that_is_full_has_room_for_it(store: SqliteStore, event: Make) -> None:
+async def test_a_spool_that_is_full_has_room_for_it(store: SqlStore, event: Make) -> None:
     store.resize(max_bytes=1, retention=timedelta(days=1), remember=timedelta(days=9))
     assert await store.settle("splunk", [(0, 6)], [refused(1)]) == {1}
     assert await waiting(store, "splunk") == [copy_of(event(1))]

@@ -17,8 +17,9 @@ from auditrelay.events import AuditEvent, pack
 from auditrelay.events.page import Page
 from auditrelay.store import DeadLetter, Proof, RejectedEvent
 from auditrelay.store.sqlite import schema, state_dir
+from auditrelay.store.sqlite.connection import Connection
 from auditrelay.store.sqlite.state_dir import DATABASE, prepare
-from auditrelay.store.sqlite.view import StateView
+from auditrelay.store.sqlite.store import open_view
 from auditrelay.window import Interval
 
 Make = Callable[..., AuditEvent]
@@ -80,7 +81,7 @@ async def test_a_state_of_the_first_version_is_brought_up_to_date_with_everythin
     events = [event(number) for number in range(5)]
     old_state(tmp_path, events)
     with pytest.raises(StateError, match="the next start of the service upgrades it"):
-        StateView(tmp_path)
+        open_view(tmp_path)
     for _ in range(2):  # and once it is, it stays so
         store = await opened(tmp_path)
         assert (await store.add("voice", Page.of(events))).new == (), "it knows what it knew"
@@ -101,7 +102,7 @@ async def test_a_state_of_the_first_version_is_brought_up_to_date_with_everythin
             False,
         )
         await store.close()
-    with StateView(tmp_path) as view:
+    with open_view(tmp_path) as view:
         known = view.coverage("voice")
     assert known is not None
     assert [(what, via) for _, _, what, _, _, _, via, *_ in known.facts[0].body["records"]] == [
@@ -187,7 +188,7 @@ async def test_an_upgrade_without_room_is_not_taken_for_damage(
     path = tmp_path / DATABASE
     before = path.stat().st_size
 
-    def without_room(db: sqlite3.Connection) -> None:
+    def without_room(db: Connection) -> None:
         db.execute("pragma max_page_count = 1")  # no more than it has
         schema.upgrade(db)
 

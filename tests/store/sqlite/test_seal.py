@@ -24,19 +24,21 @@ from auditrelay.service.seal import head_event
 from auditrelay.settings.reserved import ALERTS
 from auditrelay.store import Proof
 from auditrelay.store.keys import known_key
-from auditrelay.store.sqlite import disk_reserve, evidence
-from auditrelay.store.sqlite import seal as sealing
-from auditrelay.store.sqlite.facts import insert
-from auditrelay.store.sqlite.spool import Spool
+from auditrelay.store.sql import evidence
+from auditrelay.store.sql import seal as sealing
+from auditrelay.store.sql.facts import insert
+from auditrelay.store.sql.spool import Spool
+from auditrelay.store.sql.store import SqlStore
+from auditrelay.store.sqlite import disk_reserve
+from auditrelay.store.sqlite.connection import Connection
 from auditrelay.store.sqlite.state_dir import DATABASE
-from auditrelay.store.sqlite.store import SqliteStore
-from auditrelay.store.sqlite.view import StateView
+from auditrelay.store.sqlite.store import open_view
 
 Make = Callable[..., AuditEvent]
 
 
 @pytest.fixture
-async def sealable(store: SqliteStore, event: Make) -> SqliteStore:
+async def sealable(store: SqlStore, event: Make) -> SqlStore:
     """A store with something to seal."""
     await store.start_source(ALERTS, NOON)
     await store.start_sink("splunk", ["voice", ALERTS])
@@ -50,12 +52,12 @@ def rows(folder: Path, query: str) -> list[Any]:
 
 
 def lines(folder: Path) -> list[dict[str, Any]]:
-    with StateView(folder) as view:
+    with open_view(folder) as view:
         return [json.loads(line) for _, line in view.read(evidence.entries)]
 
 
 async def test_the_facts_become_entries_and_the_head_goes_to_the_sinks(
-    sealable: SqliteStore, tmp_path: Path, event: Make
+    sealable: SqlStore, tmp_path: Path, event: Make
 ) -> None:
     sealed = await sealable.log.seal(head_event)
     units = [(entry["n"], entry["unit"], entry["seq"], entry["since"]) for entry in lines(tmp_path)]
@@ -72,7 +74,7 @@ async def test_the_facts_become_entries_and_the_head_goes_to_the_sinks(
         2,
         sha256(b"".join(sorted(keys))).hexdigest(),
     )
-    with StateView(tmp_path) as view:
+    with open_view(tmp_path) as view:
         texts = [line for _, line in view.read(evidence.entries)]
         [head] = view.read(evidence.heads)
     assert Head.parse(head.word) == sealed.head
@@ -87,21 +89,21 @@ async def test_the_facts_become_entries_and_the_head_goes_to_the_sinks(
 
 
 async def test_every_head_fits_every_later_log(
-    sealable: SqliteStore, tmp_path: Path, event: Make
+    sealable: SqlStore, tmp_path: Path, event: Make
 ) -> None:
     words = []
     for number in range(20):
         await sealable.add("voice", Page.of([event(100 + number)]))
         await sealable.settle("splunk", [(number, number + 1)])
         words.append((await sealable.log.seal(head_event)).head)
-    with StateView(tmp_path) as view:
+    with open_view(tmp_path) as view:
         leaves = [leaf(line.encode()) for _, line in view.read(evidence.entries)]
     assert [root(leaves[: head.size]) for head in words] == [head.root for head in words]
     explained(tmp_path, sealed=True)
 
 
 async def test_what_comes_while_a_seal_is_made_waits_for_the_next_one(
-    sealable: SqliteStore, tmp_path: Path, event: Make
+    sealable: SqlStore, tmp_path: Path, event: Make
 ) -> None:
     def later(sealed: Any) -> AuditEvent:
         adding.append(asyncio.ensure_future(sealable.add("voice", Page.of([event(3)]))))
@@ -110,7 +112,7 @@ async def test_what_comes_while_a_seal_is_made_waits_for_the_next_one(
     adding: list[Any] = []
     seen = sealing._write
 
-    def write(db: sqlite3.Connection, *rest: Any) -> None:
+    def write(db: Connection, *rest: Any) -> None:
         # Whatever was committed between the snapshot and this is not in the entries.
         insert(db, "source voice", [facts.looked_again(delay=9, until=9)], 0)
         db.execute("insert into resweep select id, 9000000, 9 from source where name = 'voice'")
@@ -138,7 +140,7 @@ FAILS: list[tuple[Any, str]] = [
 
 @pytest.mark.parametrize(("where", "name"), FAILS, ids=lambda each: str(each)[-20:])
 async def test_a_seal_that_breaks_off_has_done_nothing(
-    sealable: SqliteStore, tmp_path: Path, where: Any, name: str
+    sealable: SqlStore, tmp_path: Path, where: Any, name: str
 ) -> None:
     def fail(*_: object, **__: object) -> None:
         raise StoreFull("no room")
@@ -155,7 +157,7 @@ async def test_a_seal_that_breaks_off_has_done_nothing(
 
 
 async def test_a_head_is_never_there_without_its_event(
-    sealable: SqliteStore, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    sealable: SqlStore, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Looked at after each commit: a kill there would leave the state as it is then."""
     from auditrelay.store.sqlite.writer import Writer  # noqa: PLC0415  # its method is replaced
@@ -186,7 +188,7 @@ async def test_a_head_is_never_there_without_its_event(
     ],
 )
 async def test_what_is_sealed_is_not_changed_by_any_bug_of_ours(
-    sealable: SqliteStore, tmp_path: Path, statement: str
+    sealable: SqlStore, tmp_path: Path, statement: str
 ) -> None:
     await sealable.log.seal(head_event)
     with (
@@ -207,7 +209,7 @@ async def test_what_is_sealed_is_not_changed_by_any_bug_of_ours(
     ],
 )
 async def test_a_log_that_does_not_give_its_head_is_not_continued(
-    sealable: SqliteStore, tmp_path: Path, damage: str
+    sealable: SqlStore, tmp_path: Path, damage: str
 ) -> None:
     await sealable.log.seal(head_event)
     with contextlib.closing(sqlite3.connect(tmp_path / DATABASE)) as db:
@@ -219,7 +221,7 @@ async def test_a_log_that_does_not_give_its_head_is_not_continued(
 
 
 async def test_a_line_that_is_not_written_as_it_was_hashed_is_found_before_its_head_is_out(
-    sealable: SqliteStore, tmp_path: Path
+    sealable: SqlStore, tmp_path: Path
 ) -> None:
     with contextlib.closing(sqlite3.connect(tmp_path / DATABASE)) as db:
         db.executescript(
@@ -248,7 +250,7 @@ async def test_the_time_of_entries_stands_still_while_the_clock_is_back(
 
 
 async def test_delivered_is_what_was_settled_since_the_last_entry(
-    sealable: SqliteStore, tmp_path: Path
+    sealable: SqlStore, tmp_path: Path
 ) -> None:
     await sealable.settle("splunk", [(1, 2)])
     await sealable.log.seal(head_event)  # its event is at 2
@@ -264,9 +266,7 @@ async def test_delivered_is_what_was_settled_since_the_last_entry(
     assert done == [[[1, 1]], [[0, 1]]], "and nothing where nothing was settled"
 
 
-async def test_a_sink_has_taken_the_heads_that_it_got(
-    sealable: SqliteStore, tmp_path: Path
-) -> None:
+async def test_a_sink_has_taken_the_heads_that_it_got(sealable: SqlStore, tmp_path: Path) -> None:
     await sealable.log.seal(head_event)
     await sealable.start_sink("elastic", ["voice", ALERTS])  # it gets what comes from now on
     await sealable.log.seal(head_event)
@@ -285,13 +285,13 @@ async def test_a_sink_has_taken_the_heads_that_it_got(
 
 
 async def test_the_uids_of_each_page_are_exported_as_the_facts_have_them(
-    sealable: SqliteStore, tmp_path: Path, event: Make
+    sealable: SqlStore, tmp_path: Path, event: Make
 ) -> None:
     await sealable.add("voice", Page.of([event(9)]), via="backfill")
     await sealable.log.seal(head_event)
     await sealable.add("voice", Page.of([event(4)]))
     await sealable.log.seal(head_event)
-    with StateView(tmp_path) as view:
+    with open_view(tmp_path) as view:
         pages = view.read(evidence.uids)
     accepted = [
         (entry["n"], fact)
@@ -307,13 +307,13 @@ async def test_the_uids_of_each_page_are_exported_as_the_facts_have_them(
 
 
 async def test_a_seal_of_many_facts_keeps_other_writes_waiting_only_for_its_write(
-    sealable: SqliteStore, tmp_path: Path, event: Make, monkeypatch: pytest.MonkeyPatch
+    sealable: SqlStore, tmp_path: Path, event: Make, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """While the entries are made, beside the writer, pages go on being stored."""
     stored: list[int] = []
     make = sealing.draft
 
-    def slow(db: sqlite3.Connection, *rest: Any) -> Any:
+    def slow(db: Connection, *rest: Any) -> Any:
         made = make(db, *rest)
         stored.append(0)
         loop.call_soon_threadsafe(drafted.set)

@@ -11,15 +11,15 @@ from tests.support.stores import MINUTE, NOON, uids
 from auditrelay.events import AuditEvent
 from auditrelay.events.page import Page
 from auditrelay.store import DeadLetter, RejectedEvent
+from auditrelay.store.sql.store import SqlStore
 from auditrelay.store.sqlite.state_dir import DATABASE
-from auditrelay.store.sqlite.store import SqliteStore
-from auditrelay.store.sqlite.view import StateView
+from auditrelay.store.sqlite.store import open_view
 
 Make = Callable[..., AuditEvent]
 
 
 async def test_a_new_sink_begins_at_the_end_and_an_old_one_where_it_was(
-    store: SqliteStore, event: Make
+    store: SqlStore, event: Make
 ) -> None:
     await store.add("voice", Page.of([event(1)]))
     await store.start_sink("later", ["voice"])
@@ -29,7 +29,7 @@ async def test_a_new_sink_begins_at_the_end_and_an_old_one_where_it_was(
     assert await uids(store, "splunk") == [event(1).uid, event(2).uid]
 
 
-async def test_a_sink_reads_only_its_own_sources(store: SqliteStore, event: Make) -> None:
+async def test_a_sink_reads_only_its_own_sources(store: SqlStore, event: Make) -> None:
     await store.start_source("other", NOON)
     await store.start_sink("both", ["other", "voice"])
     await store.add("other", Page.of([event(1)]))
@@ -38,9 +38,7 @@ async def test_a_sink_reads_only_its_own_sources(store: SqliteStore, event: Make
     assert await uids(store, "both") == [event(1).uid, event(2).uid]
 
 
-async def test_the_position_is_the_end_of_the_contiguous_part(
-    store: SqliteStore, event: Make
-) -> None:
+async def test_the_position_is_the_end_of_the_contiguous_part(store: SqlStore, event: Make) -> None:
     await store.add("voice", Page.of([event(n) for n in range(10)]))
     await store.settle("splunk", [(4, 6), (8, 9)])
     (sink,) = await store.sinks()
@@ -52,7 +50,7 @@ async def test_the_position_is_the_end_of_the_contiguous_part(
     assert await uids(store) == [event(n).uid for n in (6, 7, 9)]
 
 
-async def test_what_is_for_other_sinks_is_no_hole(store: SqliteStore, event: Make) -> None:
+async def test_what_is_for_other_sinks_is_no_hole(store: SqlStore, event: Make) -> None:
     await store.start_source("other", NOON)
     for number, source in enumerate(("other", "voice", "other", "voice", "other", "voice")):
         await store.add(source, Page.of([event(10 * number + each) for each in range(10)]))
@@ -71,7 +69,7 @@ async def test_what_is_for_other_sinks_is_no_hole(store: SqliteStore, event: Mak
 
 
 async def test_a_hole_that_an_older_version_left_is_closed_by_the_next_verdict(
-    store: SqliteStore, event: Make, tmp_path: Path
+    store: SqlStore, event: Make, tmp_path: Path
 ) -> None:
     await store.start_source("other", NOON)
     await store.add("other", Page.of([event(1)]))
@@ -84,12 +82,12 @@ async def test_a_hole_that_an_older_version_left_is_closed_by_the_next_verdict(
 
 
 async def test_dead_letters_and_the_position_are_one_write(
-    store: SqliteStore, event: Make, tmp_path: Path
+    store: SqlStore, event: Make, tmp_path: Path
 ) -> None:
     await store.add("voice", Page.of([event(1)]))
     why = ("rejected", "field too long", 400, 3, NOON, NOON + MINUTE)
     await store.settle("splunk", [(0, 1)], [RejectedEvent(0, *why)])
-    with StateView(tmp_path) as view:
+    with open_view(tmp_path) as view:
         (found,) = view.dead_letters()
         assert (found.sink, found.source, found.letter) == (
             "splunk",
@@ -103,7 +101,7 @@ async def test_dead_letters_and_the_position_are_one_write(
 
 
 async def test_an_orphaned_sink_keeps_its_backlog_and_gets_nothing_more(
-    store: SqliteStore, event: Make
+    store: SqlStore, event: Make
 ) -> None:
     await store.start_sink("gone", ["voice"])
     await store.add("voice", Page.of([event(1)]))
@@ -120,9 +118,7 @@ async def test_an_orphaned_sink_keeps_its_backlog_and_gets_nothing_more(
     assert await uids(store, "gone") == [event(1).uid, event(2).uid]
 
 
-async def test_starting_a_sink_takes_no_source_away_from_it(
-    store: SqliteStore, event: Make
-) -> None:
+async def test_starting_a_sink_takes_no_source_away_from_it(store: SqlStore, event: Make) -> None:
     await store.start_source("other", NOON)
     await store.start_sink("splunk", ["other"])
     await store.add("voice", Page.of([event(1)]))
@@ -131,7 +127,7 @@ async def test_starting_a_sink_takes_no_source_away_from_it(
 
 
 async def test_a_source_that_a_sink_is_not_to_receive_any_more_is_retired(
-    store: SqliteStore, event: Make
+    store: SqlStore, event: Make
 ) -> None:
     await store.start_source("other", NOON)
     await store.start_sink("splunk", ["other", "voice"])
@@ -155,7 +151,7 @@ async def test_a_source_that_a_sink_is_not_to_receive_any_more_is_retired(
 
 
 async def test_the_backlog_of_an_orphaned_source_is_still_delivered(
-    store: SqliteStore, event: Make
+    store: SqlStore, event: Make
 ) -> None:
     await store.add("voice", Page.of([event(1)]))
     assert await store.retire({"splunk": ["other"]}, ["other"]) == ()

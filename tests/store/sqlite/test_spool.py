@@ -13,8 +13,8 @@ from auditrelay.errors import StoreFull
 from auditrelay.events import AuditEvent
 from auditrelay.events.page import Page
 from auditrelay.store import SpoolPage
-from auditrelay.store.sqlite import spool
-from auditrelay.store.sqlite.store import SqliteStore
+from auditrelay.store.sql import spool
+from auditrelay.store.sql.store import SqlStore
 
 Make = Callable[..., AuditEvent]
 
@@ -24,7 +24,7 @@ def shape(pages: list[SpoolPage]) -> list[tuple[int, int]]:
 
 
 async def test_reading_goes_on_where_it_stopped_and_stops_at_enough(
-    store: SqliteStore, event: Make
+    store: SqlStore, event: Make
 ) -> None:
     for page in range(5):
         await store.add("voice", Page.of([event(page * 10 + n) for n in range(10)]))
@@ -40,7 +40,7 @@ async def test_reading_goes_on_where_it_stopped_and_stops_at_enough(
 
 
 async def test_a_part_is_read_again_up_to_its_end_without_what_is_settled(
-    store: SqliteStore, event: Make
+    store: SqlStore, event: Make
 ) -> None:
     for page in range(5):
         await store.add("voice", Page.of([event(page * 10 + n) for n in range(10)]))
@@ -52,7 +52,7 @@ async def test_a_part_is_read_again_up_to_its_end_without_what_is_settled(
 
 
 async def test_pages_that_are_settled_do_not_count_towards_the_size_of_a_read(
-    store: SqliteStore, event: Make, monkeypatch: pytest.MonkeyPatch
+    store: SqlStore, event: Make, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     for number in range(5):
         await store.add("voice", Page.of([event(number)]))
@@ -65,7 +65,7 @@ async def test_pages_that_are_settled_do_not_count_towards_the_size_of_a_read(
 
 
 async def test_only_what_every_sink_has_and_retention_has_passed_is_pruned(
-    store: SqliteStore, event: Make
+    store: SqlStore, event: Make
 ) -> None:
     await store.start_sink("slow", ["voice"])
     await store.add("voice", Page.of([event(1)]))
@@ -107,7 +107,7 @@ async def test_a_full_spool_takes_nothing_until_delivered_events_are_deleted(
 
 
 async def test_a_page_is_refused_while_a_nearly_full_disk_still_takes_verdicts(
-    store: SqliteStore, event: Make, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    store: SqlStore, event: Make, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     await store.add("voice", Page.of([event(1)]))
     left = SimpleNamespace(f_bavail=100, f_frsize=4096)

@@ -14,18 +14,18 @@ from auditrelay.events import AuditEvent
 from auditrelay.events.page import Page
 from auditrelay.store import Declared, Proof
 from auditrelay.store.conditions import SourceCondition
-from auditrelay.store.sqlite.store import SqliteStore
+from auditrelay.store.sql.store import SqlStore
 from auditrelay.store.sqlite.writer import Writer
 
 Make = Callable[..., AuditEvent]
 
 
-async def test_a_start_is_stored_once_and_for_all(store: SqliteStore) -> None:
+async def test_a_start_is_stored_once_and_for_all(store: SqlStore) -> None:
     assert await store.start_source("voice", NOON) == NOON - timedelta(days=7)
 
 
 async def test_events_survive_a_restart_with_everything_in_them(
-    tmp_path: Path, store: SqliteStore, event: Make
+    tmp_path: Path, store: SqlStore, event: Make
 ) -> None:
     await store.add("voice", Page.of([event(1, tags=(("team", "blue"),), late_by_s=5)]))
     await store.close()
@@ -37,11 +37,11 @@ async def test_events_survive_a_restart_with_everything_in_them(
 
 
 async def test_a_full_disk_stops_collecting_and_still_takes_positions(
-    store: SqliteStore, event: Make, tmp_path: Path
+    store: SqlStore, event: Make, tmp_path: Path
 ) -> None:
     await store.add("voice", Page.of([event(n) for n in range(100)]))
-    (pages,) = await store._writer.write(lambda db: db.execute("pragma page_count").fetchone())
-    await store._writer.write(
+    (pages,) = await store._engine.write(lambda db: db.execute("pragma page_count").fetchone())
+    await store._engine.write(
         lambda db: db.execute(f"pragma max_page_count = {pages + 2}").fetchall()
     )
     with pytest.raises(StoreFull):
@@ -49,7 +49,7 @@ async def test_a_full_disk_stops_collecting_and_still_takes_positions(
     assert not (tmp_path / "ballast").exists()
     await store.settle("splunk", [(0, 100)])
     assert await uids(store) == []
-    await store._writer.write(lambda db: db.execute("pragma max_page_count = 1000000").fetchall())
+    await store._engine.write(lambda db: db.execute("pragma max_page_count = 1000000").fetchall())
     assert await store.make_room()
     assert (await store.add("voice", Page.of([event(100)]))).new == (0,)
     assert store.spool_bytes == sum(
@@ -58,9 +58,7 @@ async def test_a_full_disk_stops_collecting_and_still_takes_positions(
     )
 
 
-async def test_one_failing_write_leaves_its_neighbours_alone(
-    store: SqliteStore, event: Make
-) -> None:
+async def test_one_failing_write_leaves_its_neighbours_alone(store: SqlStore, event: Make) -> None:
     results = await asyncio.gather(
         store.add("voice", Page.of([event(1)])),
         store.add("never-started", Page.of([event(2)])),
@@ -72,7 +70,7 @@ async def test_one_failing_write_leaves_its_neighbours_alone(
 
 
 async def test_a_condition_that_comes_with_a_page_is_part_of_its_write(
-    store: SqliteStore, event: Make, monkeypatch: pytest.MonkeyPatch
+    store: SqlStore, event: Make, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     written = 0
     attempt = Writer._try

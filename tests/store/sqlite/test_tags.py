@@ -20,14 +20,14 @@ from auditrelay.settings.reserved import ALERTS
 from auditrelay.store import DeadLetter, Proof, RejectedEvent
 from auditrelay.store.packing import pack, unpack
 from auditrelay.store.sealing import Run
+from auditrelay.store.sql.store import SqlStore
 from auditrelay.store.sqlite.state_dir import DATABASE
-from auditrelay.store.sqlite.store import SqliteStore
-from auditrelay.store.sqlite.view import StateView
+from auditrelay.store.sqlite.store import open_view
 
 KEY, OTHER = Keys(b"k" * 32), Keys(b"o" * 32)
 
 
-async def begun(folder: Path, keys: Keys | None, before: Keys | None = None) -> SqliteStore:
+async def begun(folder: Path, keys: Keys | None, before: Keys | None = None) -> SqlStore:
     store = await opened(folder, keys=keys)
     configured = facts.configured(digest=bytes(32), settings={})
     await store.log.begin(Run("0" * 32, {}, configured, before))
@@ -67,7 +67,7 @@ def rows(folder: Path, query: str) -> list[Any]:
 
 
 def codes(folder: Path, keys: Keys | None) -> set[str]:
-    with StateView(folder, keys) as view:
+    with open_view(folder, keys) as view:
         return {each.code for each in view.check().findings}
 
 
@@ -269,7 +269,7 @@ async def test_facts_that_come_while_a_seal_is_drafted_are_counted(tmp_path: Pat
 
 async def test_a_check_without_the_key_says_that_it_compares_no_tags(tmp_path: Path) -> None:
     await filled(tmp_path, KEY)
-    with StateView(tmp_path) as view:
+    with open_view(tmp_path) as view:
         checked = view.check()
     assert checked.whole
     [note] = checked.findings
@@ -324,7 +324,7 @@ async def test_a_dead_letter_is_not_made_of_an_event_that_was_changed(
     change_a_page(tmp_path, keys)  # after the sink has read it
     rejected = RejectedEvent(1, "invalid", "no", 400, 1, NOON, NOON, reduced=True)
     await store.settle("splunk", [(0, 3)], [rejected])
-    with StateView(tmp_path, keys) as view:
+    with open_view(tmp_path, keys) as view:
         assert view.dead_letters(sinks=["splunk"]) == []
     assert "page at place 0" in str((await store.log.state()).broken)
     assert [each.gap for each in await store.ledger("okta") if each.gap] == ["damaged"]

@@ -43,6 +43,17 @@ class Settings(SourceSettings):
         return False
 
     @property
+    def not_shared(self) -> str | None:
+        """The dashboard renews its session again and again, and every replica needs the newest."""
+        if self.mode == "files":
+            return None
+        return (
+            'mode: "dashboard" does not work with a shared store: the session that the vendor '
+            "renews would have to be in the database, readable for everybody who reads that; use "
+            'mode = "files", or read this source with an instance of its own, without the key store'
+        )
+
+    @property
     def export_directory(self) -> Path | None:
         """The folder that exports are put into."""
         return self.directory

@@ -8,12 +8,12 @@ the reserve with it.
 
 import contextlib
 import os
-import sqlite3
 from pathlib import Path
 from typing import Final
 
 from auditrelay.errors import StoreFull
 from auditrelay.files import open_regular
+from auditrelay.store.sql.connection import Connection
 
 _FILE = "ballast"
 _BYTES = 1 << 20
@@ -52,6 +52,14 @@ class Reserve:
         if not self.is_there:
             raise StoreFull("the disk is full")
 
+    def require_for(self, db: Connection, size: int) -> None:
+        """Raise StoreFull unless the disk has room for a page of *size* bytes besides."""
+        require_room(db, size)
+
+    def give_back(self, db: Connection) -> None:
+        """Return some free pages of the database to the file system."""
+        db.execute("pragma incremental_vacuum(1000)").fetchall()
+
     def _reserve(self) -> bool:
         try:
             if self._path.exists() and self._path.stat().st_size == _BYTES:
@@ -67,7 +75,7 @@ class Reserve:
         return True
 
 
-def require_room(db: sqlite3.Connection, size: int) -> None:
+def require_room(db: Connection, size: int) -> None:
     """
     Check that the disk has room for a page of *size* bytes in the log and in the database of *db*.
 

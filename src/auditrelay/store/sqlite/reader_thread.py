@@ -6,6 +6,7 @@ from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from typing import TypeVar
 
+from auditrelay.store.sqlite.connection import Connection
 from auditrelay.store.sqlite.writer import translate
 
 T = TypeVar("T")
@@ -14,11 +15,11 @@ T = TypeVar("T")
 class ReaderThread:
     """Runs functions on *db*, a connection of its own, one after the other."""
 
-    def __init__(self, db: sqlite3.Connection) -> None:
+    def __init__(self, db: Connection) -> None:
         self.db = db
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="store-reader")
 
-    async def read(self, work: Callable[[sqlite3.Connection], T]) -> T:
+    async def read(self, work: Callable[[Connection], T]) -> T:
         """Return what *work* returns. Raises StateError."""
 
         def run() -> T:

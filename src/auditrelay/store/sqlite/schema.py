@@ -1,9 +1,8 @@
 """The tables of the state, and the upgrade from older schemas."""
 
-import sqlite3
-
+from auditrelay.store.sql.uids import log_known
+from auditrelay.store.sqlite.connection import Connection
 from auditrelay.store.sqlite.taking_over import take_over
-from auditrelay.store.sqlite.uids import log_known
 
 SCHEMA_VERSION = 4
 
@@ -236,13 +235,13 @@ alter table coverage drop column digest;
 """The statements that remove what was taken over."""
 
 
-def version_of(db: sqlite3.Connection) -> int:
+def version_of(db: Connection) -> int:
     """Return the version of the schema that *db* has."""
     version: int = db.execute("pragma user_version").fetchone()[0]
     return version
 
 
-def upgrade(db: sqlite3.Connection) -> None:
+def upgrade(db: Connection) -> None:
     """Upgrade an older schema to SCHEMA_VERSION in one transaction."""
     version = version_of(db)
     if version == SCHEMA_VERSION:
@@ -258,6 +257,6 @@ def upgrade(db: sqlite3.Connection) -> None:
     db.execute("commit")
 
 
-def _run(db: sqlite3.Connection, statements: str) -> None:
+def _run(db: Connection, statements: str) -> None:
     for statement in statements.split(";\n"):
         db.execute(statement)

@@ -14,6 +14,8 @@ from pathlib import Path
 from auditrelay.errors import Locked, StateError, StoreFull
 from auditrelay.evidence.heads import Keys
 from auditrelay.files import open_regular
+from auditrelay.store.sql.branches import begin_log
+from auditrelay.store.sqlite.connection import Connection
 from auditrelay.store.sqlite.schema import (
     DEAD_LETTER,
     SCHEMA,
@@ -24,8 +26,6 @@ from auditrelay.store.sqlite.schema import (
     upgrade,
     version_of,
 )
-from auditrelay.store.sqlite.tags import Connection
-from auditrelay.store.sqlite.taking_over import begin_log
 from auditrelay.store.sqlite.writer import is_busy, translate
 
 DATABASE = "state.db"
@@ -128,6 +128,20 @@ def locked(state_dir: Path, version: str, now: datetime) -> Iterator[None]:
         os.close(file)
 
 
+def seat(state_dir: Path) -> str:
+    """
+    Return what names the lock of *state_dir*, which is locked, on this run of this machine.
+
+    Raises StateError.
+    """
+    try:
+        found = (state_dir / _LOCK).stat()
+        boot = Path("/proc/sys/kernel/random/boot_id").read_text("ascii").strip()
+    except OSError as error:
+        raise StateError(f"cannot read the lock of {state_dir}: {error.strerror}") from error
+    return f"{boot}:{found.st_dev}:{found.st_ino}"
+
+
 def _owner(file: int) -> str:
     try:
         label = json.loads(os.pread(file, 4096, 0))
@@ -160,7 +174,9 @@ def create(state_dir: Path) -> None:
         for unfinished in (made, Path(f"{made}-journal")):
             unfinished.unlink(missing_ok=True)
         os.close(os.open(made, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o600))
-        with contextlib.closing(sqlite3.connect(made, isolation_level=None)) as db:
+        with contextlib.closing(
+            sqlite3.connect(made, isolation_level=None, factory=Connection)
+        ) as db:
             db.execute("pragma auto_vacuum = incremental")
             db.executescript(f"begin; {SCHEMA} {DEAD_LETTER} {SINCE_2} {SINCE_3} {SINCE_4} commit;")
             begin_log(db)
@@ -176,7 +192,7 @@ def create(state_dir: Path) -> None:
         raise StateError(f"cannot create {path}: {error}") from error
 
 
-def connect(state_dir: Path, *, write: bool, keys: Keys | None = None) -> sqlite3.Connection:
+def connect(state_dir: Path, *, write: bool, keys: Keys | None = None) -> Connection:
     """
     Open the database for one thread, and upgrade an older one if it is to *write*.
 
@@ -225,7 +241,7 @@ def connect(state_dir: Path, *, write: bool, keys: Keys | None = None) -> sqlite
     return db
 
 
-def _recognise(db: sqlite3.Connection, path: Path, *, write: bool) -> None:
+def _recognise(db: Connection, path: Path, *, write: bool) -> None:
     (application,) = db.execute("pragma application_id").fetchone()
     if application != _APPLICATION_ID:
         raise StateError(f"{path} is not an auditrelay database; not touched")
@@ -242,7 +258,7 @@ def _recognise(db: sqlite3.Connection, path: Path, *, write: bool) -> None:
         )
 
 
-def _examine(db: sqlite3.Connection, path: Path) -> None:
+def _examine(db: Connection, path: Path) -> None:
     if path.stat().st_size > _CHECK_UP_TO:
         return
     (verdict,) = db.execute("pragma quick_check(1)").fetchone()

@@ -5,17 +5,16 @@ Nothing is claimed of the time before. Works on a connection, within the caller'
 """
 
 import json
-import secrets
-import sqlite3
 from collections.abc import Iterator
 from hashlib import sha256
 from typing import Final
 
 from auditrelay.evidence import facts
-from auditrelay.evidence.tree import Frontier
 from auditrelay.store.keys import time_of
-from auditrelay.store.sqlite.facts import INSTANCE, insert, of_sink, of_source
-from auditrelay.store.sqlite.known import FORGOTTEN
+from auditrelay.store.sql.branches import begin_log
+from auditrelay.store.sql.facts import INSTANCE, insert, of_sink, of_source
+from auditrelay.store.sql.known import FORGOTTEN
+from auditrelay.store.sqlite.connection import Connection
 
 _STEP: Final = 20_000
 """How many known keys are read at once: there may be millions."""
@@ -23,15 +22,7 @@ _STEP: Final = 20_000
 _NOW: Final = "select cast((julianday('now') - 2440587.5) * 86400000000 as integer)"
 
 
-def begin_log(db: sqlite3.Connection) -> None:
-    """Begin the log of the evidence of this state, with a name of its own, and without entries."""
-    db.execute(
-        "insert into meta values ('log', ?), ('frontier', ?)",
-        (secrets.token_hex(16), Frontier().dump()),
-    )
-
-
-def take_over(db: sqlite3.Connection, *, schema: int) -> None:
+def take_over(db: Connection, *, schema: int) -> None:
     """Begin a log, and write what is found in the state, which was of *schema*, as open facts."""
     begin_log(db)
     # Older versions moved it whenever they looked for uids to forget, found or not: no fact can
@@ -59,7 +50,7 @@ def take_over(db: sqlite3.Connection, *, schema: int) -> None:
     )
 
 
-def _known(db: sqlite3.Connection, owner: int) -> tuple[int, bytes]:
+def _known(db: Connection, owner: int) -> tuple[int, bytes]:
     """Return how many forwarded events of the source *owner* are known, and their digest."""
     count, last, hashing = 0, b"", sha256()
     while True:
@@ -75,7 +66,7 @@ def _known(db: sqlite3.Connection, owner: int) -> tuple[int, bytes]:
         hashing.update(joined)
 
 
-def _of_source(db: sqlite3.Connection, owner: int, name: str) -> list[facts.Body]:
+def _of_source(db: Connection, owner: int, name: str) -> list[facts.Body]:
     """Return the facts about resweeps, files, deleted events and dead letters of a source."""
     found = [
         facts.looked_again(delay=delay // 1_000_000, until=until)
@@ -112,7 +103,7 @@ def _of_source(db: sqlite3.Connection, owner: int, name: str) -> list[facts.Body
     return found
 
 
-def _of_sink(db: sqlite3.Connection, number: int, ends: int | None) -> list[facts.Body]:
+def _of_sink(db: Connection, number: int, ends: int | None) -> list[facts.Body]:
     """Return the facts about the feeds and the dead letters of a sink."""
     since = dict(db.execute("select source, since from feed where sink = ?", (number,)).fetchall())
     found = [facts.began(since=since)]
@@ -129,7 +120,7 @@ def _of_sink(db: sqlite3.Connection, number: int, ends: int | None) -> list[fact
 
 
 def _letters(
-    db: sqlite3.Connection, which: str, owner: int | str
+    db: Connection, which: str, owner: int | str
 ) -> Iterator[tuple[str, list[str], list[str], list[str]]]:
     """Yield the dead letters *which* are of *owner*: reason, uids, those replayed, and dropped."""
     for reason, *uids in db.execute(

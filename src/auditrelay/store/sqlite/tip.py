@@ -15,14 +15,28 @@ from auditrelay.files import read_file, replace_file
 TIP: Final = "evidence.tip"
 
 
-def read(state_dir: Path) -> Head | None:
-    """Return the head in the tip of *state_dir*; None if there is none that can be read."""
-    try:
-        return Head.parse(read_file(state_dir / TIP).decode("ascii").strip())
-    except (OSError, ValueError):
-        return None
+class TipFile:
+    """The tip in *state_dir*."""
 
+    name: Final = TIP
 
-def write(state_dir: Path, log: str, size: int, root: bytes) -> None:
-    """Replace the tip of *state_dir*, durably. Raises OSError, with the former tip as it was."""
-    replace_file(state_dir / TIP, f"{Head(log, size, root).word}\n".encode("ascii"))
+    def __init__(self, state_dir: Path) -> None:
+        self._path = state_dir / TIP
+
+    def read(self) -> Head | None:
+        """Return the head in it; None if there is none that can be read."""
+        try:
+            return Head.parse(read_file(self._path).decode("ascii").strip())
+        except (OSError, ValueError):
+            return None
+
+    def begin(self, _: object, head: Head) -> None:
+        """Put the first one of a new state, before the transaction is committed."""
+        self.write(head)
+
+    def enter(self, _: object, head: Head) -> None:
+        """Do nothing yet: a tip that is newer than the state would say that it was rolled back."""
+
+    def write(self, head: Head) -> None:
+        """Replace it, durably. Raises OSError, with the former one as it was."""
+        replace_file(self._path, f"{Head(head.log, head.size, head.root).word}\n".encode("ascii"))

@@ -13,9 +13,10 @@ from typing import Final, NamedTuple, TypeVar
 import structlog
 
 from auditrelay.errors import RelayError, StateError, StoreFull
+from auditrelay.store.sqlite.connection import Connection
 
 T = TypeVar("T")
-Work = Callable[[sqlite3.Connection], T]
+Work = Callable[[Connection], T]
 
 _MAX_GROUP = 32
 """How many works share one commit at most."""
@@ -77,7 +78,7 @@ class Writer:
     While another process has locked the database, works wait, as long as that takes.
     """
 
-    def __init__(self, db: sqlite3.Connection, on_full: Callable[[], None]) -> None:
+    def __init__(self, db: Connection, on_full: Callable[[], None]) -> None:
         self._db = db
         self._on_full = on_full
         self._closing = False

@@ -1,0 +1,263 @@
+"""
+The spool: pages of events that wait for the sinks, in the order in which they came.
+
+A page is one compressed blob, not a row per event: a commit costs one insert, as measured in
+docs/decisions/0002-spool.md. Works on a connection, within the caller's transaction.
+"""
+
+from collections.abc import Iterable
+from hashlib import sha256
+from typing import Final, NamedTuple
+
+from auditrelay.errors import RelayError, StoreFull
+from auditrelay.events import AuditEvent
+from auditrelay.events.page import Page
+from auditrelay.evidence import facts
+from auditrelay.store import SpoolPage
+from auditrelay.store.packing import pack, unpack
+from auditrelay.store.sealing import Waiting
+from auditrelay.store.sql import meta
+from auditrelay.store.sql.connection import Connection
+from auditrelay.store.sql.engine import Room
+from auditrelay.store.sql.facts import INSTANCE, insert
+from auditrelay.store.sql.handover import Appended
+from auditrelay.store.sql.marks import Marks
+from auditrelay.store.sql.readers import (
+    FOREVER,
+    delivered_floor,
+    for_sink,
+    pages_of,
+    reader_of,
+)
+from auditrelay.store.sql.recent import Recent
+from auditrelay.store.sql.tags import tag, wrong
+
+LOG: Final = 0
+"""The one log."""
+
+PRUNED: Final = "pruned"
+"""The name of the place before which pages may be gone."""
+
+MAX_READ_BYTES: Final = 8 << 20
+"""About how much memory the pages of one read take; the last of them may exceed it."""
+
+FACTS_OF_A_PAGE: Final = 2
+"""There is one fact about a page, and the last one of a walk brings another, what was covered."""
+
+
+class PageDamaged(RelayError):
+    """The page at the place *first* is not what was put there."""
+
+    def __init__(self, first: int) -> None:
+        super().__init__(f"the page at place {first} of the spool was changed or damaged")
+        self.first = first
+
+
+class Placed(NamedTuple):
+    """Where a page has been put: the place of its *first* event, and the digest of its blob."""
+
+    first: int
+    stored: bytes
+
+
+class Spool:
+    """The size of the spool, *used_bytes*, and its limit, *max_bytes* (both compressed)."""
+
+    def __init__(self, used_bytes: int, max_bytes: int, room: Room) -> None:
+        self.max_bytes = max_bytes
+        self.used_bytes = used_bytes
+        self.room = room
+        self.appended: list[Appended] = []
+        """What was appended since this was last replaced by a new list."""
+        self.waiting = Waiting()
+        """What the next seal will have to tell of, at most: what was rolled back counts as well."""
+
+    def append(
+        self,
+        db: Connection,
+        owner: int,
+        page: Page,
+        now: int,
+        only: str | None = None,
+        *,
+        beyond: bool = False,
+    ) -> Placed:
+        """
+        Append *page*, for the sink *only* if given; return where it is.
+
+        Raises StoreFull if the spool or the disk has no room for them; not if they may be *beyond*
+        that room: what a verdict brings is small, and no delivery may wait for it.
+        """
+        blob, size = pack(page)
+        stored = sha256(blob).digest()
+        used, first, source, sink = db.execute(
+            "select (select value from meta where name = 'spool_bytes'), "
+            "(select value from meta where name = 'next_position'), "
+            "(select name from source where id = ?), (select id from sink where name = ?)",
+            (owner, only),
+        ).fetchone()
+        if not beyond:
+            if used and used + len(blob) > self.max_bytes:
+                raise StoreFull(f"the spool has {used} bytes, {self.max_bytes} are allowed")
+            self.room.require_for(db, len(blob))
+        db.execute(
+            'insert into spool (first, count, source, stored, bytes, events, sha, "only", tag) '
+            "values (?, ?, ?, ?, ?, ?, ?, ?, ?)",
+            (
+                first,
+                len(page),
+                owner,
+                now,
+                len(blob),
+                blob,
+                stored,
+                sink,
+                tag(db, "spool", first, len(page), owner, sink, stored),
+            ),
+        )
+        meta.write(db, "next_position", first + len(page))
+        meta.write(db, "spool_bytes", used + len(blob))
+        self.used_bytes = used + len(blob)
+        self.appended.append(Appended(first, source, only, page, size, stored))
+        self.waiting.pages[owner] += 1
+        self.waiting.facts += FACTS_OF_A_PAGE
+        return Placed(int(first), stored)
+
+    def resize(self, db: Connection, change: int) -> None:
+        """Add *change* bytes, which may be negative, to the used bytes."""
+        # Computed from the database, because an attribute is not rolled back with a transaction.
+        self.used_bytes = meta.read(db, "spool_bytes") + change
+        meta.write(db, "spool_bytes", self.used_bytes)
+
+    def prune(self, db: Connection, before: int, now: int) -> int:
+        """Delete pages that every sink has and that were stored *before*; return the events."""
+        floor = delivered_floor(db)
+        # Up to the first page that stays, so that one place says which pages may be gone.
+        (end,) = db.execute(
+            "select coalesce(min(first), ?1) from spool where first + count > ?1 or stored >= ?2",
+            (floor, before),
+        ).fetchone()
+        return self._delete_before(db, end, "retention", now)
+
+    def delete_delivered(self, db: Connection, now: int) -> bool:
+        """Delete the oldest pages that every sink has until there is room; return if any went."""
+        floor, excess = delivered_floor(db), max(self.used_bytes - self.max_bytes, 0) + (4 << 20)
+        end, freed = 0, 0
+        for first, count, size in db.execute(
+            "select first, count, bytes from spool where first + count <= ? "
+            "order by first limit 1000",
+            (floor,),
+        ):
+            end, freed = first + count, freed + size
+            if freed >= excess:
+                break
+        return self._delete_before(db, end, "room", now) > 0
+
+    def _delete_before(self, db: Connection, end: int, why: str, now: int) -> int:
+        """Delete the pages before the place *end*; return how many events they had."""
+        count, size = db.execute(
+            "select cast(coalesce(sum(count), 0) as bigint), "
+            "cast(coalesce(sum(bytes), 0) as bigint) from spool where first < ?",
+            (end,),
+        ).fetchone()
+        if count:
+            db.execute("delete from spool where first < ?", (end,))
+            self.resize(db, -size)
+            meta.put(db, PRUNED, end)
+            body = facts.pruned(before=end, events=count, why=why)
+            insert(db, INSTANCE, [body], now)
+        return int(count)
+
+
+def read_pages(
+    db: Connection,
+    sink: str,
+    start: int,
+    most: int,
+    end: int = FOREVER,
+    *,
+    recent: Recent | None = None,
+    marks: Marks | None = None,
+) -> tuple[list[SpoolPage], int]:
+    """
+    Return the backlog of *sink* from *start* on, about *most* events, and how far that has read.
+
+    Nothing at *end* or beyond it is returned. What is *recent* is not read again; what is returned
+    gets *marks*. Raises PageDamaged.
+    """
+    reader = reader_of(db, sink)
+    pages: list[SpoolPage] = []
+    # Where no page is in memory, one statement reads all of it: see intake.
+    blob = "events" if recent is None else "null"
+    query = (
+        f"select first, count, (select name from source where id = spool.source), sha, {blob} "  # noqa: S608  # constants
+        f"from spool where {for_sink(db)} order by first limit 1"
+    )
+    position, taken, size = max(start, reader.progress.position), 0, 0
+    while position < end and taken < most and size < MAX_READ_BYTES:
+        row = db.execute(query, reader.parameters(db, position, end)).fetchone()
+        if row is None:
+            break
+        first, count, source, sha, blob = row
+        inside = max(first, position), min(first + count, end)
+        if parts := reader.progress.open_ranges(*inside):
+            found = None if recent is None else recent.find(first, sha)
+            if (found := found or _page_at(db, first, count, sha, blob)) is None:
+                position = inside[1]
+                continue
+            page, inflated = found
+            pages += pages_of(first, source, page, inflated, parts)
+            if marks is not None:
+                marks.handed(sink, first, count, sha)
+            taken += sum(part[1] - part[0] for part in parts)
+            size += inflated
+        position = inside[1]
+    return pages, position
+
+
+def _page_at(
+    db: Connection, first: int, count: int, sha: bytes | None, blob: bytes | None
+) -> tuple[Page, int] | None:
+    """
+    Return the page at *first*, and how many bytes it takes; without *blob* it is read.
+
+    Returns None if another instance has deleted it meanwhile: every sink has it. Raises
+    PageDamaged.
+    """
+    if blob is None:
+        row = db.execute("select events from spool where first = ?", (first,)).fetchone()
+        if row is None:
+            return None
+        (blob,) = row
+    examine(db, first, sha, blob)
+    return unpack(blob, first, count)
+
+
+def examine(db: Connection, first: int, sha: bytes | None, blob: bytes) -> None:
+    """Raise PageDamaged unless the page at *first* is what was put there."""
+    if (sha is not None and sha256(blob).digest() != sha) or wrong(db, "spool", "first = ?", first):
+        raise PageDamaged(first)
+
+
+def events_at(db: Connection, positions: Iterable[int]) -> dict[int, AuditEvent]:
+    """
+    Return by position the events at *positions* that are in the spool; inflate a page once.
+
+    Raises PageDamaged.
+    """
+    found: dict[int, AuditEvent] = {}
+    first, page = 0, Page.of([])
+    for position in sorted(positions):
+        if not first <= position < first + len(page):
+            row = db.execute(
+                "select first, count, sha, events from spool where first = "
+                "(select max(first) from spool where first <= ?1) and first + count > ?1",
+                (position,),
+            ).fetchone()
+            if row is None:
+                continue
+            first, count, sha, blob = row
+            examine(db, first, sha, blob)
+            page, _ = unpack(blob, first, count)
+        found[position] = page[position - first]
+    return found
