@@ -139,8 +139,6 @@ def _unusable(database: _Database) -> Iterator[str]:
             f"the database has the encoding {encoding}: create one with encoding 'UTF8' "
             "template template0"
         )
-    if database.setting("transaction_read_only") == "on":
-        yield "the database is read-only, or a standby: name the primary in store"
 
 
 def _missing_rights(database: _Database) -> Iterator[str]:
