@@ -6,7 +6,7 @@ is alive by one row, which it renews with every *beat*. All clocks that are comp
 database; what a replica concludes from its own clock alone is in ``service.membership``.
 """
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Any, Final
@@ -58,7 +58,7 @@ class Card:
     command: bool = False
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@dataclass(frozen=True, slots=True)
 class Replica:
     """A row of the table ``replica``; *expires_in* is in seconds, negative once it has expired."""
 
@@ -67,10 +67,10 @@ class Replica:
     version: str
     started: datetime
     beats: int
-    expires_in: float
     draining: bool
     command: bool
     serves: Mapping[str, Served]
+    expires_in: float
     info: Mapping[str, Any] = field(default_factory=dict)
 
     @property
@@ -79,7 +79,7 @@ class Replica:
         return self.expires_in > 0
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@dataclass(frozen=True, slots=True)
 class LeaseRow:
     """
     A row of the table ``lease``: who holds *unit*, and since when.
@@ -95,7 +95,7 @@ class LeaseRow:
     wanted_by: UUID | None = None
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@dataclass(frozen=True, slots=True)
 class Waiting:
     """The request *id* to the holder of *unit*; its command still listens."""
 
@@ -122,3 +122,25 @@ class Situation:
     end: int
     heads: int
     writes: int | None
+
+
+@dataclass(frozen=True, slots=True)
+class Taken:
+    """
+    A request that a replica has taken; *begun* if another one, or an earlier life, had begun it.
+
+    Its answers go on with the number *after*.
+    """
+
+    request: str
+    begun: bool
+    after: int
+
+
+@dataclass(frozen=True, slots=True)
+class Answers:
+    """The *lines* that follow; *seen* is the last's number, *alive* if a live replica works on."""
+
+    lines: Sequence[str]
+    seen: int
+    alive: bool

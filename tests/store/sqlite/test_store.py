@@ -40,8 +40,8 @@ async def test_a_full_disk_stops_collecting_and_still_takes_positions(
     store: SqlStore, event: Make, tmp_path: Path
 ) -> None:
     await store.add("voice", Page.of([event(n) for n in range(100)]))
-    (pages,) = await store._writer.write(lambda db: db.execute("pragma page_count").fetchone())
-    await store._writer.write(
+    (pages,) = await store._engine.write(lambda db: db.execute("pragma page_count").fetchone())
+    await store._engine.write(
         lambda db: db.execute(f"pragma max_page_count = {pages + 2}").fetchall()
     )
     with pytest.raises(StoreFull):
@@ -49,7 +49,7 @@ async def test_a_full_disk_stops_collecting_and_still_takes_positions(
     assert not (tmp_path / "ballast").exists()
     await store.settle("splunk", [(0, 100)])
     assert await uids(store) == []
-    await store._writer.write(lambda db: db.execute("pragma max_page_count = 1000000").fetchall())
+    await store._engine.write(lambda db: db.execute("pragma max_page_count = 1000000").fetchall())
     assert await store.make_room()
     assert (await store.add("voice", Page.of([event(100)]))).new == (0,)
     assert store.spool_bytes == sum(

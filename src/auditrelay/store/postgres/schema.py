@@ -8,7 +8,7 @@ import psycopg
 from auditrelay.errors import RelayError, StateError
 from auditrelay.evidence.tree import Frontier
 from auditrelay.store.postgres.connection import Connection, quoted
-from auditrelay.store.postgres.errors import Kind, kind_of, translate
+from auditrelay.store.postgres.errors import Kind, kind_of, translate, words_of
 from auditrelay.store.postgres.tables import TABLES
 from auditrelay.store.sql.branches import FRONTIER, LOG
 
@@ -24,12 +24,12 @@ _TRIES: Final = 5
 _ROWS: Final = (
     f"""insert into meta (name, value) values
     ('schema', {SCHEMA_VERSION}), ('writable_from', {SCHEMA_VERSION}),
-    ('next_position', 0), ('spool_bytes', 0)""",
+    ('next_position', 0), ('spool_bytes', 0)""",  # noqa: S608  # constants
     # The log of the evidence has a name of its own, and begins without entries.
     f"""insert into meta_text (name, value)
-    values ('{LOG}', replace(gen_random_uuid()::text, '-', ''))""",
+    values ('{LOG}', replace(gen_random_uuid()::text, '-', ''))""",  # noqa: S608  # constants
     f"""insert into meta_bytes (name, value)
-    values ('{FRONTIER}', decode('{Frontier().dump().hex()}', 'hex'))""",
+    values ('{FRONTIER}', decode('{Frontier().dump().hex()}', 'hex'))""",  # noqa: S608  # constants
 )
 """*schema* is the version of the tables, *writable_from* the oldest code that may write to them."""
 
@@ -152,5 +152,5 @@ def _missing(schema: str) -> str:
 
 def _cannot(schema: str, error: psycopg.Error) -> RelayError | psycopg.Error:
     if error.sqlstate == "42501":
-        return StateError(f"{_missing(schema)} ({str(error).strip()})")
+        return StateError(f"{_missing(schema)} ({words_of(error)})")
     return translate(error)
