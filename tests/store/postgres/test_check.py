@@ -1,14 +1,12 @@
 """What is asked of a shared database: what rules it out, and what is a risk."""
 
-import contextlib
-import socket
-import threading
 from collections.abc import Iterator
 from datetime import timedelta
 
 import psycopg
 import pytest
 from tests.support.clock import FakeClock
+from tests.support.pgbouncer import Pooler
 from tests.support.postgres import Server, absent, programs
 
 from auditrelay.clock import Clock
@@ -213,47 +211,6 @@ def test_a_server_with_little_room_is_a_risk(ready: str) -> None:
     assert risk(relay(ready)).startswith("the database has room for 3 more connections")
 
 
-def test_a_pooler_is_recognised(ready: str) -> None:
-    assert found(ready).risks == ()
-    port = int(ready.rpartition(":")[2].partition("/")[0])
-    with pooling(port) as pooled:
-        assert risk(ready.replace(str(port), str(pooled))).startswith(
-            "there is a pooler in between"
-        )
-
-
-@contextlib.contextmanager
-def pooling(port: int) -> Iterator[int]:
-    """Relay connections to *port*, and give clients process ids of our own, as poolers do."""
-    with socket.create_server(("127.0.0.1", 0)) as listening:
-        listening.settimeout(10)
-        relaying = threading.Thread(target=_relay, args=(listening, port))
-        relaying.start()
-        yield listening.getsockname()[1]
-        relaying.join()
-
-
-def _relay(listening: socket.socket, port: int) -> None:
-    client, _ = listening.accept()
-    with client, socket.create_connection(("127.0.0.1", port)) as server:
-        server.sendall(client.recv(4096))
-        said = b""
-        while b"K\x00\x00\x00\x0c" not in said:
-            said += server.recv(4096)
-        head, _, rest = said.partition(b"K\x00\x00\x00\x0c")
-        client.sendall(head + b"K\x00\x00\x00\x0c" + b"\x00\x00\x00\x01" + rest[4:])
-        back = threading.Thread(target=_copy, args=(server, client))
-        back.start()
-        _copy(client, server)
-        back.join()
-
-
-def _copy(source: socket.socket, target: socket.socket) -> None:
-    while data := source.recv(65536):
-        target.sendall(data)
-    target.shutdown(socket.SHUT_WR)
-
-
 def test_what_keeps_old_rows_is_a_risk(
     server: Server, ready: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -271,3 +228,11 @@ def test_what_keeps_old_rows_is_a_risk(
     server.execute("select pg_create_logical_replication_slot('forgotten', 'pgoutput')")
     assert risk(ready).startswith("the replication slot forgotten is not in use")
     server.execute("select pg_drop_replication_slot('forgotten')")
+
+
+def test_a_pooler_is_recognised_and_serves(database: str, pgbouncer: Pooler) -> None:
+    there = "there is a pooler in between"
+    assert not any(each.startswith(there) for each in found(database).risks)
+    pooled = found(pgbouncer.through(database))
+    assert any(each.startswith(there) for each in pooled.risks)
+    assert pooled.refusals == ()  # of the tables, which are asked for as the service asks
