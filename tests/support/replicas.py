@@ -12,9 +12,7 @@ SCHEMA = "auditrelay"
 
 def raw(address: str, name: str = "") -> psycopg.Connection[tuple[Any, ...]]:
     """Return a connection of psycopg's own, as an administrator has one."""
-    return psycopg.connect(
-        address, autocommit=True, prepare_threshold=None, application_name=name
-    )
+    return psycopg.connect(address, autocommit=True, prepare_threshold=None, application_name=name)
 
 
 def connection(address: str, name: str = "") -> Connection:

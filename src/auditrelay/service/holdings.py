@@ -70,10 +70,14 @@ class Holdings:
 
         self._do(unit, acquire())
 
-    def lose(self, lease: Lease, why: Loss) -> None:
-        """End what runs under *lease*, which is not ours any more, whatever is being done to it."""
+    def lose(self, lease: Lease, why: Loss) -> bool:
+        """
+        End what runs under *lease*, which is not ours any more, whatever is being done to it.
+
+        Returns False if it was not held.
+        """
         if self._leases.get(lease.unit) != lease:
-            return
+            return False
         del self._leases[lease.unit]
         before = self._work.get(lease.unit)
 
@@ -84,6 +88,7 @@ class Holdings:
             await self._runner.lose(lease, why)
 
         self._do(lease.unit, lose())
+        return True
 
     def release(self, lease: Lease, why: Loss, give: Callable[[Lease], Awaitable[None]]) -> None:
         """End what runs under *lease* in good order, then *give* it away; once is enough."""

@@ -449,9 +449,7 @@ class Topology:
         settings = config.sinks[name]
         sink: Any
         try:
-            sink = make_sink(
-                name, settings, self._metrics, self._clock, lambda: self.may_send()
-            )
+            sink = make_sink(name, settings, self._metrics, self._clock, lambda: self.may_send())
         except PeerBug as bug:
             if self._tasks is not None:
                 raise  # as above

@@ -73,17 +73,28 @@ class Workload:
             await self._topology.lose(lease.unit)
 
     async def _end_keeping(self, *, in_order: bool) -> None:
-        self.stop_keeping()
+        for task in self._keeping:
+            if task is not asyncio.current_task():
+                task.cancel()
+        self._keeping.clear()
         keeper, self.keeper = self.keeper, None
         self._store.on_condition = _nothing
         if keeper is not None and in_order:
             await keeper.sealer.end()
 
-    def stop_keeping(self) -> None:
-        """Cancel what the keeper does by itself; it can still seal."""
-        for task in self._keeping:
-            task.cancel()
-        self._keeping.clear()
+    async def end(self) -> None:
+        """End what the keeper does in good order, if it is here."""
+        await self._end_keeping(in_order=True)
+
+    async def prune(self) -> None:
+        """Delete what nothing needs any more, if the keeper is here."""
+        if self.keeper is not None:
+            await self.keeper.prune()
+
+    async def reload(self) -> None:
+        """Tell of the configuration that is in force now, if the keeper is here."""
+        if self.keeper is not None:
+            await self.keeper.sealer.reload()
 
     async def seal(self) -> None:
         """Seal the evidence, if the keeper is here; what cannot be sealed it reports itself."""

@@ -6,7 +6,7 @@ is alive by one row, which it renews with every *beat*. All clocks that are comp
 database; what a replica concludes from its own clock alone is in ``service.membership``.
 """
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Any, Final
@@ -122,3 +122,25 @@ class Situation:
     end: int
     heads: int
     writes: int | None
+
+
+@dataclass(frozen=True, slots=True)
+class Taken:
+    """
+    A request that a replica has taken; *begun* if another one, or an earlier life, had begun it.
+
+    Its answers go on with the number *after*.
+    """
+
+    request: str
+    begun: bool
+    after: int
+
+
+@dataclass(frozen=True, slots=True)
+class Answers:
+    """The *lines* that follow; *seen* is the last's number, *alive* if a live replica works on."""
+
+    lines: Sequence[str]
+    seen: int
+    alive: bool

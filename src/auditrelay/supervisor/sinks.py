@@ -105,8 +105,14 @@ class _Searchable(Protocol):
 class SearchableSink(SupervisedSink):
     """A supervised sink that can be searched for its events."""
 
-    def __init__(self, sink: Sink, search: _Searchable, supervise: Supervisor) -> None:
-        super().__init__(sink, supervise)
+    def __init__(
+        self,
+        sink: Sink,
+        search: _Searchable,
+        supervise: Supervisor,
+        may_send: Callable[[], bool] = always,
+    ) -> None:
+        super().__init__(sink, supervise, may_send)
         self._search = search
 
     async def find_stored(self, events: Sequence[Any]) -> Collection[str]:

@@ -87,7 +87,7 @@ def sql(database: str) -> Iterator[Callable[..., None]]:
         connection.execute(f"set search_path to {SCHEMA}")
 
         def execute(statement: str, *values: object) -> None:
-            connection.execute(statement, values)  # type: ignore[arg-type]  # ours
+            connection.execute(statement, values)
 
         yield execute
 
@@ -97,7 +97,9 @@ Sql = Callable[..., None]
 
 
 def expire(sql: Sql, replica: Seen) -> None:
-    sql("update replica set expires = clock_timestamp() - interval '1 ms' where id = %s", replica.id)
+    sql(
+        "update replica set expires = clock_timestamp() - interval '1 ms' where id = %s", replica.id
+    )
 
 
 def test_who_joins_is_seen_by_all_with_what_it_serves(joined: Joined) -> None:

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any, Final, Self, TypeVar
 from uuid import UUID
 
 from auditrelay.clock import Clock
-from auditrelay.evidence.heads import Head, Keys
+from auditrelay.evidence.heads import Keys
 from auditrelay.store.leases import Lease
 from auditrelay.store.postgres.connection import Connection
 from auditrelay.store.postgres.link import Link

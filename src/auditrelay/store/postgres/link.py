@@ -77,10 +77,12 @@ class Link:
 
         Raises psycopg.Error, to be given to :meth:`recover`, or what *connect* raises itself.
         """
-        if self.live is None:
-            self._db = None
-            self._db = Connection(self._connect(), self._schema, keys=self._keys, limit=self._limit)
-        return self._db
+        db = self.live
+        if db is None:
+            self._db = None  # so that an error now is one at connecting
+            db = Connection(self._connect(), self._schema, keys=self._keys, limit=self._limit)
+            self._db = db
+        return db
 
     @property
     def live(self) -> Connection | None:

@@ -5,15 +5,15 @@ It has two connections. A take waits for whatever writes, and a frozen replica m
 and never ends: pulses go on meanwhile, and find that it is dead.
 """
 
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Callable, Collection, Mapping, Sequence
 from typing import Any
 from uuid import UUID, uuid4
 
 from auditrelay.store.leases import Lease
-from auditrelay.store.postgres import leases
+from auditrelay.store.postgres import leases, requests
 from auditrelay.store.postgres.connection import Connection
 from auditrelay.store.postgres.line import Line
-from auditrelay.store.replicas import Card, LeaseRow, Served, Situation
+from auditrelay.store.replicas import Answers, Card, LeaseRow, Served, Situation, Taken
 
 Connect = Callable[[str], Connection]
 """Makes a connection whose session has the name that is given. Raises psycopg.Error, StateError."""
@@ -73,7 +73,7 @@ class PostgresMembership:
     async def serve(self, serves: Mapping[str, Served]) -> None:
         """Change what this replica serves."""
         me = self._me
-        await self._others.run(lambda db: leases.serve(db, me, serves))
+        await self._pulses.run(lambda db: leases.serve(db, me, serves))
 
     async def tidy(self) -> None:
         """Remove what dead replicas and commands have left behind."""
@@ -88,3 +88,40 @@ class PostgresMembership:
         """Close the connections."""
         await self._pulses.close()
         await self._others.close()
+
+
+class PostgresRequests:
+    """See ``service.table_desk.Requests``; the connection is its own, as answers may be long."""
+
+    def __init__(self, connect: Callable[[], Connection]) -> None:
+        self._line = Line(connect)
+
+    async def ask(self, unit: str, request: str, asked_by: str) -> int | None:
+        """Put a request to the holder of *unit*; return its number, None if no replica serves it."""
+        return await self._line.run(lambda db: requests.ask(db, unit, request, asked_by))
+
+    async def answers(self, id: int, seen: int, most: int) -> Answers | None:
+        """Return at most *most* answers after *seen*, and go on listening; None: it is gone."""
+        return await self._line.run(lambda db: requests.answers(db, id, seen, most))
+
+    async def withdraw(self, id: int) -> None:
+        """Remove the request *id* and its answers."""
+        await self._line.run(lambda db: requests.withdraw(db, id))
+
+    async def serve(self, me: UUID, id: int) -> Taken | None:
+        """Take the request *id* for the replica *me*, if that holds the unit and no other has it."""
+        return await self._line.run(lambda db: requests.serve(db, me, id))
+
+    async def answer(
+        self, me: UUID, id: int, first: int, lines: Sequence[str], *, last: bool
+    ) -> bool:
+        """Add *lines* to the answers; return False if the request is not that of *me* any more."""
+        return await self._line.run(lambda db: requests.answer(db, me, id, first, lines, last=last))
+
+    async def put_back(self, me: UUID, id: int) -> None:
+        """Let another replica take the request *id*."""
+        await self._line.run(lambda db: requests.put_back(db, me, id))
+
+    async def close(self) -> None:
+        """Close the connection."""
+        await self._line.close()

@@ -6,10 +6,10 @@ Works on a connection, within the caller's transaction. A command is there as lo
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 from typing import Final
 from uuid import UUID
 
+from auditrelay.store.replicas import Answers, Taken
 from auditrelay.store.sql.connection import Connection
 
 LISTEN_SECONDS: Final = 15
@@ -34,38 +34,25 @@ where q.id = before.id
   and exists (select from lease l where l.unit = q.unit and l.holder = :me)
   and (q.taken_by is null or q.taken_by = :me
        or not exists (select from replica r where r.id = q.taken_by and {_ALIVE}))
-returning q.request,
-          before.taken_by is not null or exists (select from answer a where a.request = q.id)
+returning q.request, before.taken_by is not null
 """  # noqa: S608
 
 _ANSWER: Final = """
-insert into answer (request, seq, line)
-select :id, coalesce((select max(seq) from answer where request = :id), -1) + n, line
-from unnest(:lines::text[]) with ordinality as given (line, n)
-where exists (select from request where id = :id and taken_by = :me for share)
+with ours as (
+    select id from request where id = :id and taken_by = :me for share
+), written as (
+    insert into answer (request, seq, line)
+    select ours.id, :first + n - 1, line
+    from ours, unnest(:lines::text[]) with ordinality as given (line, n)
+    on conflict do nothing
+)
+select count(*) from ours
 """
 
 _STATE: Final = f"""
 select exists (select from replica r where r.id = q.taken_by and {_ALIVE})
 from request q where q.id = :id
 """  # noqa: S608
-
-
-@dataclass(frozen=True, slots=True)
-class Taken:
-    """A request that was taken; *begun* if another replica had begun with it."""
-
-    request: str
-    begun: bool
-
-
-@dataclass(frozen=True, slots=True)
-class Answers:
-    """The *lines* after those that were seen; *alive* if a live replica works on the request."""
-
-    lines: Sequence[str]
-    seen: int
-    alive: bool
 
 
 def ask(db: Connection, unit: str, request: str, asked_by: str) -> int | None:
@@ -102,12 +89,31 @@ def withdraw(db: Connection, id: int) -> None:
 def serve(db: Connection, me: UUID, id: int) -> Taken | None:
     """Take the request *id* for the replica *me*, if it holds the unit and no live one has it."""
     row = db.execute(_SERVE, {"me": me, "id": id}).fetchone()
-    return None if row is None else Taken(*row)
+    if row is None:
+        return None
+    # Only now: what was answered meanwhile by who had it was not to be seen before.
+    (after,) = db.execute(
+        "select coalesce(max(seq) + 1, 0) from answer where request = :id", {"id": id}
+    ).fetchone()
+    text, before = row
+    return Taken(text, begun=before or after > 0, after=after)
 
 
-def answer(db: Connection, me: UUID, id: int, lines: Sequence[str]) -> bool:
-    """Add *lines* to the answers to the request *id*; return False if it is not ours any more."""
-    return db.execute(_ANSWER, {"me": me, "id": id, "lines": list(lines)}).rowcount > 0
+def answer(
+    db: Connection, me: UUID, id: int, first: int, lines: Sequence[str], *, last: bool
+) -> bool:
+    """
+    Add *lines*, with numbers from *first* on, to the answers to *id*; once is enough.
+
+    With the *last* one the request is to no unit any more, so that it is not done again. Returns
+    False if it is not ours any more.
+    """
+    found = db.execute(_ANSWER, {"me": me, "id": id, "first": first, "lines": list(lines)})
+    if last:
+        db.execute(
+            "update request set unit = '' where id = :id and taken_by = :me", {"id": id, "me": me}
+        )
+    return bool(found.fetchone()[0])
 
 
 def put_back(db: Connection, me: UUID, id: int) -> None:
