@@ -29,7 +29,7 @@ from auditrelay.store.postgres.reader import ReaderThread
 from auditrelay.store.postgres.requests import PostgresRequests
 from auditrelay.store.postgres.tip import TipRow
 from auditrelay.store.replicas import Card, Served
-from auditrelay.store.sql.store import SqlStore
+from auditrelay.store.sql.store import SqlStore, open_on
 from auditrelay.store.sql.view import StateView
 
 _VIEW: str = "auditrelay view"
@@ -70,7 +70,7 @@ class Share:
     async def open_store(self) -> SqlStore:
         """Open the store. Raises StateError."""
         spool = self._config.spool
-        return await SqlStore.open(
+        return await open_on(
             self.engine,
             clock=self._clock,
             max_bytes=spool.max_bytes,
