@@ -103,7 +103,7 @@ def postgres(
     else:
         typer.echo(f"{address.safe}: the schema {address.schema} is there, and of this version")
     typer.echo(
-        f"\nThe role of the service needs this, and no more ({_ROLE} stands for its name):\n\n{rights}",
+        f"\nThe role of the service, {_ROLE} here, needs this and no more:\n\n{rights}",
         nl=False,
     )
 

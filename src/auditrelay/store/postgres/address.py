@@ -190,7 +190,7 @@ def require_psycopg() -> None:
         ) from error
 
 
-def _all_that_libpq_knows(parameters: Mapping[str, str]) -> dict[str, str]:
+def _all_that_libpq_knows(parameters: Mapping[str, str]) -> dict[str, Any]:
     """
     Return *parameters* without those that this libpq does not know, and what else has a variable.
 
