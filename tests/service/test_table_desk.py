@@ -10,7 +10,8 @@ from uuid import UUID, uuid4
 
 import pytest
 from tests.support.clock import FakeClock
-from tests.support.replicas import SCHEMA, connection, make, raw
+from tests.support.replicas import connection
+from tests.support.shared_state import SCHEMA, make_schema, raw
 
 from auditrelay.collect.backfill import BackfillProgress
 from auditrelay.collect.verify import Shown
@@ -61,7 +62,7 @@ def speed() -> float:
 
 @pytest.fixture
 def prepare() -> Callable[[str], object]:
-    return make
+    return make_schema
 
 
 class Fleet:

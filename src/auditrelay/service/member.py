@@ -168,10 +168,6 @@ class Member:
         """Whether nothing is beginning or ending here."""
         return self._holdings is not None and self._holdings.quiet
 
-    def hurry(self) -> None:
-        """Pulse at once: there is something to be seen."""
-        self._hurry.set()
-
     def refused(self, unit: str) -> None:
         """
         Take note that the store refuses what is written under the lease of *unit*.

@@ -8,7 +8,8 @@ from uuid import UUID, uuid4
 
 import psycopg
 import pytest
-from tests.support.replicas import SCHEMA, connection, make, raw
+from tests.support.replicas import connection
+from tests.support.shared_state import SCHEMA, raw
 
 from auditrelay.store.leases import Lease
 from auditrelay.store.postgres import leases
@@ -20,11 +21,6 @@ pytestmark = pytest.mark.process
 T = TypeVar("T")
 
 UNITS = ("keeper", "sink s", "source a", "source b")
-
-
-@pytest.fixture
-def prepare() -> Callable[[str], object]:
-    return make
 
 
 class Seen:
