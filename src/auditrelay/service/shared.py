@@ -146,3 +146,10 @@ def _address(config: Config) -> SecretAddress:
     if config.store is None:
         raise ValueError("the configuration names no shared store")
     return config.store
+
+
+def remove(store: SecretAddress) -> None:
+    """Remove the whole state at *store*: for a demonstration, which has made it. StateError."""
+    address = Address(store)
+    with contextlib.closing(Connection(address.connect(_VIEW), address.schema)) as db:
+        schema.drop(db)
