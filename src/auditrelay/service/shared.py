@@ -62,8 +62,8 @@ class Share:
             keys=config.evidence.keys,
             patience=patience,
         )
-        self.membership = PostgresMembership(self._connect)
-        self.requests = PostgresRequests(partial(self._connect, "auditrelay desk"))
+        self.membership = PostgresMembership(self._connect, self._replica)
+        self.requests = PostgresRequests(self._connect, lambda: application_name(self._replica))
         self.desk = TableDesk(self.requests, name=self._name, clock=clock)
 
     async def open_store(self) -> SqlStore:
@@ -92,8 +92,9 @@ class Share:
 
     def joined(self, replica: UUID) -> None:
         """Write as *replica* from now on."""
-        self._replica = replica
-        self.engine.writer.begin_anew(replica)
+        if replica != self._replica:
+            self._replica = replica
+            self.engine.writer.begin_anew(replica)
 
     async def close(self) -> None:
         """Close every connection."""
