@@ -99,6 +99,9 @@ class Instance(Runner, Protocol):
     def info(self) -> Mapping[str, Any]:
         """Return what the others may show of this replica."""
 
+    def saw(self, situation: Situation) -> None:
+        """Take note of what a pulse has seen."""
+
     def wake(self) -> None:
         """Deliver: the spool has grown, or there is a new head."""
 
@@ -250,6 +253,7 @@ class Member:
             _log.warning("store_slow", seconds=round(answered - sent, 1))
         self.offset = now.now - at - timedelta(seconds=(answered - sent) / 2)
         self.situation = now
+        self._instance.saw(now)
         own = next((each for each in now.replicas if each.id == self.me), None)
         if own is None or now.writes is None:
             self.rejoin(Loss.FENCED)  # taken for dead so long ago that it was tidied away
