@@ -140,10 +140,9 @@ class Address:
 
         The secret is read again first, so that a password that has changed needs no restart. Takes
         at most ``connect_timeout`` seconds for each address of each host. Raises psycopg's
-        OperationalError, without the password, if no host lets us in; ConfigError if psycopg is
-        not installed; StateError if the secret now names another database.
+        OperationalError, without the password, if no host lets us in; StateError if the secret
+        now names another database.
         """
-        require_psycopg()
         import psycopg  # noqa: PLC0415  # only a shared store needs it
 
         for name in _UNASKED:
@@ -185,8 +184,7 @@ def require_psycopg() -> None:
         import psycopg  # noqa: F401, PLC0415  # only a shared store needs it
     except ImportError as error:
         raise ConfigError(
-            'store: PostgreSQL needs the package psycopg: pip install "auditrelay[postgres]" '
-            f"({error})"
+            f'store: needs the package psycopg: pip install "auditrelay[postgres]" ({error})'
         ) from error
 
 
