@@ -28,7 +28,7 @@ from auditrelay.sinks import Sink
 from auditrelay.store.conditions import SinkCondition, SourceCondition
 from auditrelay.store.leases import KEEPER, Lease, sole
 from auditrelay.supervisor import Unmade
-from auditrelay.supervisor.sinks import make_sink
+from auditrelay.supervisor.sinks import always, make_sink
 from auditrelay.supervisor.sources import make_file_source, make_source
 from auditrelay.telemetry.metrics import Metrics
 
@@ -94,6 +94,8 @@ class Topology:
         self._stores: dict[str, Store] = {}
         """By unit the store under its lease: one, since what it keeps in memory is of that lease."""
         self._is_sole = leases is None
+        self.may_send: Callable[[], bool] = always
+        """Whether a request to a sink may begin, which another replica might make as well."""
         self.on_lost: Callable[[str, BaseException], None] = _unexpected
         """Called with the unit and the reason when a loop finds that its lease is lost."""
         for lease in map(sole, (*units_of(config), KEEPER)) if leases is None else leases:
@@ -226,9 +228,9 @@ class Topology:
             if self._scheduler is not None:
                 self._scheduler.remove_job(f"poll {name}")
             await self.collectors.pop(name).close()
-        elif kind == "sink" and name in self.deliverers:
-            del self.deliverers[name]
-            await self.sinks.pop(name).close()
+        elif kind == "sink" and (sink := self.sinks.pop(name, None)) is not None:
+            self.deliverers.pop(name, None)  # gone already if it was being drained
+            await sink.close()
         self._stores.pop(unit, None)
 
     async def _until_lost(self, unit: str, loop: Callable[[], Awaitable[None]]) -> None:
@@ -447,7 +449,7 @@ class Topology:
         settings = config.sinks[name]
         sink: Any
         try:
-            sink = make_sink(name, settings, self._metrics, self._clock)
+            sink = make_sink(name, settings, self._metrics, self._clock, lambda: self.may_send())
         except PeerBug as bug:
             if self._tasks is not None:
                 raise  # as above

@@ -4,7 +4,6 @@ import os
 import re
 import shutil
 import socket
-import sys
 import threading
 import traceback
 from collections.abc import Iterator, Mapping
@@ -17,7 +16,7 @@ from psycopg.pq import Conninfo
 from tests.support.certificates import certify
 from tests.support.postgres import OWNER, Server, absent, programs
 
-from auditrelay.errors import ConfigError, StateError
+from auditrelay.errors import StateError
 from auditrelay.settings.secrets import Resolved, SecretAddress
 from auditrelay.store.postgres.address import Address
 
@@ -367,9 +366,3 @@ def test_a_database_that_cannot_be_written_to_is_not_connected_to(postgres: Serv
     with pytest.raises(psycopg.OperationalError, match="read-only"):
         made.connect("test")
     postgres.execute("drop role reader")
-
-
-def test_without_psycopg_the_error_says_how_to_get_it(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setitem(sys.modules, "psycopg", None)
-    with pytest.raises(ConfigError, match=re.escape('pip install "auditrelay[postgres]"')):
-        address("postgresql://u@127.0.0.1/d").connect("test")

@@ -140,10 +140,13 @@ class Address:
 
         The secret is read again first, so that a password that has changed needs no restart. Takes
         at most ``connect_timeout`` seconds for each address of each host. Raises psycopg's
-        OperationalError, without the password, if no host lets us in; ConfigError if psycopg is
-        not installed; StateError if the secret now names another database.
+        OperationalError, without the password, if no host lets us in; StateError if the secret
+        now names another database.
         """
-        psycopg = _psycopg()
+        import psycopg  # noqa: PLC0415  # only a shared store needs it
+
+        for name in _UNASKED:
+            os.environ.pop(name, None)
         if self._secret.reload():
             self._read_again()
         parameters = {**self._parts.parameters, "application_name": application_name}
@@ -175,20 +178,17 @@ def check_address(secret: SecretAddress) -> None:
     _parse(secret.reveal())
 
 
-def _psycopg() -> Any:
+def require_psycopg() -> None:
+    """Raise ConfigError unless psycopg is there, which the other modules beside this one import."""
     try:
-        import psycopg  # noqa: PLC0415  # only a shared store needs it
+        import psycopg  # noqa: F401, PLC0415  # only a shared store needs it
     except ImportError as error:
         raise ConfigError(
-            'store: PostgreSQL needs the package psycopg: pip install "auditrelay[postgres]" '
-            f"({error})"
+            f'store: needs the package psycopg: pip install "auditrelay[postgres]" ({error})'
         ) from error
-    for name in _UNASKED:
-        os.environ.pop(name, None)
-    return psycopg
 
 
-def _all_that_libpq_knows(parameters: Mapping[str, str]) -> dict[str, str]:
+def _all_that_libpq_knows(parameters: Mapping[str, str]) -> dict[str, Any]:
     """
     Return *parameters* without those that this libpq does not know, and what else has a variable.
 

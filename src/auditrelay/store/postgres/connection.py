@@ -140,12 +140,13 @@ class Connection:
             yield from rows
         self.execute(f"close {name}")
 
-    def begin(self, *, write: bool, snapshot: bool = False) -> None:
+    def begin(self, *, write: bool, snapshot: bool = False, alone: bool = True) -> None:
         """
         Queue the beginning of a transaction.
 
-        One that is to *write* waits until no other replica writes. A *snapshot* sees the state as
-        it was at its first statement, and may take longer.
+        One that is to *write* waits until no other replica writes, unless it need not be *alone*:
+        no part of the state proper is written then. A *snapshot* sees the state as it was at its
+        first statement, and may take longer.
         """
         isolation = "repeatable read" if snapshot else "read committed"
         access = "read write" if write else "read only"
@@ -158,7 +159,7 @@ class Connection:
             settings += _ON_DISK
         idle = f"{SNAPSHOT:.0f}s" if snapshot else "10s"
         self._pipeline.send(settings.encode(), [f"{quoted(self.schema)}, pg_temp", idle])
-        if write:
+        if write and alone:
             # Two states in one database do not wait for each other.
             self.execute(
                 "select pg_advisory_xact_lock(?)", (_NAMESPACE << 32 | crc32(self.schema.encode()),)

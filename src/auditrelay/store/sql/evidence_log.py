@@ -74,7 +74,9 @@ class EvidenceLog:
             head = _tip_of(db)
             if runs is None:
                 # Before the commit: killed behind it, the state would look like a copy of itself.
-                self._first_tip(head)
+                self._first_tip(db, head)
+            else:
+                self._engine.tip.enter(db, head)
             return branch, head
 
         branch, head = await self._writer.write(work)
@@ -119,15 +121,17 @@ class EvidenceLog:
         now = self._now()
 
         def work(db: Connection) -> tuple[Branch, Head]:
-            return branches.after_damage(db, now), _tip_of(db)
+            branch, head = branches.after_damage(db, now), _tip_of(db)
+            self._engine.tip.enter(db, head)
+            return branch, head
 
         branch, head = await self._writer.write(work)
         await self._write_tip(head)
         return branch
 
-    def _first_tip(self, head: Head) -> None:
+    def _first_tip(self, db: Connection, head: Head) -> None:
         try:
-            self._engine.tip.write(head)
+            self._engine.tip.begin(db, head)
         except OSError as error:
             reason = error.strerror or str(error)
             raise StateError(f"the tip of the evidence cannot be written: {reason}") from error

@@ -15,6 +15,7 @@ from auditrelay.store.sql.connection import Connection
 from auditrelay.store.sql.damage import void
 from auditrelay.store.sql.engine import Reader
 from auditrelay.store.sql.handover import Handover
+from auditrelay.store.sql.marks import Marks
 from auditrelay.store.sql.readers import FOREVER
 from auditrelay.store.sql.recent import Recent
 from auditrelay.store.sql.sources import source_id
@@ -28,7 +29,11 @@ _log: structlog.stdlib.BoundLogger = structlog.get_logger(__name__)
 
 
 class PageReader:
-    """Reads the pages of the spool; *now* says what time it certainly is (microseconds)."""
+    """
+    Reads the pages of the spool; *now* says what time it certainly is (microseconds).
+
+    With *marks* it compares what a sink was handed before.
+    """
 
     def __init__(
         self,
@@ -38,9 +43,11 @@ class PageReader:
         pages: Spool,
         *,
         now: Callable[[], int],
+        marks: Marks | None = None,
     ) -> None:
         self._read = reader.read
         self._handover = handover
+        self._marks = marks
         self._recent = handover if isinstance(handover, Recent) else None
         self._spooling = spooling
         self._spool = pages
@@ -73,9 +80,13 @@ class PageReader:
             return None
 
     async def _from_disk(self, sink: str, places: Range, most: int) -> tuple[list[SpoolPage], int]:
-        return await self._whole(
-            lambda db: read_pages(db, sink, places[0], most, places[1], recent=self._recent)
-        )
+        def read(db: Connection) -> tuple[list[SpoolPage], int]:
+            if self._marks is not None:
+                self._marks.check_read(db, sink)
+            start, end = places
+            return read_pages(db, sink, start, most, end, recent=self._recent, marks=self._marks)
+
+        return await self._whole(read)
 
     async def _whole(self, read: Callable[[Connection], T]) -> T:
         """Return what *read* finds, once each page that was changed is taken out."""

@@ -6,6 +6,7 @@ from typing import TypeVar
 from auditrelay.store.sql.connection import Connection
 from auditrelay.store.sql.engine import Work, Writer
 from auditrelay.store.sql.handover import Appended, Handover
+from auditrelay.store.sql.marks import Marks
 from auditrelay.store.sql.readers import Reader, all_readers
 from auditrelay.store.sql.recent import Recent
 from auditrelay.store.sql.spool import Spool
@@ -41,8 +42,14 @@ class Spooling:
         self._spool.waiting.check()
         return result
 
-    async def settle(self, sink: str, work: Work[tuple[Reader, T]]) -> T:
-        """Run *work*, which returns the new progress of *sink*, and may append pages."""
+    async def settle(
+        self, sink: str, work: Work[tuple[Reader, T]], marks: Marks | None = None
+    ) -> T:
+        """
+        Run *work*, which returns the new progress of *sink*, and may append pages.
+
+        The *marks* of what is settled then are forgotten.
+        """
 
         def run(db: Connection) -> tuple[Reader, T, list[Appended]]:
             appended: list[Appended] = []
@@ -52,6 +59,8 @@ class Spooling:
         def then(done: tuple[Reader, T, list[Appended]]) -> None:
             self._handover.append(done[2])
             self._handover.advance(sink, done[0])
+            if marks is not None:
+                marks.settled(sink, done[0].progress.position)
 
         _, result, _ = await self.writer.write(run, then=then)
         return result

@@ -18,6 +18,8 @@ TIP: Final = "evidence.tip"
 class TipFile:
     """The tip in *state_dir*."""
 
+    name: Final = TIP
+
     def __init__(self, state_dir: Path) -> None:
         self._path = state_dir / TIP
 
@@ -27,6 +29,13 @@ class TipFile:
             return Head.parse(read_file(self._path).decode("ascii").strip())
         except (OSError, ValueError):
             return None
+
+    def begin(self, _: object, head: Head) -> None:
+        """Put the first one of a new state, before the transaction is committed."""
+        self.write(head)
+
+    def enter(self, _: object, head: Head) -> None:
+        """Do nothing yet: a tip that is newer than the state would say that it was rolled back."""
 
     def write(self, head: Head) -> None:
         """Replace it, durably. Raises OSError, with the former one as it was."""
