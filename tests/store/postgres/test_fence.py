@@ -74,7 +74,7 @@ def test_a_lease_lets_write_until_another_has_it(db: Connection, database: str) 
     write(db, 5, [old, other])
     new = take(database, "source a")
     for leases in ([old], [other, old], [old, new]):
-        with pytest.raises(psycopg.Error, match="fenced: source a$") as caught:
+        with pytest.raises(psycopg.Error, match="fenced: source a\n") as caught:
             write(db, 6, leases)
         assert caught.value.sqlstate == "AR001"
     write(db, 6, [other])

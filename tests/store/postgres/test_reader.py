@@ -7,6 +7,8 @@ from typing import Any
 
 import psycopg
 import pytest
+from structlog.testing import capture_logs
+from tests.support.daemon import eventually
 from tests.support.postgres import Server
 from tests.support.shared_state import link, rows
 from tests.support.wire import Wire
@@ -49,7 +51,7 @@ async def test_it_does_not_write(reader: ReaderThread) -> None:
 async def test_a_read_whose_connection_breaks_is_repeated(reader: ReaderThread, wire: Wire) -> None:
     assert await reader.read(sources) == []
     for then in ("cut", "mute"):
-        happened = wire.trip(then, at=b"select name")  # type: ignore[arg-type]  # they are two
+        happened = wire.trip(then, at=b"select name")
         assert await reader.read(sources) == []
         assert happened.is_set()
     wire.reset()
@@ -101,14 +103,37 @@ def test_a_snapshot_has_a_connection_of_its_own_which_ends(
     before = wire.open
     with reader.snapshot(), reader.snapshot():
         assert wire.open == before + 2
-    with pytest.raises(KeyError), reader.snapshot() as db:
-        sources(db)
+    with pytest.raises(KeyError), reader.snapshot():
         raise KeyError("x")
     while wire.open > before:
         threading.Event().wait(0.01)
 
 
 def test_a_snapshot_that_is_lost_is_an_error_of_the_state(reader: ReaderThread, wire: Wire) -> None:
-    with pytest.raises(StateError, match="cannot be reached"), reader.snapshot() as db:
+    def lose(db: Connection) -> None:
         wire.reset()
         sources(db)
+
+    with pytest.raises(StateError, match="cannot be reached"), reader.snapshot() as db:
+        lose(db)
+
+
+async def test_a_snapshot_that_waits_for_the_database_ends_with_the_reader(
+    postgres: Server, database: str
+) -> None:
+    reader = ReaderThread(lambda: link(database))
+
+    def look() -> None:
+        with reader.snapshot() as db:
+            sources(db)
+
+    await asyncio.to_thread(postgres.stop)
+    try:
+        with capture_logs() as logs:
+            task = asyncio.create_task(asyncio.to_thread(look))
+            await eventually(lambda: bool(logs))
+            await asyncio.to_thread(reader.close)
+            with pytest.raises(StateError, match="cannot be reached"):
+                await task
+    finally:
+        await asyncio.to_thread(postgres.start)

@@ -132,8 +132,8 @@ def test_what_setup_prints_makes_the_same(database: str, empty: str) -> None:
         connection.execute(schema.statements(SCHEMA).encode())
     assert columns_here(empty) == columns_here(database)
     described = (
-        "select c.relname, c.relkind, c.reloptions, pg_get_indexdef(c.oid) from pg_class c "
-        "where c.relnamespace = %s::regnamespace order by 1",
+        """select relname, relkind, reloptions, pg_get_indexdef(oid) from pg_class
+        where relnamespace = %s::regnamespace order by 1""",
         "select tgname, pg_get_triggerdef(oid) from pg_trigger where not tgisinternal order by 1",
         "select proname, prosrc from pg_proc where pronamespace = %s::regnamespace order by 1",
         "select name, value from meta order by 1",
@@ -248,7 +248,7 @@ def test_a_database_that_is_not_in_utf8_is_refused(postgres: Server) -> None:
     ) as connection:
         db = Connection(connection, SCHEMA)
         for look in (schema.verify, schema.create):
-            with pytest.raises(StateError, match="LATIN1.*UTF8"):
+            with pytest.raises(StateError, match=r"LATIN1.*UTF8"):
                 look(db)
     postgres.drop("latin")
 

@@ -10,6 +10,7 @@ from uuid import UUID, uuid4
 import psycopg
 import pytest
 from structlog.testing import capture_logs
+from tests.support.daemon import eventually
 from tests.support.postgres import Server
 from tests.support.shared_state import SCHEMA, link, raw, rows, take
 from tests.support.wire import Wire
@@ -37,6 +38,11 @@ def put(name: str, value: int = 1) -> Work[str]:
 def written(url: str) -> list[str]:
     found = rows(url, "select name from meta where name like 'test%%' order by name")
     return [name.removeprefix("test ") for (name,) in found]
+
+
+def is_one_waiting(url: str) -> bool:
+    """Return whether somebody waits for the lock of all writes."""
+    return bool(rows(url, "select 1 from pg_stat_activity where wait_event = 'advisory'"))
 
 
 def counted(url: str, replica: UUID = ME) -> int:
@@ -129,7 +135,8 @@ async def test_what_is_queued_is_finished_at_the_close_and_nothing_later(databas
     closing = asyncio.create_task(asyncio.to_thread(writer.close))
     held.go_on.set()
     await closing
-    assert (await first, await task) == (None, "a")
+    await first
+    assert await task == "a"
     with pytest.raises(StateError, match="closed"):
         await writer.write(put("b"))
     assert written(database) == ["a"]
@@ -276,10 +283,6 @@ async def test_what_was_queued_before_it_began_anew_is_not_written_as_the_new_on
 # --- connections that are lost --------------------------------------------------------------------
 
 
-BEFORE, INSIDE, WHOLE = b"begin isolation", b"select fence(", b"commit\0"
-"""Where a write is broken: before anything of it has arrived, in between, at its end."""
-
-
 @pytest.mark.parametrize("after", [0, 40, 200, 400, 600, 800])
 @pytest.mark.parametrize("then", ["cut", "mute"])
 async def test_a_write_whose_connection_breaks_is_done_exactly_once(
@@ -308,7 +311,8 @@ async def test_a_write_whose_connection_breaks_is_done_exactly_once(
 
 
 async def test_a_commit_whose_reply_is_lost_is_not_run_again(database: str, wire: Wire) -> None:
-    runs, done = [], []
+    runs: list[int] = []
+    done: list[str] = []
 
     def work(db: Connection) -> str:
         runs.append(1)
@@ -323,28 +327,47 @@ async def test_a_commit_whose_reply_is_lost_is_not_run_again(database: str, wire
     assert written(database) == ["a", "first"]
 
 
-async def test_a_write_that_was_still_on_its_way_never_lands_beside_its_repetition(
+async def test_a_write_that_was_not_committed_never_is(
+    postgres: Server, database: str, wire: Wire
+) -> None:
+    """All of it reaches the server, but only after its caller was given an error."""
+    runs = []
+
+    def work(db: Connection) -> None:
+        runs.append(1)
+        if len(runs) > 1:
+            raise RelayError("the second time it fails")
+        put("a")(db)
+
+    async with writing(database, own=link(wire.through(database), limit=0.5)) as writer:
+        await writer.write(put("first"))
+        happened = wire.trip("hold", at=b"begin isolation")
+        with pytest.raises(RelayError, match="second time"):
+            await writer.write(work)
+        assert happened.is_set()
+        before = len(postgres.log())
+        wire.heal()
+        while "fenced: other writes" not in postgres.log()[before:]:
+            await asyncio.sleep(0.01)
+            assert written(database) == ["first"]
+        await writer.write(put("z"))
+    assert written(database) == ["first", "z"]
+
+
+async def test_a_write_of_which_one_half_has_arrived_is_done_exactly_once(
     database: str, wire: Wire
 ) -> None:
-    """The server gets the rest of it only after the same work was done on another connection."""
+    """That half has the lock of all writes, for which the next connection has to wait."""
     async with writing(database, own=link(wire.through(database), limit=0.5)) as writer:
         await writer.write(put("first"))
         happened = wire.trip("hold", at=b"select fence(")
-        runs = []
-
-        def work(db: Connection) -> str:
-            runs.append(1)
-            return put(f"a {len(runs)}")(db)
-
-        # The half of it that arrived has the lock of all writes, until its session is ended.
-        task = asyncio.create_task(writer.write(work))
+        task = asyncio.create_task(writer.write(put("a")))
         await asyncio.to_thread(happened.wait, 30)
-        while not rows(database, "select 1 from pg_stat_activity where wait_event = 'advisory'"):
-            await asyncio.sleep(0.01)
-        wire.mend()
-        result = await task
+        await eventually(lambda: is_one_waiting(database))
+        wire.heal()
+        assert await task == "a"
         await writer.write(put("z"))
-    assert written(database) == [result, "first", "z"]
+    assert written(database) == ["a", "first", "z"]
 
 
 async def test_a_whole_group_is_done_exactly_once(database: str, wire: Wire) -> None:
@@ -378,8 +401,7 @@ async def test_while_it_is_away_that_is_logged_once(postgres: Server, database: 
         try:
             with capture_logs() as logs:
                 task = asyncio.create_task(writer.write(put("b")))
-                while len(tries) < 4:
-                    await asyncio.sleep(0.01)
+                await eventually(lambda: len(tries) >= 4)
                 assert [line["event"] for line in logs] == ["store_unreachable"]
                 assert "cannot be reached" in logs[0]["reason"]
         finally:
@@ -444,8 +466,7 @@ async def test_who_is_refused_later_waits_and_connects_again(
         at[0] = database.replace("postgres@", "nobody@")
         with capture_logs() as logs:
             task = asyncio.create_task(writer.write(put("b")))
-            while not logs:
-                await asyncio.sleep(0.01)
+            await eventually(lambda: bool(logs))
             assert "refuses" in logs[0]["reason"]
             at[0] = database
             assert await task == "b"
@@ -469,7 +490,10 @@ def failing(state: str, times: int) -> Work[int]:
 
 
 @pytest.mark.parametrize("state", ["40001", "40P01", "55P03"])
-async def test_what_others_were_in_the_way_of_is_run_again(database: str, state: str) -> None:
+async def test_what_others_were_in_the_way_of_is_run_again(
+    database: str, state: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(linking, "LONGEST_WAIT", 0.1)
     async with writing(database) as writer:
         with capture_logs() as logs:
             assert await writer.write(failing(state, 5)) == 6
