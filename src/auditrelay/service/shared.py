@@ -18,7 +18,7 @@ from auditrelay.service.table_desk import TableDesk
 from auditrelay.service.topology import units_of
 from auditrelay.settings.secrets import SecretAddress
 from auditrelay.store.leases import KEEPER
-from auditrelay.store.postgres import schema
+from auditrelay.store.postgres import leases, schema
 from auditrelay.store.postgres.address import Address
 from auditrelay.store.postgres.connection import Connection
 from auditrelay.store.postgres.engine import PostgresEngine
@@ -27,7 +27,7 @@ from auditrelay.store.postgres.link import Link
 from auditrelay.store.postgres.membership import PostgresMembership, PostgresRequests
 from auditrelay.store.postgres.reader import ReaderThread
 from auditrelay.store.postgres.tip import TipRow
-from auditrelay.store.replicas import Card, Served
+from auditrelay.store.replicas import Card, Served, Situation
 from auditrelay.store.sql.store import SqlStore, open_on
 from auditrelay.store.sql.view import StateView
 
@@ -154,3 +154,9 @@ def remove(store: SecretAddress) -> None:
     address = Address(store)
     with contextlib.closing(Connection(address.connect(_VIEW), address.schema)) as db:
         schema.drop(db)
+
+
+def situation_of(store: SecretAddress) -> Situation:
+    """Return who works on the state at *store*. Raises StateError."""
+    with _snapshots(store).snapshot() as db:
+        return leases.situation(db, uuid4())
