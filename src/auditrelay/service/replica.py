@@ -49,13 +49,15 @@ class Replica:
         self.member = Member(share.membership, self, share.card(), clock=clock)
         self._configured = ConfiguredFeeds()
         topology.may_send = self.member.good
+        view.situation = lambda: self.member.situation
+        view.joined = lambda: self.member.joined.is_set()
         topology.on_lost = self._on_lost
 
     def _on_lost(self, unit: str, error: BaseException) -> None:
-        # That another has the unit, the next pulse sees as well.
         if isinstance(error, RolledBack):
             self.member.rejoin(Loss.ROLLED_BACK)
-        self.member.hurry()
+        else:
+            self.member.refused(unit)
 
     async def gain(self, lease: Lease) -> None:
         """Build what runs under *lease*, and begin it."""

@@ -18,7 +18,7 @@ from auditrelay.service.table_desk import TableDesk
 from auditrelay.service.topology import units_of
 from auditrelay.settings.secrets import SecretAddress
 from auditrelay.store.leases import KEEPER
-from auditrelay.store.postgres import schema
+from auditrelay.store.postgres import leases, schema
 from auditrelay.store.postgres.address import Address
 from auditrelay.store.postgres.connection import Connection
 from auditrelay.store.postgres.engine import PostgresEngine
@@ -27,7 +27,7 @@ from auditrelay.store.postgres.link import Link
 from auditrelay.store.postgres.membership import PostgresMembership, PostgresRequests
 from auditrelay.store.postgres.reader import ReaderThread
 from auditrelay.store.postgres.tip import TipRow
-from auditrelay.store.replicas import Card, Served
+from auditrelay.store.replicas import Card, Served, Situation
 from auditrelay.store.sql.store import SqlStore, open_on
 from auditrelay.store.sql.view import StateView
 
@@ -62,8 +62,8 @@ class Share:
             keys=config.evidence.keys,
             patience=patience,
         )
-        self.membership = PostgresMembership(self._connect)
-        self.requests = PostgresRequests(partial(self._connect, "auditrelay desk"))
+        self.membership = PostgresMembership(self._connect, self._replica)
+        self.requests = PostgresRequests(self._connect, lambda: application_name(self._replica))
         self.desk = TableDesk(self.requests, name=self._name, clock=clock)
 
     async def open_store(self) -> SqlStore:
@@ -92,8 +92,9 @@ class Share:
 
     def joined(self, replica: UUID) -> None:
         """Write as *replica* from now on."""
-        self._replica = replica
-        self.engine.writer.begin_anew(replica)
+        if replica != self._replica:
+            self._replica = replica
+            self.engine.writer.begin_anew(replica)
 
     async def close(self) -> None:
         """Close every connection."""
@@ -146,3 +147,16 @@ def _address(config: Config) -> SecretAddress:
     if config.store is None:
         raise ValueError("the configuration names no shared store")
     return config.store
+
+
+def remove(store: SecretAddress) -> None:
+    """Remove the whole state at *store*: for a demonstration, which has made it. StateError."""
+    address = Address(store)
+    with contextlib.closing(Connection(address.connect(_VIEW), address.schema)) as db:
+        schema.drop(db)
+
+
+def situation_of(store: SecretAddress) -> Situation:
+    """Return who works on the state at *store*. Raises StateError."""
+    with _snapshots(store).snapshot() as db:
+        return leases.situation(db, uuid4())
