@@ -14,7 +14,8 @@ import psycopg
 import pytest
 from psycopg.pq import Conninfo
 from tests.support.certificates import certify, revocation
-from tests.support.postgres import OWNER, Server, absent, programs
+from tests.support.guarded import OWNER
+from tests.support.postgres import Server, absent, programs
 
 from auditrelay.errors import StateError
 from auditrelay.settings.secrets import Resolved, SecretAddress
