@@ -53,7 +53,7 @@ def check(
         ),
     ] = False,
 ) -> None:
-    """Validate the configuration, then query every source and sink, and the shared store."""
+    """Validate the configuration, then query every source and sink, harmlessly."""
     for name, given in (("--send-test-event", send_test_event), ("--thorough", thorough)):
         if offline and given:
             raise ConfigError(f"--offline and {name} exclude each other")

@@ -49,6 +49,8 @@ class Replica:
         self.member = Member(share.membership, self, share.card(), clock=clock)
         self._configured = ConfiguredFeeds()
         topology.may_send = self.member.good
+        view.situation = lambda: self.member.situation
+        view.joined = lambda: self.member.joined.is_set()
         topology.on_lost = self._on_lost
 
     def _on_lost(self, unit: str, error: BaseException) -> None:

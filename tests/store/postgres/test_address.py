@@ -13,8 +13,9 @@ from urllib.parse import quote
 import psycopg
 import pytest
 from psycopg.pq import Conninfo
-from tests.support.certificates import certify
-from tests.support.postgres import OWNER, Server, absent, programs
+from tests.support.certificates import certify, revocation
+from tests.support.guarded import OWNER
+from tests.support.postgres import Server, absent, programs
 
 from auditrelay.errors import StateError
 from auditrelay.settings.secrets import Resolved, SecretAddress
@@ -134,7 +135,8 @@ def test_what_is_no_address_of_ours_is_refused_without_showing_any_of_it(
 def test_tls_is_verified_unless_every_host_is_this_machine(hosts: str, sslmode: str) -> None:
     parameters = address(f"postgresql://u@{hosts}/d")._parts.parameters
     assert parameters["sslmode"] == sslmode
-    assert Path(parameters["sslrootcert"]).is_file() == (sslmode == "verify-full")
+    authorities = parameters.get("sslrootcert")
+    assert authorities is not None if sslmode == "verify-full" else authorities is None
     asked = address(f"postgresql://u@{hosts}/d?sslmode=verify-full")._parts.parameters
     assert asked["sslmode"] == "verify-full"
 
@@ -286,6 +288,7 @@ def test_a_server_is_believed_by_its_certificate_and_name(
 ) -> None:
     server, folder = encrypted
     ours = f"sslrootcert={folder}/cert.pem"
+    plain = f"postgresql://postgres@127.0.0.1:{server.port}/postgres"
     with address(f"postgresql://postgres@127.0.0.1:{server.port}/postgres?{ours}").connect(
         "t"
     ) as made:
@@ -306,8 +309,9 @@ def test_a_server_is_believed_by_its_certificate_and_name(
     home.mkdir()
     for name, copied in (("root.crt", "cert.pem"), ("postgresql.crt", "cert.pem")):
         shutil.copy(folder / copied, home / name)
+    (home / "root.crl").write_bytes(revocation(folder))
     monkeypatch.setenv("HOME", str(tmp_path))
-    plain = f"postgresql://postgres@127.0.0.1:{server.port}/postgres"
+    address(f"{plain}?{ours}").connect("t").close()
     for authorities in ("sslmode=verify-full", "sslrootcert=system"):
         with pytest.raises(psycopg.OperationalError, match="certificate verify failed"):
             address(f"{plain}?{authorities}").connect("t")

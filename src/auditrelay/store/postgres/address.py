@@ -41,27 +41,20 @@ _UNASKED: Final = ("PGDATESTYLE", "PGGEQO", "PGREQUIRESSL", "PGSERVICE", "PGSERV
 """Variables that libpq follows and no parameter overrides: we take them out of our environment."""
 
 _ALWAYS: Final[Mapping[str, str]] = {
-    "application_name": "",
-    "channel_binding": "prefer",
     "client_encoding": "UTF8",
     "gssencmode": "disable",
-    "hostaddr": "",
     "keepalives": "1",
     "keepalives_count": "3",
     "keepalives_idle": "10",
     "keepalives_interval": "5",
     "max_protocol_version": "3.0",  # what every pooler speaks
     "min_protocol_version": "3.0",
-    "options": "",  # poolers refuse a connection that has any
     "passfile": _NO_FILE,
     "require_auth": "scram-sha-256,md5,password,none",  # none: by certificate, or by the socket
     "sslcert": _NO_FILE,
     "sslcertmode": "disable",
     "sslcrl": _NO_FILE,
-    "sslcrldir": "",
-    "sslkey": "",
     "sslmode": "disable",
-    "sslrootcert": "",
     "target_session_attrs": "read-write",  # of several hosts the one that is not a standby
     "tcp_user_timeout": "30000",
 }
@@ -192,7 +185,8 @@ def _all_that_libpq_knows(parameters: Mapping[str, str]) -> dict[str, Any]:
     """
     Return *parameters* without those that this libpq does not know, and what else has a variable.
 
-    A parameter that is given is never taken from its variable.
+    A parameter that is given is never taken from its variable. Poolers refuse a connection that has
+    ``options``, and nothing here gives any.
     """
     from psycopg.pq import Conninfo  # noqa: PLC0415  # as above
 
