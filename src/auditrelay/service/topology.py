@@ -15,21 +15,18 @@ import structlog
 from apscheduler.schedulers.asyncio import AsyncIOScheduler
 
 from auditrelay.clock import Clock
-from auditrelay.collect.collector import Collector
-from auditrelay.collect.file_collector import FileCollector
 from auditrelay.collect.source_loop import SourceLoop
 from auditrelay.config.model import Config
 from auditrelay.deliver.deliverer import Deliverer
-from auditrelay.errors import ConfigError, LeaseLost, PeerBug, RelayError, first_of
+from auditrelay.errors import ConfigError, LeaseLost, RelayError, first_of
+from auditrelay.service.building import Builder
 from auditrelay.service.heap import Heap
 from auditrelay.service.store import Store
 from auditrelay.settings.reserved import ALERTS
 from auditrelay.sinks import Sink
 from auditrelay.store.conditions import SinkCondition, SourceCondition
 from auditrelay.store.leases import KEEPER, Lease, sole
-from auditrelay.supervisor import Unmade
-from auditrelay.supervisor.sinks import always, make_sink
-from auditrelay.supervisor.sources import make_file_source, make_source
+from auditrelay.supervisor.sinks import always
 from auditrelay.telemetry.metrics import Metrics
 
 GRACE: Final = timedelta(seconds=8)
@@ -84,11 +81,16 @@ class Topology:
         self._store = store
         self._metrics = metrics
         self._clock = clock
-        self._attempts = attempts
-        self._patience = patience
         self._tasks: asyncio.TaskGroup | None = None
         self._scheduler: AsyncIOScheduler | None = None
         self._heap = Heap()
+        self._builder = Builder(
+            metrics,
+            clock=clock,
+            attempts=attempts,
+            patience=patience,
+            on_batch=self._heap.used,
+        )
         self._running: dict[str, list[asyncio.Task[None]]] = {}
         self._draining: dict[str, tuple[Deliverer, Sink]] = {}
         self._stores: dict[str, Store] = {}
@@ -114,6 +116,30 @@ class Topology:
 
     def _lease(self, lease: Lease) -> None:
         self._stores[lease.unit] = self._store.under(lease)
+
+    def _collector(self, config: Config, name: str) -> SourceLoop:
+        def announce() -> None:
+            self._heap.used()
+            for sink, deliverer in self.deliverers.items():
+                if name in self.config.sources_of(sink):
+                    deliverer.wake.set()
+
+        return self._builder.collector(
+            config,
+            name,
+            self.leased_store(f"source {name}"),
+            announce=announce,
+            strict=self._tasks is not None,  # a reload, which then changes nothing
+        )
+
+    def _deliverer(self, config: Config, name: str) -> tuple[Sink, Deliverer]:
+        return self._builder.deliverer(
+            config,
+            name,
+            self.leased_store(f"sink {name}"),
+            may_send=lambda: self.may_send(),
+            strict=self._tasks is not None,
+        )
 
     def _lease_if_sole(self, unit: str) -> None:
         if self._is_sole and unit not in self._stores:
@@ -407,61 +433,6 @@ class Topology:
     async def remove_orphan(self, name: str) -> None:
         """Stop delivering to a sink that is not configured any more, if *name* is one."""
         await self._stop_draining(name)
-
-    # -- building ----------------------------------------------------------------------------------
-
-    def _collector(self, config: Config, name: str) -> SourceLoop:
-        settings = config.sources[name]
-
-        def announce() -> None:
-            self._heap.used()
-            for sink, deliverer in self.deliverers.items():
-                if name in self.config.sources_of(sink):
-                    deliverer.wake.set()
-
-        parts: dict[str, Any] = {
-            "store": self.leased_store(f"source {name}"),
-            "metrics": self._metrics,
-            "clock": self._clock,
-            "announce": announce,
-            "patience": self._patience,
-        }
-        reads_files = settings.export_directory is not None
-        source: Any
-        normalizer: Any
-        try:
-            if reads_files:
-                source, normalizer = make_file_source(name, settings, self._metrics, self._clock)
-            else:
-                source, normalizer = make_source(
-                    name, settings, self._metrics, self._clock, config.state_dir
-                )
-        except PeerBug as bug:
-            if self._tasks is not None:
-                raise  # a reload, which then changes nothing
-            source = normalizer = Unmade(bug)
-        collector = FileCollector if reads_files else Collector
-        return collector(name, settings, source, normalizer=normalizer, **parts)
-
-    def _deliverer(self, config: Config, name: str) -> tuple[Sink, Deliverer]:
-        settings = config.sinks[name]
-        sink: Any
-        try:
-            sink = make_sink(name, settings, self._metrics, self._clock, lambda: self.may_send())
-        except PeerBug as bug:
-            if self._tasks is not None:
-                raise  # as above
-            sink = Unmade(bug)
-        return sink, Deliverer(
-            name,
-            settings,
-            sink,
-            store=self.leased_store(f"sink {name}"),
-            metrics=self._metrics,
-            clock=self._clock,
-            attempts=self._attempts,
-            on_batch=self._heap.used,
-        )
 
 
 async def _ended(tasks: list[asyncio.Task[None]]) -> None:
