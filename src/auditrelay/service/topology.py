@@ -6,7 +6,7 @@ before anything is stopped: if that fails, nothing has changed.
 """
 
 import asyncio
-from collections.abc import Awaitable, Callable, Collection, Iterable, Mapping
+from collections.abc import Awaitable, Callable, Collection, Iterable
 from dataclasses import dataclass, field
 from datetime import timedelta
 from typing import Any, Final
@@ -21,6 +21,7 @@ from auditrelay.deliver.deliverer import Deliverer
 from auditrelay.errors import ConfigError, LeaseLost, RelayError, first_of
 from auditrelay.service.building import Builder
 from auditrelay.service.heap import Heap
+from auditrelay.service.registration import receivers, register, retire
 from auditrelay.service.store import Store
 from auditrelay.settings.reserved import ALERTS
 from auditrelay.sinks import Sink
@@ -169,28 +170,11 @@ class Topology:
 
     async def register(self) -> None:
         """Register which sink receives what in the store, and restore the health of each part."""
-        await self._store.start_source(ALERTS, self._clock.now())
-        configured = self.receivers()
-        for name, sources in configured.items():
-            await self._store.start_sink(name, sources)
+        await register(self._store, self.config, self._clock.now())
         if self._is_sole:
-            await self.retire(configured, [*self.config.sources, ALERTS])
+            known = [*self.config.sources, ALERTS]
+            await retire(self._store, receivers(self.config), known)
         await self._restore()
-
-    def receivers(self) -> dict[str, list[str]]:
-        """Return by sink, enabled in the configuration, the sources that it is to receive."""
-        sinks = _enabled(self.config.sinks)
-        return {name: [*self.config.sources_of(name), ALERTS] for name in sinks}
-
-    async def retire(
-        self, configured: Mapping[str, Collection[str]], sources: Collection[str]
-    ) -> None:
-        """End in the store what is not *configured*, and log what is left over."""
-        for name in await self._store.retire(configured, sources):
-            _log.warning("sink_orphaned", sink=name)
-        for state in await self._store.sources():
-            if state.name not in sources:
-                _log.warning("source_orphaned", source=state.name)
 
     async def _restore(self, unit: str | None = None) -> None:
         """Restore the health of *unit*, or of each part."""
