@@ -196,7 +196,7 @@ def test_few_know_which_engine_the_store_has() -> None:
         if any(name.startswith("store/sqlite") for name in imported(module))
     }
     inside = {name for name in knows if name.startswith("store/sqlite/")}
-    assert knows - inside == {"service/app", "service/state"}
+    assert knows - inside == {"service/state"}
 
 
 @pytest.mark.parametrize(

@@ -147,6 +147,7 @@ class App:
             report=self.view.status,
             announce=self._topology.announce,
             on_seal=self._on_seal,
+            feeds=None if self._replica is None else self._replica.feeds,
         )
 
     @property

@@ -9,13 +9,15 @@ from uuid import UUID
 
 from auditrelay.clock import Clock
 from auditrelay.errors import RolledBack
+from auditrelay.service.configured_feeds import ConfiguredFeeds
 from auditrelay.service.instance_view import InstanceView
+from auditrelay.service.keeper import Feeds
 from auditrelay.service.member import Member
 from auditrelay.service.membership import Loss
 from auditrelay.service.topology import Topology
 from auditrelay.service.workload import Workload
 from auditrelay.store.leases import Lease
-from auditrelay.store.replicas import LIFE, Waiting
+from auditrelay.store.replicas import LIFE, Situation, Waiting
 
 if TYPE_CHECKING:
     from auditrelay.service.shared import Share
@@ -45,14 +47,17 @@ class Replica:
         self._view = view
         self._clock = clock
         self.member = Member(share.membership, self, share.card(), clock=clock)
+        self._configured = ConfiguredFeeds()
         topology.may_send = self.member.good
+        view.situation = lambda: self.member.situation
+        view.joined = lambda: self.member.joined.is_set()
         topology.on_lost = self._on_lost
 
     def _on_lost(self, unit: str, error: BaseException) -> None:
-        # That another has the unit, the next pulse sees as well.
         if isinstance(error, RolledBack):
             self.member.rejoin(Loss.ROLLED_BACK)
-        self.member.hurry()
+        else:
+            self.member.refused(unit)
 
     async def gain(self, lease: Lease) -> None:
         """Build what runs under *lease*, and begin it."""
@@ -78,6 +83,14 @@ class Replica:
     def wake(self) -> None:
         """Deliver: the spool has grown, or there is a new head."""
         self._topology.announce()
+
+    def saw(self, situation: Situation) -> None:
+        """Take note of what a pulse has seen."""
+        self._configured.saw(situation.replicas, self._clock.monotonic())
+
+    def feeds(self) -> Feeds | None:
+        """Return what is configured, by all live replicas; None while that is not known."""
+        return self._configured.current(self._clock.monotonic())
 
     def offer(self, requests: Sequence[Waiting]) -> None:
         """Take up the *requests* to units that are held here."""

@@ -221,9 +221,7 @@ class Topology:
     async def lose(self, unit: str) -> None:
         """Stop what works for *unit* at once: its lease is lost, and nothing can be written."""
         kind, _, name = unit.partition(" ")
-        tasks = [task for task in self._cancel(unit) if task is not asyncio.current_task()]
-        if tasks:
-            await asyncio.wait(tasks)
+        await _ended(self._cancel(unit))
         if kind == "source" and name in self.collectors:
             if self._scheduler is not None:
                 self._scheduler.remove_job(f"poll {name}")
@@ -372,15 +370,15 @@ class Topology:
         return new_sinks, new_collectors
 
     async def _stop_polling(self, name: str) -> None:
-        assert self._scheduler is not None  # noqa: S101  # as above
-        self._scheduler.remove_job(f"poll {name}")
-        await asyncio.wait(self._cancel(f"source {name}"))
+        if self._scheduler is not None:
+            self._scheduler.remove_job(f"poll {name}")
+        await _ended(self._cancel(f"source {name}"))
         await self.collectors.pop(name).close()
 
     async def _stop_delivering(self, name: str) -> None:
         """Drain the requests of *name*; its backlog waits for the sink that replaces it."""
         await _drain_within_grace([self.deliverers.pop(name)])
-        await asyncio.wait(self._cancel(f"sink {name}"))
+        await _ended(self._cancel(f"sink {name}"))
         await self.sinks.pop(name).close()
 
     def _drain(self, name: str) -> None:
@@ -464,6 +462,13 @@ class Topology:
             attempts=self._attempts,
             on_batch=self._heap.used,
         )
+
+
+async def _ended(tasks: list[asyncio.Task[None]]) -> None:
+    """Wait until *tasks*, which are cancelled, have ended; a run that has an end has none."""
+    others = [task for task in tasks if task is not asyncio.current_task()]
+    if others:
+        await asyncio.wait(others)
 
 
 async def _drain_within_grace(deliverers: list[Deliverer]) -> None:

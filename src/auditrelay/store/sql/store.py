@@ -429,23 +429,19 @@ async def open_on(
     engine: Engine, *, clock: Clock, max_bytes: int, retention: timedelta, remember: timedelta
 ) -> SqlStore:
     """
-    Open the store on *engine*, whose tables are there, and which it closes.
+    Open the store on *engine*, whose tables are there, and which its ``close`` closes.
 
     *max_bytes* is the limit of the spool. *retention* is how long delivered events are kept,
-    *remember* how long uids are. Raises StateError, with the engine closed.
+    *remember* how long uids are. Raises StateError.
     """
-    try:
-        mark, used, end, readers = await engine.read(
-            lambda db: (
-                meta.find(db, _MARK),
-                meta.read(db, "spool_bytes"),
-                meta.read(db, "next_position"),
-                all_readers(db),
-            )
+    mark, used, end, readers = await engine.read(
+        lambda db: (
+            meta.find(db, _MARK),
+            meta.read(db, "spool_bytes"),
+            meta.read(db, "next_position"),
+            all_readers(db),
         )
-    except BaseException:
-        await asyncio.to_thread(engine.close)
-        raise
+    )
     if mark is not None:
         clock.confirmed.resume(moment(mark))
     pages = Recent() if engine.shared else Handover(readers, end)

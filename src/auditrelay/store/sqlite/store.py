@@ -23,9 +23,13 @@ async def open_store(
 ) -> SqlStore:
     """Open the state in *state_dir*, creating it if there is none. Raises StateError."""
     engine = await asyncio.to_thread(SqliteEngine, state_dir, keys)
-    return await open_on(
-        engine, clock=clock, max_bytes=max_bytes, retention=retention, remember=remember
-    )
+    try:
+        return await open_on(
+            engine, clock=clock, max_bytes=max_bytes, retention=retention, remember=remember
+        )
+    except BaseException:
+        await asyncio.to_thread(engine.close)
+        raise
 
 
 def open_view(state_dir: Path, keys: Keys | None = None) -> StateView:

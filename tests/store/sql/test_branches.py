@@ -3,6 +3,7 @@
 import json
 import shutil
 import sqlite3
+import threading
 from pathlib import Path
 from typing import Any
 
@@ -344,8 +345,15 @@ async def test_a_head_that_cannot_be_read_does_not_end_the_service(tmp_path: Pat
     await store.close()
 
 
-async def test_progress_that_cannot_be_read_says_where_to_look(tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    ("edit", "what"),
+    [("ahead = 'x'", "has taken"), ("sources = 'x'", "reads"), ("sources = '5'", "reads")],
+)
+async def test_a_sink_that_cannot_be_read_says_where_to_look(
+    tmp_path: Path, edit: str, what: str
+) -> None:
     await sealed(tmp_path)
-    forge(tmp_path, "update sink set ahead = 'x'")
-    with pytest.raises(StateError, match="the sink splunk has taken is damaged"):
+    forge(tmp_path, f"update sink set {edit}")
+    with pytest.raises(StateError, match=f"what the sink splunk {what} is damaged"):
         await begun(tmp_path)
+    assert not [each.name for each in threading.enumerate() if each.name.startswith("store-")]
