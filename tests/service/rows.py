@@ -1,10 +1,10 @@
-"""The rows that replicas share, in memory: what ``store.postgres.leases`` does, for many members."""
+"""The rows that replicas share, in memory, as ``store.postgres.leases`` has them."""
 
 import asyncio
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import replace
 from datetime import timedelta
-from typing import Any
+from typing import TYPE_CHECKING, Any
 from uuid import UUID, uuid4
 
 from tests.support.clock import NOON, FakeClock
@@ -21,6 +21,9 @@ from auditrelay.store.replicas import (
     Unreachable,
     Waiting,
 )
+
+if TYPE_CHECKING:
+    from auditrelay.errors import RelayError
 
 
 class Rows:
@@ -46,21 +49,21 @@ class Rows:
     def now(self) -> float:
         return self.clock.monotonic() + self.ahead.total_seconds()
 
-    def fresh(self, id: UUID | None) -> bool:
-        return id in self.replicas and self.expires[id] > self.now()
+    def fresh(self, replica: UUID | None) -> bool:
+        return replica in self.replicas and self.expires[replica] > self.now()
 
     def holder(self, unit: str) -> UUID | None:
         return self.leases[unit].holder
 
-    def held_by(self, id: UUID) -> set[str]:
-        return {row.unit for row in self.leases.values() if row.holder == id}
+    def held_by(self, replica: UUID) -> set[str]:
+        return {row.unit for row in self.leases.values() if row.holder == replica}
 
     def change(self, unit: str, **changes: Any) -> None:
         self.leases[unit] = replace(self.leases[unit], **changes)
 
-    def remove(self, id: UUID) -> None:
+    def remove(self, replica: UUID) -> None:
         for rows in (self.replicas, self.expires, self.seats, self.writes):
-            rows.pop(id, None)
+            rows.pop(replica, None)
 
 
 class FakeMembership:
@@ -79,7 +82,7 @@ class FakeMembership:
 
     async def _alone(self) -> None:
         self._reach()
-        while self.rows.locked_by is not None:
+        while self.rows.locked_by is not None:  # noqa: ASYNC110  # a few rounds of the loop
             await asyncio.sleep(0)
 
     def _answer(self) -> None:
@@ -91,10 +94,18 @@ class FakeMembership:
         self._reach()
         rows, self.me = self.rows, uuid4()
         if card.seat is not None:
-            for id in [each for each, seat in rows.seats.items() if seat == card.seat]:
-                rows.remove(id)
+            for before in [each for each, seat in rows.seats.items() if seat == card.seat]:
+                rows.remove(before)
         rows.replicas[self.me] = Replica(
-            self.me, card.name, card.version, NOON, 0, False, card.command, card.serves, LIFE
+            self.me,
+            card.name,
+            card.version,
+            NOON,
+            beats=0,
+            draining=False,
+            command=card.command,
+            serves=card.serves,
+            expires_in=LIFE,
         )
         rows.expires[self.me] = rows.now() + LIFE
         rows.seats[self.me], rows.writes[self.me] = card.seat, 0
@@ -195,7 +206,10 @@ class FakeInstance:
         self.ids: list[UUID] = []
         self.known_writes = 0
         self.woken = 0
+        self.seen: Situation | None = None
         self.offered: Sequence[Waiting] = ()
+        self.failing: RelayError | None = None
+        """What it raises when it shall gain something."""
         self.slow: asyncio.Event | None = None
         """What it waits for before it gains, or loses in good order."""
 
@@ -209,6 +223,9 @@ class FakeInstance:
     def info(self) -> Mapping[str, Any]:
         return {}
 
+    def saw(self, situation: Situation) -> None:
+        self.seen = situation
+
     def wake(self) -> None:
         self.woken += 1
 
@@ -217,6 +234,8 @@ class FakeInstance:
 
     async def gain(self, lease: Lease) -> None:
         assert lease.unit not in self.running, "it runs already"
+        if self.failing is not None:
+            raise self.failing
         if self.slow is not None:
             await self.slow.wait()
         self.running[lease.unit] = lease

@@ -10,10 +10,11 @@ import pytest
 from tests.service.rows import FakeInstance, FakeMembership, Rows
 from tests.support.clock import FakeClock
 
-from auditrelay.service.member import Member
+from auditrelay.errors import ConfigError, Fenced
+from auditrelay.service.member import REST, Member
 from auditrelay.service.membership import FREE, PULSE, SELF, SETTLED, Loss
-from auditrelay.store.leases import Lease
-from auditrelay.store.replicas import KEEPER, LIFE, Card, Served, Waiting
+from auditrelay.store.leases import KEEPER, Lease
+from auditrelay.store.replicas import LIFE, Card, Served, Waiting
 
 SOURCES = [f"source {n}" for n in range(4)]
 UNITS = [*SOURCES, "sink x", "sink y", KEEPER]
@@ -208,7 +209,7 @@ async def test_a_frozen_replica_that_holds_the_lock_of_all_writes_delays_no_puls
     assert two.running | three.running == {*UNITS, "source new"}
 
 
-async def test_whoever_starts_on_the_seat_of_a_killed_one_goes_on_at_once(fleet: Fleet) -> None:
+async def test_who_starts_on_the_seat_of_a_killed_one_goes_on_at_once(fleet: Fleet) -> None:
     one = await fleet.add(card(seat="boot:1:2"))
     one.frozen = True
     again = await fleet.add(card(seat="boot:1:2"))
@@ -413,6 +414,67 @@ async def test_what_its_planned_holder_does_not_take_another_takes(fleet: Fleet)
     assert len(one.running) == 2
     await fleet.pass_(2)
     assert one.running == set(SOURCES)
+
+
+async def test_what_cannot_begin_here_is_left_to_others_for_a_minute(fleet: Fleet) -> None:
+    one = Played(fleet.rows, fleet.clock, fleet._tasks, card(["sink x"]))
+    one.instance.failing = ConfigError("no such thing")
+    fleet.replicas.append(one)
+    await one.turn()
+    assert fleet.rows.holder("sink x") == one.id
+    await fleet.pass_(1)
+    assert fleet.rows.holder("sink x") is None
+    two = await fleet.add(card(["sink x"]))
+    await fleet.pass_(FREE + 1)
+    assert two.running == {"sink x"}
+    two.member.drain()
+    one.instance.failing = None
+    await fleet.pass_(REST - 10)
+    assert fleet.rows.holder("sink x") is None
+    await fleet.pass_(10)
+    assert one.running == {"sink x"}
+
+
+async def test_a_lease_that_the_store_refuses_and_the_rows_show_as_ours_is_given_up(
+    fleet: Fleet,
+) -> None:
+    """The store knows better: what it refuses is the replica, which joins as another one."""
+    one = await fleet.add()
+    before = one.id
+    one.member.refused("sink x")
+    await one.turn()
+    await one.turn()
+    await one.turn()
+    assert one.id != before
+    assert one.running == set(UNITS)
+
+
+async def test_a_lease_that_the_store_refuses_because_it_was_taken_is_all_that_is_lost(
+    fleet: Fleet,
+) -> None:
+    one = await fleet.add()
+    before = one.id
+    other = Played(fleet.rows, fleet.clock, fleet._tasks, card([]))
+    await other.turn()
+    fleet.rows.change("sink x", token=uuid4(), holder=other.id)
+    one.instance.running.pop("sink x")
+    one.member.refused("sink x")
+    for _ in range(3):
+        await one.turn()
+    assert one.id == before
+    assert one.instance.lost == [("sink x", Loss.FENCED)]
+
+
+async def test_what_is_refused_while_it_begins_is_lost(fleet: Fleet) -> None:
+    one = Played(fleet.rows, fleet.clock, fleet._tasks, card(["sink x"]))
+    one.instance.failing = Fenced("sink x")
+    await one.turn()
+    first = one.id
+    one.instance.failing = None
+    for _ in range(3):
+        await one.turn()
+    assert one.id != first
+    assert one.running == {"sink x"}
 
 
 async def test_sinks_are_woken_when_the_spool_has_grown(fleet: Fleet) -> None:

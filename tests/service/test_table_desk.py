@@ -4,12 +4,14 @@ import asyncio
 import contextlib
 from collections.abc import AsyncIterator, Callable
 from datetime import UTC, datetime
-from typing import Any
+from functools import partial
+from typing import Any, Self
 from uuid import UUID, uuid4
 
 import pytest
 from tests.support.clock import FakeClock
-from tests.support.replicas import SCHEMA, connection, make, raw
+from tests.support.replicas import connection
+from tests.support.shared_state import SCHEMA, make_schema, raw
 
 from auditrelay.collect.backfill import BackfillProgress
 from auditrelay.collect.verify import Shown
@@ -60,7 +62,7 @@ def speed() -> float:
 
 @pytest.fixture
 def prepare() -> Callable[[str], object]:
-    return make
+    return make_schema
 
 
 class Fleet:
@@ -74,7 +76,7 @@ class Fleet:
         self.sql.execute(f"set search_path to {SCHEMA}".encode())
         self._stack = contextlib.AsyncExitStack()
 
-    async def __aenter__(self) -> "Fleet":
+    async def __aenter__(self) -> Self:
         return self
 
     async def __aexit__(self, *_: object) -> None:
@@ -89,7 +91,7 @@ class Fleet:
         return done
 
     def desk(self, name: str) -> TableDesk:
-        table = PostgresRequests(lambda: connection(self.address))
+        table = PostgresRequests(partial(connection, self.address), lambda: name)
         self._stack.push_async_callback(table.close)
         return TableDesk(table, name=name, clock=self.clock)
 
@@ -161,7 +163,7 @@ async def done(request: Request, on_progress: OnProgress, by: int | None) -> Res
 
 async def until(condition: Callable[[], bool]) -> None:
     async with asyncio.timeout(20):
-        while not condition():
+        while not condition():  # noqa: ASYNC110  # it looks at the database
             await asyncio.sleep(0.01)
 
 
@@ -197,11 +199,11 @@ async def test_it_is_done_once_though_it_is_offered_again_before_the_answer_is_r
 
     one = await fleet.replica("one", handle)
     one.take("source a")
-    id = fleet.do(lambda db: requests.ask(db, "source a", encode(ASKED).decode(), "x"))
+    number = fleet.do(lambda db: requests.ask(db, "source a", encode(ASKED).decode(), "x"))
     await until(lambda: bool(fleet.rows("answer")))
     await asyncio.sleep(0.3)  # some offers more
     assert count == 1
-    found = fleet.do(lambda db: requests.answers(db, id, -1, 8))
+    found = fleet.do(lambda db: requests.answers(db, number, -1, 8))
     assert len(found.lines) == 1
 
 
@@ -535,8 +537,8 @@ async def test_a_bug_in_the_work_ends_the_service(fleet: Fleet) -> None:
 
 async def test_a_request_of_another_version_is_refused(fleet: Fleet) -> None:
     (await fleet.replica("one", done)).take("source a")
-    id = fleet.do(lambda db: requests.ask(db, "source a", '{"do":"dance"}', "x"))
+    number = fleet.do(lambda db: requests.ask(db, "source a", '{"do":"dance"}', "x"))
     await until(lambda: bool(fleet.rows("answer")))
-    found = fleet.do(lambda db: requests.answers(db, id, -1, 8))
+    found = fleet.do(lambda db: requests.answers(db, number, -1, 8))
     assert "does not support this request" in found.lines[0]
     assert table_desk.POLL < 1

@@ -300,7 +300,8 @@ class _Way:
         elif data is None:
             reset(self._writer)
         elif not data:
-            self._writer.write_eof()
+            with contextlib.suppress(OSError):  # as below
+                self._writer.write_eof()
         else:
             if self._to_server:
                 self._state.sent += len(data)

@@ -17,6 +17,7 @@ from uuid import UUID
 import structlog
 
 from auditrelay.clock import Clock
+from auditrelay.errors import LeaseLost, RelayError
 from auditrelay.service.holdings import Holdings, Runner
 from auditrelay.service.membership import (
     BEAT,
@@ -32,9 +33,8 @@ from auditrelay.service.membership import (
     rolled_back,
     unknown_to_us,
 )
-from auditrelay.store.leases import Lease
+from auditrelay.store.leases import KEEPER, Lease
 from auditrelay.store.replicas import (
-    KEEPER,
     LIFE,
     Card,
     LeaseRow,
@@ -46,6 +46,9 @@ from auditrelay.store.replicas import (
 
 TIDY: Final = 60.0
 """Seconds after which the keeper removes what dead replicas have left behind."""
+
+REST: Final = 60.0
+"""Seconds for which a unit that could not begin here is left to others."""
 
 _SLOW: Final = LIFE / 5
 """Seconds of a pulse that are worth a warning."""
@@ -133,6 +136,9 @@ class Member:
         self._hurry = asyncio.Event()
         self._tasks: asyncio.TaskGroup | None = None
         self._holdings: Holdings | None = None
+        self._refused: dict[str, Lease] = {}
+        self._resting: dict[str, float] = {}
+        """Units that could not begin here, and until when they are left to others."""
         self._taking: frozenset[str] = frozenset()
         self._took = False
         """Whether what was free has been taken, or was asked for in vain."""
@@ -162,8 +168,15 @@ class Member:
         """Whether nothing is beginning or ending here."""
         return self._holdings is not None and self._holdings.quiet
 
-    def hurry(self) -> None:
-        """Pulse at once: there is something to be seen."""
+    def refused(self, unit: str) -> None:
+        """
+        Take note that the store refuses what is written under the lease of *unit*.
+
+        If the next pulse sees that lease as ours all the same, it is this replica that is refused,
+        and it joins again as another one.
+        """
+        if unit in self.leases:
+            self._refused[unit] = self.leases[unit]
         self._hurry.set()
 
     def rejoin(self, why: Loss) -> None:
@@ -193,7 +206,7 @@ class Member:
     def begin(self, tasks: asyncio.TaskGroup) -> None:
         """Do what takes its time in *tasks*: a bug in it ends them all."""
         self._tasks = tasks
-        self._holdings = Holdings(self._instance, tasks)
+        self._holdings = Holdings(self._instance, tasks, self._failed)
 
     async def turn(self) -> None:
         """Pulse once, and draw the conclusions; join first where that has to be done."""
@@ -228,6 +241,7 @@ class Member:
     async def _start_again(self, why: Loss) -> None:
         """End everything, and stop being this replica."""
         self._guard.end()
+        self._refused.clear()
         _log.error("replica_fenced", replica=str(self.me), reason=why.value)
         self._held.lose_all(why)
         await self._held.settled()
@@ -242,6 +256,7 @@ class Member:
             await self._membership.serve(self._card.serves)
             self._changed = False
         known, writes = self._held.leases, self._instance.writes()
+        refused = self._refused.copy()
         sent, at = self._clock.boottime(), self._clock.now()
         beat = sent - self._beaten >= BEAT - PULSE / 2 or self._shown_draining is not self._draining
         draining = self._draining
@@ -263,11 +278,16 @@ class Member:
             return
         self._guard.renew(sent, own.expires_in)
         self._witness.saw(now.replicas, sent, answered)
-        await self._conclude(now, known, answered)
-
-    async def _conclude(self, now: Situation, known: Mapping[str, Lease], at: float) -> None:
-        for lease in lost(known.values(), now.leases):
+        gone = lost(known.values(), now.leases)
+        if any(known.get(unit) == lease and lease not in gone for unit, lease in refused.items()):
+            self.rejoin(Loss.FENCED)
+            return
+        self._refused = {u: each for u, each in self._refused.items() if refused.get(u) != each}
+        for lease in gone:
             self._lose(lease)
+        await self._conclude(now, answered)
+
+    async def _conclude(self, now: Situation, at: float) -> None:
         still = self._witness.dead()
         dead = {each.id for each in now.replicas if each.id in still and not each.fresh}
         dead -= {self.me}
@@ -290,6 +310,13 @@ class Member:
 
     # -- what is lost, and what is given -----------------------------------------------------------
 
+    def _failed(self, lease: Lease, error: RelayError) -> None:
+        if isinstance(error, LeaseLost):
+            self.refused(lease.unit)
+            return
+        _log.warning("unit_not_begun", unit=lease.unit, reason=str(error))
+        self._resting[lease.unit] = self._clock.boottime() + REST
+
     def _lose(self, lease: Lease) -> None:
         if self._held.lose(lease, Loss.FENCED):
             _log.warning("unit_fenced", unit=lease.unit, epoch=lease.epoch)
@@ -300,9 +327,9 @@ class Member:
         if self._draining:
             self._drain_all()
         able = {each.id for each in now.replicas if can_take(each)} - {self.me}
-        leases = self.leases
+        leases, kept = self.leases, self._card.serves.keys() - self._resting.keys()
         for row in now.leases:
-            if row.unit in leases and (row.wanted_by in able or row.unit not in self._card.serves):
+            if row.unit in leases and (row.wanted_by in able or row.unit not in kept):
                 self._held.release(leases[row.unit], Loss.MOVED, self._give)
         for row in unknown_to_us(self.me, self._held.units | self._taking, now.leases):
             self._held.acquire(row.unit, partial(self._claim, row))
@@ -337,10 +364,12 @@ class Member:
     def _take(self, planned: Mapping[str, UUID], dead: Collection[UUID], at: float) -> None:
         """Take what is free and planned for us, or for a replica that does not come for it."""
         free, unclaimed = self._free.units(), self._free.unclaimed(at)
+        self._resting = {unit: until for unit, until in self._resting.items() if at < until}
         wanted = {
             unit
             for unit in free
             if unit in self._card.serves
+            and unit not in self._resting
             and (planned.get(unit) == self.me or unit in unclaimed or self._card.command)
         } - self._held.units
         if wanted and not self._taking:

@@ -5,7 +5,8 @@ A command writes its request into a row, and the replica that holds the unit ans
 command looks for answers now and then, which also says that it is still there; if it goes away, its
 work is cancelled. If the replica ends, the next one that holds the unit goes on.
 
-Who may write to the database may ask, and is not known to the system: the evidence has no user id.
+Who may write to the database may ask, and is not known to the system:
+the evidence has no user id.
 """
 
 import asyncio
@@ -24,6 +25,7 @@ from auditrelay.service.desk import (
     Failure,
     Handle,
     Note,
+    NotServed,
     OnProgress,
     Progress,
     Request,
@@ -33,7 +35,8 @@ from auditrelay.service.desk import (
     decode_request,
     encode,
 )
-from auditrelay.store.replicas import KEEPER, Answers, Taken, Unreachable, Waiting
+from auditrelay.store.leases import KEEPER
+from auditrelay.store.replicas import Answers, Taken, Unreachable, Waiting
 
 POLL: Final = 0.5
 """Seconds between two looks of a command for answers, and between two of their writing."""
@@ -51,26 +54,31 @@ _PENDING: Final = 100
 """How many answers wait to be written before the work waits for them."""
 
 _MORE, _AFRESH = "+", ""
-"""What a row begins with whose answer goes on in the next one; and a row that ends what was begun."""
+"""What a row begins with whose answer goes on in the next; and a row that ends what was begun."""
+
+
+_NOT_TWICE: Final = Failure(
+    "the replica that did it has ended, and a list is not begun twice: ask again", 1
+)
 
 
 class Requests(Protocol):
     """The two tables. Every method raises Unreachable."""
 
     async def ask(self, unit: str, request: str, asked_by: str) -> int | None:
-        """Put a request to the holder of *unit*; return its number, None if no replica serves it."""
+        """Put a request to the holder of *unit*; return its number, None if none serves it."""
 
-    async def answers(self, id: int, seen: int, most: int) -> Answers | None:
+    async def answers(self, number: int, seen: int, most: int) -> Answers | None:
         """Return at most *most* answers after *seen*, and go on listening; None: it is gone."""
 
-    async def withdraw(self, id: int) -> None:
-        """Remove the request *id* and its answers."""
+    async def withdraw(self, number: int) -> None:
+        """Remove the request *number* and its answers."""
 
-    async def serve(self, me: UUID, id: int) -> Taken | None:
-        """Take the request *id* for the replica *me*, if that holds the unit and no other has it."""
+    async def serve(self, me: UUID, number: int) -> Taken | None:
+        """Take the request *number* for *me*, if that holds the unit and no other has it."""
 
     async def answer(
-        self, me: UUID, id: int, first: int, lines: Sequence[str], *, last: bool
+        self, me: UUID, number: int, first: int, lines: Sequence[str], *, last: bool
     ) -> bool:
         """
         Add *lines* to the answers, with numbers from *first* on; it may be repeated.
@@ -78,8 +86,8 @@ class Requests(Protocol):
         The *last* one ends the request. Returns False if that is not of *me* any more.
         """
 
-    async def put_back(self, me: UUID, id: int) -> None:
-        """Let another replica take the request *id*."""
+    async def put_back(self, me: UUID, number: int) -> None:
+        """Let another replica take the request *number*."""
 
 
 class TableDesk:
@@ -98,22 +106,22 @@ class TableDesk:
         """Put *request* into the table; see ``Desk``."""
         unit = unit_of(request)
         try:
-            id = await self._requests.ask(unit, encode(request).decode(), self._name)
+            number = await self._requests.ask(unit, encode(request).decode(), self._name)
         except Unreachable as error:
             raise StateError(str(error)) from error
-        if id is None:
-            raise StateError(f"no running replica serves {unit}")
+        if number is None:
+            raise NotServed(f"no running replica serves {unit}")
         try:
-            return await self._result(id, unit, on_progress)
+            return await self._result(number, unit, on_progress)
         finally:
             with contextlib.suppress(Unreachable):  # no longer renewed, it is tidied away
-                await self._requests.withdraw(id)
+                await self._requests.withdraw(number)
 
-    async def _result(self, id: int, unit: str, on_progress: OnProgress) -> Result:
+    async def _result(self, number: int, unit: str, on_progress: OnProgress) -> Result:
         seen, parts = -1, list[str]()
         alive = self._clock.monotonic()
         while True:
-            found = await self._look(id, seen)
+            found = await self._look(number, seen)
             if found is not None:
                 seen = found.seen
                 if found.alive:
@@ -135,9 +143,9 @@ class TableDesk:
                 )
             await self._clock.sleep(POLL)
 
-    async def _look(self, id: int, seen: int) -> Answers | None:
+    async def _look(self, number: int, seen: int) -> Answers | None:
         try:
-            found = await self._requests.answers(id, seen, _PARTS)
+            found = await self._requests.answers(number, seen, _PARTS)
         except Unreachable:
             return None
         if found is None:
@@ -168,25 +176,27 @@ class TableDesk:
             while True:
                 me, waiting, held = await self._offers.get()
                 ours = {each.id: each for each in waiting if each.unit in held}
-                for id, task in list(working.items()):
+                for number, task in list(working.items()):
                     if task.done():
-                        del working[id]
-                    elif id not in ours:  # its command has gone, or the unit
+                        del working[number]
+                    elif number not in ours:  # its command has gone, or the unit
                         task.cancel()
-                for id in ours:
-                    if id not in working:
-                        working[id] = tasks.create_task(self._do(me, id, handle))
+                for number in ours:
+                    if number not in working:
+                        working[number] = tasks.create_task(self._do(me, number, handle))
 
-    async def _do(self, me: UUID, id: int, handle: Handle) -> None:
-        """Take the request *id* if it can be taken, do it, and answer."""
+    async def _do(self, me: UUID, number: int, handle: Handle) -> None:
+        """Take the request *number* if it can be taken, do it, and answer."""
         taken: Taken | None = None
         with contextlib.suppress(Unreachable):  # it is offered again
-            taken = await self._requests.serve(me, id)
+            taken = await self._requests.serve(me, number)
         if taken is None:
             return
         done = False
         try:
-            async with _Answering(self._requests, me, id, taken.after, self._clock) as answering:
+            async with _Answering(
+                self._requests, me, number, taken.after, self._clock
+            ) as answering:
                 if taken.begun:
                     await answering.begin_again(f"goes on at replica {self._name}")
                 await answering.end(await _outcome(taken, handle, answering.progress))
@@ -196,16 +206,14 @@ class TableDesk:
         finally:
             if not done:
                 with contextlib.suppress(Unreachable):
-                    await self._requests.put_back(me, id)
+                    await self._requests.put_back(me, number)
 
 
 async def _outcome(taken: Taken, handle: Handle, on_progress: OnProgress) -> Result | Failure:
     try:
         request = decode_request(taken.request.encode())
         if taken.begun and isinstance(request, Verify) and request.listed:
-            raise RelayError(
-                "the replica that did it has ended, and a list is not begun twice: ask again"
-            )
+            return _NOT_TWICE
         return await handle(request, on_progress, None)
     except LeaseLost:
         raise
@@ -219,15 +227,15 @@ class _NotOurs(Exception):
 
 class _Answering:
     """
-    Writes the answers to the request *id*, with numbers *after* those that are there.
+    Writes the answers to the request *number*, with numbers *after* those that are there.
 
     All that have come up together are written every *POLL*.
     """
 
-    def __init__(self, requests: Requests, me: UUID, id: int, after: int, clock: Clock) -> None:
+    def __init__(self, requests: Requests, me: UUID, number: int, after: int, clock: Clock) -> None:
         self._requests = requests
         self._me = me
-        self._id = id
+        self._number = number
         self._next = after
         self._clock = clock
         self._pending: list[Answer] = []
@@ -295,7 +303,7 @@ class _Answering:
     async def _written(self, rows: Sequence[str], *, last: bool) -> bool:
         """Write *rows*; return False if that is to be repeated."""
         try:
-            ours = await self._requests.answer(self._me, self._id, self._next, rows, last=last)
+            ours = await self._requests.answer(self._me, self._number, self._next, rows, last=last)
         except Unreachable:
             return False
         if not ours:

@@ -1,4 +1,4 @@
-"""The rows of the replicas, on a server: who may take what, and what nothing may stand in its way."""
+"""The rows of the replicas, on a server: who may take what, and when."""
 
 import contextlib
 from collections.abc import Callable, Iterator
@@ -8,7 +8,8 @@ from uuid import UUID, uuid4
 
 import psycopg
 import pytest
-from tests.support.replicas import SCHEMA, connection, make, raw
+from tests.support.replicas import connection
+from tests.support.shared_state import SCHEMA, raw
 
 from auditrelay.store.leases import Lease
 from auditrelay.store.postgres import leases
@@ -20,11 +21,6 @@ pytestmark = pytest.mark.process
 T = TypeVar("T")
 
 UNITS = ("keeper", "sink s", "source a", "source b")
-
-
-@pytest.fixture
-def prepare() -> Callable[[str], object]:
-    return make
 
 
 class Seen:
@@ -57,8 +53,8 @@ class Seen:
         (found,) = [row for row in self.see().leases if row.unit == unit]
         return found
 
-    def replica(self, id: UUID) -> Replica:
-        (found,) = [each for each in self.see().replicas if each.id == id]
+    def replica(self, replica: UUID) -> Replica:
+        (found,) = [each for each in self.see().replicas if each.id == replica]
         return found
 
     def beat(self) -> None:
@@ -254,7 +250,7 @@ def test_what_a_replica_wants_others_do_not_take_while_that_one_lives(
     assert len(three.take("source a")) == 1
 
 
-def test_whoever_has_locked_the_seat_frees_what_its_predecessor_held(joined: Joined) -> None:
+def test_who_has_locked_the_seat_frees_what_its_predecessor_held(joined: Joined) -> None:
     before, other = joined(seat="boot:1:2"), joined(seat="boot:1:3")
     before.take("source a")
     other.take("source b")

@@ -20,11 +20,21 @@ from auditrelay.store.replicas import Unreachable
 T = TypeVar("T")
 
 
-class Line:
-    """Transactions on the connection that *connect* makes, and makes again after a loss."""
+Connect = Callable[[str], Connection]
+"""Makes a connection whose session has the name that is given. Raises psycopg.Error, StateError."""
 
-    def __init__(self, connect: Callable[[], Connection]) -> None:
+
+class Line:
+    """
+    Transactions on a connection that *connect* makes, and makes again after a loss.
+
+    Its session has the name that *name* returns: once that is another, so is the connection.
+    """
+
+    def __init__(self, connect: Connect, name: Callable[[], str]) -> None:
         self._connect = connect
+        self._name = name
+        self._named = ""
         self._db: Connection | None = None
         self._thread = ThreadPoolExecutor(1, "auditrelay-line")
 
@@ -65,8 +75,11 @@ class Line:
         return done
 
     def _connected(self) -> Connection:
+        name = self._name()
+        if self._db is not None and self._named != name:
+            self._db.close()
         if self._db is None or self._db.closed:
-            self._db = self._connect()
+            self._db, self._named = self._connect(name), name
         return self._db
 
     def _close(self) -> None:

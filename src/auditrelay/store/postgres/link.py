@@ -8,6 +8,7 @@ from typing import Any, Final, NoReturn, TypeVar
 
 import psycopg
 import structlog
+from psycopg.errors import ReadOnlySqlTransaction
 
 from auditrelay.clock import Clock
 from auditrelay.errors import StateError
@@ -157,8 +158,8 @@ def read(link: Link, work: Callable[[Connection], T]) -> T:
         except BaseException as error:
             if db is not None:
                 db.roll_back()
-            if not isinstance(error, psycopg.Error):
-                raise
+            if not isinstance(error, psycopg.Error) or isinstance(error, ReadOnlySqlTransaction):
+                raise  # the work writes: it has a bug
             link.recover(error)
         else:
             link.reached()

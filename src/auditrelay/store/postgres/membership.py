@@ -12,25 +12,33 @@ from uuid import UUID, uuid4
 from auditrelay.store.leases import Lease
 from auditrelay.store.postgres import leases, requests
 from auditrelay.store.postgres.connection import Connection
-from auditrelay.store.postgres.line import Line
+from auditrelay.store.postgres.line import Connect, Line
 from auditrelay.store.replicas import Answers, Card, LeaseRow, Served, Situation, Taken
-
-Connect = Callable[[str], Connection]
-"""Makes a connection whose session has the name that is given. Raises psycopg.Error, StateError."""
 
 
 class PostgresMembership:
-    """See ``service.member.Membership``; every method raises Unreachable."""
+    """
+    See ``service.member.Membership``; every method raises Unreachable.
 
-    def __init__(self, connect: Connect) -> None:
-        self._me = uuid4()
+    It joins as *replica* first, an id that was never used: it is in the name of all sessions of
+    this process, by which others end them.
+    """
+
+    def __init__(self, connect: Connect, replica: UUID) -> None:
+        self._me = replica
+        self._left = False
         self._command = False
-        self._pulses = Line(lambda: connect(leases.application_name(self._me)))
-        self._others = Line(lambda: connect(leases.application_name(self._me)))
+        self._pulses = Line(connect, self._name)
+        self._others = Line(connect, self._name)
+
+    def _name(self) -> str:
+        return leases.application_name(self._me)
 
     async def join(self, card: Card) -> UUID:
-        """Join as a replica that has never been before, and return its id."""
-        self._me = me = uuid4()
+        """Join as a replica that has not left before, and return its id."""
+        if self._left:
+            self._me, self._left = uuid4(), False
+        me = self._me
         self._command = card.command
         await self._pulses.run(lambda db: leases.join(db, me, card))
         return me
@@ -80,8 +88,8 @@ class PostgresMembership:
         await self._others.run(leases.tidy)
 
     async def leave(self) -> None:
-        """Give back everything, and remove this replica."""
-        me = self._me
+        """Give back everything, and remove this replica, which never joins again."""
+        me, self._left = self._me, True
         await self._others.run(lambda db: leases.leave(db, me))
 
     async def close(self) -> None:
@@ -91,36 +99,42 @@ class PostgresMembership:
 
 
 class PostgresRequests:
-    """See ``service.table_desk.Requests``; the connection is its own, as answers may be long."""
+    """
+    See ``service.table_desk.Requests``. The connection is its own, as answers may be long.
 
-    def __init__(self, connect: Callable[[], Connection]) -> None:
-        self._line = Line(connect)
+    Its session has the name that *name* returns.
+    """
+
+    def __init__(self, connect: Connect, name: Callable[[], str]) -> None:
+        self._line = Line(connect, name)
 
     async def ask(self, unit: str, request: str, asked_by: str) -> int | None:
-        """Put a request to the holder of *unit*; return its number, None if no replica serves it."""
+        """Put a request to the holder of *unit*; return its number, None if none serves it."""
         return await self._line.run(lambda db: requests.ask(db, unit, request, asked_by))
 
-    async def answers(self, id: int, seen: int, most: int) -> Answers | None:
+    async def answers(self, number: int, seen: int, most: int) -> Answers | None:
         """Return at most *most* answers after *seen*, and go on listening; None: it is gone."""
-        return await self._line.run(lambda db: requests.answers(db, id, seen, most))
+        return await self._line.run(lambda db: requests.answers(db, number, seen, most))
 
-    async def withdraw(self, id: int) -> None:
-        """Remove the request *id* and its answers."""
-        await self._line.run(lambda db: requests.withdraw(db, id))
+    async def withdraw(self, number: int) -> None:
+        """Remove the request *number* and its answers."""
+        await self._line.run(lambda db: requests.withdraw(db, number))
 
-    async def serve(self, me: UUID, id: int) -> Taken | None:
-        """Take the request *id* for the replica *me*, if that holds the unit and no other has it."""
-        return await self._line.run(lambda db: requests.serve(db, me, id))
+    async def serve(self, me: UUID, number: int) -> Taken | None:
+        """Take the request *number* for *me*, if that holds the unit and no other has it."""
+        return await self._line.run(lambda db: requests.serve(db, me, number))
 
     async def answer(
-        self, me: UUID, id: int, first: int, lines: Sequence[str], *, last: bool
+        self, me: UUID, number: int, first: int, lines: Sequence[str], *, last: bool
     ) -> bool:
         """Add *lines* to the answers; return False if the request is not that of *me* any more."""
-        return await self._line.run(lambda db: requests.answer(db, me, id, first, lines, last=last))
+        return await self._line.run(
+            lambda db: requests.answer(db, me, number, first, lines, last=last)
+        )
 
-    async def put_back(self, me: UUID, id: int) -> None:
-        """Let another replica take the request *id*."""
-        await self._line.run(lambda db: requests.put_back(db, me, id))
+    async def put_back(self, me: UUID, number: int) -> None:
+        """Let another replica take the request *number*."""
+        await self._line.run(lambda db: requests.put_back(db, me, number))
 
     async def close(self) -> None:
         """Close the connection."""

@@ -27,6 +27,8 @@ where exists (select from replica r where {_ALIVE} and not r.draining
 returning id
 """  # noqa: S608  # constants, as below
 
+_LISTEN: Final = f"update request set listens = {_LISTENS} where id = :id"  # noqa: S608
+
 _SERVE: Final = f"""
 update request q set taken_by = :me
 from (select id, taken_by from request where id = :id for update) before
@@ -61,17 +63,17 @@ def ask(db: Connection, unit: str, request: str, asked_by: str) -> int | None:
     return None if row is None else int(row[0])
 
 
-def answers(db: Connection, id: int, seen: int, most: int) -> Answers | None:
+def answers(db: Connection, number: int, seen: int, most: int) -> Answers | None:
     """
-    Return at most *most* answers to the request *id* after number *seen*, and go on listening.
+    Return at most *most* answers to the request *number* after number *seen*, and go on listening.
 
     Returns None if the request is gone.
     """
-    db.execute(f"update request set listens = {_LISTENS} where id = :id", {"id": id})
-    state = db.execute(_STATE, {"id": id})
+    db.execute(_LISTEN, {"id": number})
+    state = db.execute(_STATE, {"id": number})
     lines = db.execute(
         "select seq, line from answer where request = :id and seq > :seen order by seq limit :most",
-        {"id": id, "seen": seen, "most": most},
+        {"id": number, "seen": seen, "most": most},
     )
     row = state.fetchone()
     if row is None:
@@ -80,45 +82,46 @@ def answers(db: Connection, id: int, seen: int, most: int) -> Answers | None:
     return Answers([line for _, line in found], found[-1][0] if found else seen, row[0])
 
 
-def withdraw(db: Connection, id: int) -> None:
-    """Remove the request *id* and its answers: its command has ended."""
-    db.execute("delete from request where id = :id", {"id": id})
-    db.execute("delete from answer where request = :id", {"id": id})
+def withdraw(db: Connection, number: int) -> None:
+    """Remove the request *number* and its answers: its command has ended."""
+    db.execute("delete from request where id = :id", {"id": number})
+    db.execute("delete from answer where request = :id", {"id": number})
 
 
-def serve(db: Connection, me: UUID, id: int) -> Taken | None:
-    """Take the request *id* for the replica *me*, if it holds the unit and no live one has it."""
-    row = db.execute(_SERVE, {"me": me, "id": id}).fetchone()
+def serve(db: Connection, me: UUID, number: int) -> Taken | None:
+    """Take the request *number* for the replica *me*, if it holds the unit and no live one has it."""
+    row = db.execute(_SERVE, {"me": me, "id": number}).fetchone()
     if row is None:
         return None
     # Only now: what was answered meanwhile by who had it was not to be seen before.
     (after,) = db.execute(
-        "select coalesce(max(seq) + 1, 0) from answer where request = :id", {"id": id}
+        "select coalesce(max(seq) + 1, 0) from answer where request = :id", {"id": number}
     ).fetchone()
     text, before = row
     return Taken(text, begun=before or after > 0, after=after)
 
 
 def answer(
-    db: Connection, me: UUID, id: int, first: int, lines: Sequence[str], *, last: bool
+    db: Connection, me: UUID, number: int, first: int, lines: Sequence[str], *, last: bool
 ) -> bool:
     """
-    Add *lines*, with numbers from *first* on, to the answers to *id*; once is enough.
+    Add *lines*, with numbers from *first* on, to the answers to *number*; once is enough.
 
     With the *last* one the request is to no unit any more, so that it is not done again. Returns
     False if it is not ours any more.
     """
-    found = db.execute(_ANSWER, {"me": me, "id": id, "first": first, "lines": list(lines)})
+    found = db.execute(_ANSWER, {"me": me, "id": number, "first": first, "lines": list(lines)})
     if last:
         db.execute(
-            "update request set unit = '' where id = :id and taken_by = :me", {"id": id, "me": me}
+            "update request set unit = '' where id = :id and taken_by = :me",
+            {"id": number, "me": me},
         )
     return bool(found.fetchone()[0])
 
 
-def put_back(db: Connection, me: UUID, id: int) -> None:
-    """Let another replica take the request *id*."""
+def put_back(db: Connection, me: UUID, number: int) -> None:
+    """Let another replica take the request *number*."""
     db.execute(
         "update request set taken_by = null where id = :id and taken_by = :me",
-        {"id": id, "me": me},
+        {"id": number, "me": me},
     )

@@ -101,9 +101,21 @@ def verify(db: Connection) -> None:
         raise _cannot(db.schema, error) from error
 
 
+def drop(db: Connection) -> None:
+    """Remove the schema with all that is in it. Raises StateError."""
+    try:
+        _in_transaction(db, _drop)
+    except psycopg.Error as error:
+        raise _cannot(db.schema, error) from error
+
+
+def _drop(db: Connection) -> None:
+    db.execute(f"drop schema if exists {quoted(db.schema)} cascade")
+
+
 def _in_transaction(db: Connection, work: Callable[[Connection], None]) -> None:
     try:
-        db.begin(write=work is _create)
+        db.begin(write=work is not check)
         work(db)
         db.commit()
     except BaseException:

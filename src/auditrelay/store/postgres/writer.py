@@ -97,6 +97,7 @@ class Writer:
     def __init__(self, link: Link, replica: UUID) -> None:
         self._link = link
         self._count = _Count(replica)
+        self._written_as = replica
         self._closing = False
         self._queue: queue.SimpleQueue[_Entry | None] = queue.SimpleQueue()
         self._thread = threading.Thread(target=self._work, name="store-writer", daemon=True)
@@ -189,6 +190,7 @@ class Writer:
 
     def _run(self, group: list[_Entry], count: _Count) -> list[object]:
         """Return the results of *group*, run in one transaction, however often it takes."""
+        self._reconnect_as(count.replica)
         if count.unsettled:
             self._outcome(count)  # of a write whose caller was given an error
         while True:
@@ -215,6 +217,12 @@ class Writer:
                 count.writes += 1
                 self._link.reached()
                 return results
+
+    def _reconnect_as(self, replica: UUID) -> None:
+        """See to it that the session has the name of *replica*, by which others end it."""
+        if replica != self._written_as:
+            self._link.drop()
+            self._written_as = replica
 
     def _recover(self, error: psycopg.Error, count: _Count, *, sent: bool) -> None:
         kind = kind_of(error)
