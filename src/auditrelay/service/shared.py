@@ -101,6 +101,11 @@ class Share:
             command=units is not None,
         )
 
+    def reload(self, config: Config) -> Card:
+        """Return the card of this replica with *config*, which is in force now."""
+        self._config = config
+        return self.card()
+
     def joined(self, replica: UUID) -> None:
         """Write as *replica* from now on."""
         if replica != self._replica:
