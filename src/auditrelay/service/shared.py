@@ -110,7 +110,7 @@ class Share:
         """Write as *replica* from now on."""
         if replica != self._replica:
             self._replica = replica
-            self.engine.writer.begin_anew(replica)
+            self.engine.writer.continue_as(replica)
 
     async def close(self) -> None:
         """Close every connection."""

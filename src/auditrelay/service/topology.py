@@ -197,11 +197,6 @@ class Topology:
 
     # -- leases ------------------------------------------------------------------------------------
 
-    @property
-    def units(self) -> list[str]:
-        """The units that are worked for here."""
-        return [*(f"source {name}" for name in self.collectors), *map("sink {}".format, self.sinks)]
-
     async def gain(self, lease: Lease) -> None:
         """Build and start what works for the unit of *lease*; PeerBug or ConfigError if it can't."""
         self._lease(lease)
@@ -233,9 +228,7 @@ class Topology:
         kind, _, name = unit.partition(" ")
         await _ended(self._cancel(unit))
         if kind == "source" and name in self.collectors:
-            if self._scheduler is not None:
-                self._scheduler.remove_job(f"poll {name}")
-            await self.collectors.pop(name).close()
+            await self._stop_polling(name)
         elif kind == "sink" and (sink := self.sinks.pop(name, None)) is not None:
             self.deliverers.pop(name, None)  # gone already if it was being drained
             await sink.close()

@@ -91,7 +91,7 @@ class Writer:
     database says that it was not committed; if it was, it has the result that it had.
 
     Once the database has lost writes, or does not know this replica any more, every work fails with
-    the same error until :meth:`begin_anew`: whatever was read before may be gone.
+    the same error until :meth:`continue_as`: whatever was read before may be gone.
     """
 
     def __init__(self, link: Link, replica: UUID) -> None:
@@ -131,7 +131,7 @@ class Writer:
         self._queue.put(_Entry(work, future, then, lease, self._count))  # type: ignore[arg-type]  # the queue keeps works of any T
         return await asyncio.wrap_future(future)
 
-    def begin_anew(self, replica: UUID) -> None:
+    def continue_as(self, replica: UUID) -> None:
         """
         Go on as *replica*, an id that was never used.
 
