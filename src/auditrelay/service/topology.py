@@ -206,13 +206,9 @@ class Topology:
             del self._stores[lease.unit]
             raise
         await self._restore(lease.unit)
-        if self._tasks is None:
-            return
-        kind, _, name = lease.unit.partition(" ")
-        if kind == "source":
-            self._begin_polling(name)
-        else:
-            self._begin_delivering(name)
+        if self._tasks is not None:
+            kind, _, name = lease.unit.partition(" ")
+            (self._begin_polling if kind == "source" else self._begin_delivering)(name)
 
     async def release(self, unit: str) -> None:
         """Stop what works for *unit* in order, a sink once its requests have landed."""
