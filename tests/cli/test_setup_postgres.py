@@ -1,16 +1,11 @@
 """``auditrelay setup postgres`` and the shared store in ``auditrelay check``."""
 
 import re
-import sys
 from pathlib import Path
 
 import psycopg
 import pytest
 from tests.support.daemon import Ended, command, configure
-from typer.testing import CliRunner
-
-from auditrelay.cli import cli
-from auditrelay.errors import ConfigError
 
 pytestmark = pytest.mark.process
 
@@ -129,14 +124,3 @@ async def test_check_shows_that_the_store_cannot_be_reached_and_offline_that_it_
     offline = await command(file, "check", "--offline")
     assert offline.status == 0
     assert re.search(r"store +│ postgresql │ valid +│ not queried", offline.stdout)
-
-
-def test_without_psycopg_the_commands_say_how_to_get_it(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setitem(sys.modules, "psycopg", None)
-    file = config(tmp_path, "postgresql://relay@127.0.0.1:1/audit")
-    for words in (["check"], ["setup", "postgres"], ["setup", "postgres", "--print"]):
-        result = CliRunner().invoke(cli, ["-c", str(file), *words])
-        assert isinstance(result.exception, ConfigError)
-        assert 'pip install "auditrelay[postgres]"' in str(result.exception)

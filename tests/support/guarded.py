@@ -36,6 +36,18 @@ rm -rf "$1"
 """It waits for the end of its input: the tests have closed it, or ended, be it by kill -9."""
 
 
+def living(pids: Sequence[int]) -> list[int]:
+    """Return those of *pids* that have not ended; one that is defunct has."""
+    listed = subprocess.run(
+        ["ps", "-o", "pid=,stat=", "-p", ",".join(map(str, pids))],
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    lines = [line.split() for line in listed.stdout.splitlines()]
+    return [int(pid) for pid, state in lines if not state.startswith("Z")]
+
+
 def free_ports() -> Iterator[int]:
     """Yield ports at random: a server that finds one taken goes on with the next."""
     while True:

@@ -11,6 +11,7 @@ import os
 import shutil
 import signal
 import subprocess
+import time
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any, Literal, NoReturn
@@ -18,7 +19,7 @@ from urllib.parse import quote, urlencode
 
 import psycopg
 import pytest
-from tests.support.guarded import HOST, OWNER, Guarded
+from tests.support.guarded import HOST, OWNER, Guarded, living
 
 VARIABLE = "TEST_POSTGRES"
 """
@@ -34,6 +35,7 @@ _SETTINGS = {
     # Shared memory in files of its folder goes with the folder, even after kill -9.
     "dynamic_shared_memory_type": "mmap",
     "max_connections": "200",
+    "max_wal_size": "256MB",  # the folder may be in memory
     "timezone": "UTC",
 }
 _LOCK = "data/postmaster.pid"
@@ -158,15 +160,18 @@ class Server:
         self.start()
 
     def kill(self) -> None:
-        """Kill the server and all of its processes with SIGKILL, at one moment."""
+        """Kill the server and all of its processes with SIGKILL; afterwards they are gone."""
         if self._guarded.process is None:
             return
         # Stopped, it does not see one die, nor begin another.
         self._guarded.process.send_signal(signal.SIGSTOP)
-        for pid in self.pids()[1:]:
+        pids = self.pids()
+        for pid in pids[1:]:
             with contextlib.suppress(ProcessLookupError):
                 os.kill(pid, signal.SIGKILL)
         self._guarded.stop(signal.SIGKILL)
+        while living(pids):
+            time.sleep(0.01)
         # What a crash leaves, and the next start would clear away: the few bytes of System V's
         # shared memory, which outlive the folder, and a process id that may soon be another's.
         lock = self.folder / _LOCK
@@ -237,7 +242,7 @@ class Server:
         To its clients it is what a standby has that takes over at this moment.
         """
         name = next(self._names)
-        self.execute(f'create database "{name}" template "{database}"')
+        self.execute(f'create database "{name}" template "{database}" strategy file_copy')
         return name
 
     def drop(self, database: str) -> None:

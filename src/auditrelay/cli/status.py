@@ -7,12 +7,13 @@ from typing import Annotated
 
 import msgspec
 import typer
+from msgspec import UNSET
 from rich.text import Text
 
 from auditrelay.cli.options import Options
 from auditrelay.cli.tables import console, table
 from auditrelay.config.model import Config
-from auditrelay.service.state import is_there, view_of
+from auditrelay.service.state import is_there, situation_of, view_of
 from auditrelay.status.model import AnyPeer, Finding, Report, SourceStatus
 from auditrelay.status.report import report
 from auditrelay.telemetry import humanize
@@ -47,6 +48,7 @@ def current(config: Config, now: datetime) -> Report:
             spool_bytes=view.spool_bytes(),
             evidence=view.evidence(),
             now=now,
+            situation=situation_of(config),
         )
 
 
@@ -78,6 +80,17 @@ def _print(state: Report) -> None:
             _span(sink.oldest_undelivered_seconds),
             f"{sink.dead_letters:,}",
         )
+    if state.replicas is not UNSET:
+        replicas = table("replica", others=("state", "version", "since", "holds"))
+        for replica in state.replicas:
+            replicas.add_row(
+                replica.name,
+                "alive" if replica.alive else "DEAD",
+                replica.version,
+                _time(replica.since),
+                ", ".join(replica.units) or "nothing",
+            )
+        out.print(replicas)
     out.print(sources)
     for source in state.sources:
         if source.lateness is not None:

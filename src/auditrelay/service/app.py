@@ -36,6 +36,7 @@ from auditrelay.service.desk import Desk, NotServed, OnProgress, Request, Result
 from auditrelay.service.heap import tune_heap
 from auditrelay.service.instance_view import InstanceView
 from auditrelay.service.keeper import Keeper
+from auditrelay.service.registration import receivers
 from auditrelay.service.state import State, opened
 from auditrelay.service.store import Store
 from auditrelay.service.systemd import Supervisor
@@ -256,6 +257,8 @@ class App:
             else:
                 _log.info("reloaded", **asdict(changes))
                 await self._work.reload()
+                if self._replica is not None:
+                    self._replica.reload(self._config)
             supervisor.ready(self.view.summary())
 
     async def run_command_offline(
@@ -297,7 +300,7 @@ class App:
         source = getattr(request, "source", None)
         if source is None:
             return [*units_of(self._config), KEEPER]
-        sinks = [name for name, fed in self._topology.receivers().items() if source in fed]
+        sinks = [name for name, fed in receivers(self._config).items() if source in fed]
         return [f"source {source}", *(f"sink {name}" for name in sinks), KEEPER]
 
     async def once(self) -> list[str]:

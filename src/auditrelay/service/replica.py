@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any, Final
 from uuid import UUID
 
 from auditrelay.clock import Clock
+from auditrelay.config.model import Config
 from auditrelay.errors import RolledBack
 from auditrelay.service.configured_feeds import ConfiguredFeeds
 from auditrelay.service.instance_view import InstanceView
@@ -49,6 +50,8 @@ class Replica:
         self.member = Member(share.membership, self, share.card(), clock=clock)
         self._configured = ConfiguredFeeds()
         topology.may_send = self.member.good
+        view.situation = lambda: self.member.situation
+        view.joined = lambda: self.member.joined.is_set()
         topology.on_lost = self._on_lost
 
     def _on_lost(self, unit: str, error: BaseException) -> None:
@@ -85,6 +88,10 @@ class Replica:
     def saw(self, situation: Situation) -> None:
         """Take note of what a pulse has seen."""
         self._configured.saw(situation.replicas, self._clock.monotonic())
+
+    def reload(self, config: Config) -> None:
+        """Serve what *config*, which is in force now, has."""
+        self.member.serve(self._share.reload(config).serves)
 
     def feeds(self) -> Feeds | None:
         """Return what is configured, by all live replicas; None while that is not known."""

@@ -5,7 +5,11 @@ import socket
 from collections.abc import Collection, Mapping
 from functools import partial
 from hashlib import sha256
+from pathlib import Path
+from typing import Final
 from uuid import UUID, uuid4
+
+import psycopg
 
 from auditrelay import __version__
 from auditrelay.clock import Clock
@@ -18,20 +22,27 @@ from auditrelay.service.table_desk import TableDesk
 from auditrelay.service.topology import units_of
 from auditrelay.settings.secrets import SecretAddress
 from auditrelay.store.leases import KEEPER
-from auditrelay.store.postgres import schema
+from auditrelay.store.postgres import copying, leases, schema
 from auditrelay.store.postgres.address import Address
 from auditrelay.store.postgres.connection import Connection
 from auditrelay.store.postgres.engine import PostgresEngine
+from auditrelay.store.postgres.errors import translate
 from auditrelay.store.postgres.leases import application_name
 from auditrelay.store.postgres.link import Link
 from auditrelay.store.postgres.membership import PostgresMembership, PostgresRequests
 from auditrelay.store.postgres.reader import ReaderThread
 from auditrelay.store.postgres.tip import TipRow
-from auditrelay.store.replicas import Card, Served
+from auditrelay.store.replicas import Card, Served, Situation
+from auditrelay.store.sql.checks import check
 from auditrelay.store.sql.store import SqlStore, open_on
 from auditrelay.store.sql.view import StateView
+from auditrelay.store.sqlite import state_dir
+from auditrelay.store.sqlite.tip import TipFile
 
-_VIEW: str = "auditrelay view"
+_COPYING: Final = 24 * 3600.0
+"""Seconds that a copy of a state may take: it is one transaction."""
+
+_VIEW: Final = "auditrelay view"
 """The name of the sessions of commands that only read."""
 
 
@@ -90,11 +101,16 @@ class Share:
             command=units is not None,
         )
 
+    def reload(self, config: Config) -> Card:
+        """Return the card of this replica with *config*, which is in force now."""
+        self._config = config
+        return self.card()
+
     def joined(self, replica: UUID) -> None:
         """Write as *replica* from now on."""
         if replica != self._replica:
             self._replica = replica
-            self.engine.writer.begin_anew(replica)
+            self.engine.writer.continue_as(replica)
 
     async def close(self) -> None:
         """Close every connection."""
@@ -147,3 +163,56 @@ def _address(config: Config) -> SecretAddress:
     if config.store is None:
         raise ValueError("the configuration names no shared store")
     return config.store
+
+
+def remove(store: SecretAddress) -> None:
+    """Remove the whole state at *store*: for a demonstration, which has made it. StateError."""
+    address = Address(store)
+    with contextlib.closing(Connection(address.connect(_VIEW), address.schema)) as db:
+        schema.drop(db)
+
+
+def situation_of(store: SecretAddress) -> Situation:
+    """Return who works on the state at *store*. Raises StateError."""
+    with _snapshots(store).snapshot() as db:
+        return leases.situation(db, uuid4())
+
+
+def copy_into(folder: Path, store: SecretAddress, keys: Keys | None) -> dict[str, int]:
+    """
+    Copy the state in *folder*, which is locked, to *store*, and compare what a check finds.
+
+    The tip of the evidence is put there and taken away here: should the old state be served once
+    more, its evidence goes on under another name. Raises StateError, with nothing changed.
+    """
+    address = Address(store)
+    with (
+        contextlib.closing(state_dir.connect(folder, write=True, keys=keys)) as origin,
+        contextlib.closing(
+            Connection(address.connect(_VIEW), address.schema, keys=keys, limit=_COPYING)
+        ) as db,
+    ):
+        schema.create(db)
+        try:
+            db.begin(write=True)
+            if not copying.is_empty(db):
+                raise StateError(f"{address.safe} has a state already; nothing was changed")
+            copied = copying.copy(origin, db)
+            tip = TipFile(folder).read()
+            if tip is not None:
+                TipRow(_snapshots(store).snapshot).enter(db, tip)
+            there, here = check(db), check(origin)
+            if there != here:
+                raise StateError(
+                    "a check of the copy finds something else than one of the original: nothing "
+                    "was copied; run: auditrelay coverage --check"
+                )
+            db.commit()
+        except psycopg.Error as error:
+            db.roll_back()
+            raise translate(error) from error
+        except BaseException:
+            db.roll_back()
+            raise
+    TipFile(folder).remove()
+    return copied

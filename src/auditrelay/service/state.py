@@ -13,6 +13,7 @@ from auditrelay.errors import Locked, StateError
 from auditrelay.service.control_socket import ControlSocket
 from auditrelay.service.desk import Desk
 from auditrelay.service.store import Store
+from auditrelay.store.replicas import Situation
 from auditrelay.store.sql.engine import Tip
 from auditrelay.store.sql.view import StateView
 from auditrelay.store.sqlite import state_dir
@@ -120,3 +121,12 @@ def tip_of(config: Config) -> Tip:
     from auditrelay.service import shared  # noqa: PLC0415  # it imports psycopg
 
     return shared.tip_of(config.store)
+
+
+def situation_of(config: Config) -> Situation | None:
+    """Return who works on the shared store of *config*; None if it names none. StateError."""
+    if config.store is None:
+        return None
+    from auditrelay.service import shared  # noqa: PLC0415  # it imports psycopg
+
+    return shared.situation_of(config.store)

@@ -25,6 +25,7 @@ from auditrelay.service.desk import (
     Failure,
     Handle,
     Note,
+    NotServed,
     OnProgress,
     Progress,
     Request,
@@ -109,7 +110,7 @@ class TableDesk:
         except Unreachable as error:
             raise StateError(str(error)) from error
         if number is None:
-            raise StateError(f"no running replica serves {unit}")
+            raise NotServed(f"no running replica serves {unit}")
         try:
             return await self._result(number, unit, on_progress)
         finally:

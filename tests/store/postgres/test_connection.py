@@ -1,5 +1,6 @@
 """A connection: values, one round trip for a transaction, errors where they are looked at."""
 
+import collections
 import os
 from collections.abc import Iterator
 from decimal import Decimal
@@ -95,14 +96,14 @@ def test_a_sum_is_a_number_as_sqlite_has_it(db: Connection) -> None:
     assert not isinstance(whole, Decimal)
 
 
-@given(st.text(st.characters()))
+@given(st.text(st.characters(exclude_categories=["Cs"])))
 def test_what_can_be_stored_stays_as_it_is(text: str) -> None:
     assert storable(text) == (text.replace("\0", "\\u0000") if "\0" in text else text)
 
 
-@given(st.text(st.characters(categories=["Cs", "Lu"])))
+@given(st.text(st.characters(categories=["Cs", "Cc", "Lu"])))
 def test_all_text_can_be_stored(text: str) -> None:
-    storable(text).encode()
+    assert b"\0" not in storable(text).encode()
 
 
 def test_what_postgresql_cannot_store_is_visible(db: Connection) -> None:
@@ -387,9 +388,9 @@ def test_the_deadline_is_that_of_the_transaction_and_not_of_each_wait(
     wire.delay(0.1)
     with connected(wire.through(database), limit=0.45) as db:
         db.begin(write=False)
+        db.execute("select 1").fetchone()  # each waits for less than the limit
         with pytest.raises(psycopg.OperationalError, match="in time"):
-            for _ in range(20):
-                db.execute("select 1").fetchone()
+            collections.deque((db.execute("select 1").fetchone() for _ in range(9)), maxlen=0)
         assert db.closed
 
 
@@ -403,7 +404,7 @@ def test_a_large_page_is_sent_while_much_is_received(db: Connection) -> None:
 
 def test_a_warning_at_the_commit_leaves_it_open_what_became_of_it(db: Connection) -> None:
     db.begin(write=True)
-    # What the server says if somebody ends the wait of a COMMIT for a standby.
+    # What the server says if an operator ends the wait of a COMMIT for a standby.
     db.execute(
         "create function pg_temp.warn() returns trigger language plpgsql as "
         "$$ begin raise warning 'canceling wait'; return null; end $$"

@@ -47,7 +47,7 @@ def check(address: Address, clock: Clock) -> Checked:
     """
     Ask the database at *address*, and change nothing. It blocks, for some round trips.
 
-    Raises StateError if it cannot be reached, ConfigError if psycopg is not installed.
+    Raises StateError if it cannot be reached.
     """
     try:
         with address.connect(_APPLICATION) as raw:

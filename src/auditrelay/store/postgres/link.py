@@ -8,6 +8,7 @@ from typing import Any, Final, NoReturn, TypeVar
 
 import psycopg
 import structlog
+from psycopg.errors import ReadOnlySqlTransaction
 
 from auditrelay.clock import Clock
 from auditrelay.errors import StateError
@@ -22,7 +23,7 @@ LONGEST_WAIT: Final = 5.0
 """Seconds between two attempts to connect, at most and with full jitter."""
 
 REFUSED_WAIT: Final = 30.0
-"""Seconds between two attempts to connect where somebody has to change something first."""
+"""Seconds between two attempts to connect where an operator has to change something first."""
 
 T = TypeVar("T")
 
@@ -73,7 +74,7 @@ class Link:
 
     def connection(self) -> Connection:
         """
-        Return the connection, made anew if there is none.
+        Return the connection, which is made if there is none.
 
         Raises psycopg.Error, to be given to :meth:`recover`, or what *connect* raises itself.
         """
@@ -157,8 +158,8 @@ def read(link: Link, work: Callable[[Connection], T]) -> T:
         except BaseException as error:
             if db is not None:
                 db.roll_back()
-            if not isinstance(error, psycopg.Error):
-                raise
+            if not isinstance(error, psycopg.Error) or isinstance(error, ReadOnlySqlTransaction):
+                raise  # the work writes: it has a bug
             link.recover(error)
         else:
             link.reached()

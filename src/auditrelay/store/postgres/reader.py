@@ -23,6 +23,8 @@ class ReaderThread:
     def __init__(self, make: Callable[[], Link]) -> None:
         self._make = make
         self._link = make()
+        self._snapshots: set[Link] = set()
+        self._closed = False
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="store-reader")
 
     async def read(self, work: Callable[[Connection], T]) -> T:
@@ -42,14 +44,20 @@ class ReaderThread:
         Raises StateError.
         """
         own = self._make()
+        self._snapshots.add(own)
+        if self._closed:
+            own.give_up()
         try:
             with link.reading(own) as db:
                 yield db
         finally:
+            self._snapshots.discard(own)
             own.drop()
 
     def close(self) -> None:
         """Finish what is read, unless the database is away; then close the connection."""
-        self._link.give_up()
+        self._closed = True
+        for each in (self._link, *self._snapshots):
+            each.give_up()
         self._thread.shutdown()
         self._link.drop()

@@ -72,8 +72,7 @@ def answers(db: Connection, number: int, seen: int, most: int) -> Answers | None
     db.execute(_LISTEN, {"id": number})
     state = db.execute(_STATE, {"id": number})
     lines = db.execute(
-        "select seq, line from answer where request = :id and seq > :seen "
-        "order by seq limit :most",
+        "select seq, line from answer where request = :id and seq > :seen order by seq limit :most",
         {"id": number, "seen": seen, "most": most},
     )
     row = state.fetchone()

@@ -40,3 +40,7 @@ class TipFile:
     def write(self, head: Head) -> None:
         """Replace it, durably. Raises OSError, with the former one as it was."""
         replace_file(self._path, f"{Head(head.log, head.size, head.root).word}\n".encode("ascii"))
+
+    def remove(self) -> None:
+        """Remove it: the state goes on elsewhere."""
+        self._path.unlink(missing_ok=True)
