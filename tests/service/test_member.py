@@ -45,6 +45,9 @@ class Played:
     def running(self) -> set[str]:
         return set(self.instance.running)
 
+    def has_drained(self) -> bool:
+        return self.member._drained
+
     async def turn(self) -> None:
         if not self.frozen:
             await self.member.turn()
@@ -309,7 +312,7 @@ async def test_what_a_take_has_got_whose_answer_is_on_its_way_is_not_keyed_again
         await answered.wait()
         return leases
 
-    one.membership.take = slow  # type: ignore[method-assign]  # the same
+    one.membership.take = slow  # type: ignore[assignment,method-assign]  # the same
     await one.turn()
     token = fleet.rows.leases["sink x"].token
     await one.turn()
@@ -328,7 +331,7 @@ async def test_what_a_take_got_for_the_replica_that_we_were_is_not_ours(fleet: F
         await answered.wait()
         return leases
 
-    one.membership.take = slow  # type: ignore[method-assign]  # the same
+    one.membership.take = slow  # type: ignore[assignment,method-assign]  # the same
     await one.turn()
     old = fleet.rows.leases["sink x"].token
     one.member.rejoin(Loss.ROLLED_BACK)
@@ -337,6 +340,7 @@ async def test_what_a_take_got_for_the_replica_that_we_were_is_not_ours(fleet: F
     for _ in range(3):
         await one.turn()
     assert one.instance.running["sink x"].token == fleet.rows.leases["sink x"].token != old
+    assert one.instance.lost == []
 
 
 async def test_what_cannot_end_in_good_order_is_given_all_the_same(fleet: Fleet) -> None:
@@ -381,12 +385,12 @@ async def test_a_replica_that_drains_gives_everything_and_leaves(
     await one.turn()
     assert fleet.rows.replicas[one.id].draining
     assert fleet.rows.holder("source only") == one.id  # it still lands what is in flight
-    assert not one.member._drained
+    assert not one.has_drained()
     one.instance.slow.set()
     await settle()
     assert fleet.rows.holder("source only") is None
     assert one.instance.lost == [("source only", Loss.DRAINED)]
-    assert one.member._drained
+    assert one.has_drained()
     await one.turn()
     assert one.running == set()  # it takes nothing again
     assert two.running == set(UNITS)
@@ -482,7 +486,7 @@ async def test_what_its_planned_holder_does_not_take_another_takes(fleet: Fleet)
     async def take(*_: object) -> list[Lease]:
         return []
 
-    idle.membership.take = take  # type: ignore[method-assign]  # it is what the test is about
+    idle.membership.take = take  # type: ignore[assignment,method-assign]  # it is the point
     fleet.replicas.append(idle)
     await idle.turn()
     one = await fleet.add(card(SOURCES))
