@@ -95,7 +95,7 @@ class Topology:
         self._running: dict[str, list[asyncio.Task[None]]] = {}
         self._draining: dict[str, tuple[Deliverer, Sink]] = {}
         self._stores: dict[str, Store] = {}
-        """By unit the store under its lease: one, since what it keeps in memory is of that lease."""
+        """By unit the store under its lease: one, as what it keeps in memory is of that lease."""
         self._is_sole = leases is None
         self.may_send: Callable[[], bool] = always
         """Whether a request to a sink may begin, which another replica might make as well."""
@@ -138,7 +138,7 @@ class Topology:
             config,
             name,
             self.leased_store(f"sink {name}"),
-            may_send=lambda: self.may_send(),
+            may_send=lambda: self.may_send(),  # noqa: PLW0108  # it is set later
             strict=self._tasks is not None,
         )
 
@@ -198,7 +198,7 @@ class Topology:
     # -- leases ------------------------------------------------------------------------------------
 
     async def gain(self, lease: Lease) -> None:
-        """Build and start what works for the unit of *lease*; PeerBug or ConfigError if it can't."""
+        """Build and start what works for the unit of *lease*. Raises PeerBug and ConfigError."""
         self._lease(lease)
         try:
             self._build_unit(lease.unit)
@@ -447,7 +447,7 @@ def _of(held: Collection[str], diff: TopologyDiff) -> TopologyDiff:
     )
 
 
-def _unexpected(unit: str, error: BaseException) -> None:
+def _unexpected(_: str, error: BaseException) -> None:
     raise error
 
 
