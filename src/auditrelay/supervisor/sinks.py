@@ -13,7 +13,18 @@ from auditrelay.errors import PeerBug
 from auditrelay.events.marks import NO_MARKS
 from auditrelay.events.page import Page
 from auditrelay.settings import SinkSettings
-from auditrelay.sinks import AckId, Channel, Item, Limits, Rendered, Sink, Verdict
+from auditrelay.sinks import (
+    AckId,
+    Channel,
+    Counts,
+    Item,
+    Limits,
+    Part,
+    Rendered,
+    Sealing,
+    Sink,
+    Verdict,
+)
 from auditrelay.supervisor import Supervisor
 from auditrelay.telemetry.metrics import Metrics
 
@@ -102,6 +113,32 @@ class SearchableSink(SupervisedSink):
             return await self._search.find_stored(events)
 
 
+class SealingSink(SupervisedSink, Sealing):
+    """A supervised sink that stores each part of a batch under a name."""
+
+    def __init__(self, sink: Sink, sealing: Sealing, supervise: Supervisor) -> None:
+        super().__init__(sink, supervise)
+        self._sealing = sealing
+
+    def parts(self, batch: Sequence[Item], log: str, now: datetime) -> Sequence[Part]:
+        """See :class:`Sealing`."""
+        with self._supervise("parts"):
+            parts = self._sealing.parts(batch, log, now)
+            if sorted(index for part in parts for index in part.indices) != [*range(len(batch))]:
+                raise ValueError(f"the parts are not all of a batch of {len(batch)}")
+            return parts
+
+    async def put(self, batch: Sequence[Item], name: str, *, again: bool) -> Counts:
+        """See :class:`Sealing`."""
+        with self._supervise("send"):
+            return await self._sealing.put(batch, name, again=again)
+
+    async def holds(self, name: str, digest: str) -> bool:
+        """See :class:`Sealing`."""
+        with self._supervise("holds"):
+            return await self._sealing.holds(name, digest)
+
+
 class _SupervisedChannel:
     """A :class:`Channel` whose bugs are PeerBugs."""
 
@@ -134,4 +171,6 @@ def make_sink(name: str, settings: SinkSettings, metrics: Metrics, clock: Clock)
         sink = sinks.make(name, settings, metrics, clock)
         if isinstance(sink, _Searchable):
             return SearchableSink(sink, sink, supervise)
+        if isinstance(sink, Sealing):
+            return SealingSink(sink, sink, supervise)
         return SupervisedSink(sink, supervise)
