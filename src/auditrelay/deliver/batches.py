@@ -183,7 +183,6 @@ class Batches:
             raise TooLarge(message, reason="too_large")
         return items
 
-
     async def _read_items(self, places: Iterable[Range], now: int) -> list[Item]:
         """Return what the sink has yet to settle of *places*, rendered to be sent *now*."""
         items: list[Item] = []

@@ -102,7 +102,9 @@ class SealedSink:
                 error.sent = False  # sent again it is stored once: the sink need not prove itself
             raise
 
-    async def _sealed(self, batch: Sequence[Item]) -> tuple[list[tuple[Seal, list[int]]], list[int]]:
+    async def _sealed(
+        self, batch: Sequence[Item]
+    ) -> tuple[list[tuple[Seal, list[int]]], list[int]]:
         """
         Return the seals under which *batch* is sent, each with the indices of its events.
 
@@ -153,9 +155,7 @@ class SealedSink:
         return self._seals
 
     @staticmethod
-    def _touched(
-        seals: Iterable[Seal], batch: Sequence[Item]
-    ) -> Iterable[tuple[Seal, list[int]]]:
+    def _touched(seals: Iterable[Seal], batch: Sequence[Item]) -> Iterable[tuple[Seal, list[int]]]:
         """Yield each of *seals* under which events of *batch* are, with their indices."""
         places = [item.position for item in batch]
         first, end = min(places), max(places) + 1
@@ -163,9 +163,7 @@ class SealedSink:
             start, stop = seal.span
             if start >= end or stop <= first:
                 continue
-            indices = [
-                index for index, place in enumerate(places) if seal.is_of(place, place + 1)
-            ]
+            indices = [index for index, place in enumerate(places) if seal.is_of(place, place + 1)]
             if indices:
                 yield seal, indices
 

@@ -55,7 +55,8 @@ class Sandbox:
     that have it. All send a ``Date``, by *clock*; see ``Double.date``.
 
     With *only* it has those of :func:`available_vendors` alone; without, those with a module. The
-    double of a description is called as its sample reply is: ``okta``, ``entra.sign_ins``.
+    double of a description is called as its sample reply is: ``okta``, ``entra.sign_ins``. *also*
+    are the names of intakes that are there only if they are asked for.
     """
 
     def __init__(
@@ -65,6 +66,7 @@ class Sandbox:
         clock: Callable[[], float] = time.time,
         seed: int = 0,
         only: Sequence[str] | None = None,
+        also: Sequence[str] = (),
     ) -> None:
         modules = vendors.available()
         self.vendors: dict[str, Vendor] = {}
@@ -78,6 +80,8 @@ class Sandbox:
                 self.vendors[f"{origin}-log" if is_siem else origin] = double
         self.siems: dict[str, Intake] = {}
         for intake in siems.available().values():
+            if intake.ASKED_FOR and intake.NAME not in also:
+                continue
             options = {"flavour": flavour} if flavour in intake.FLAVOURS else {}
             self.siems[intake.NAME] = intake(clock=clock, seed=seed, **options)
         for every in (*self.vendors.values(), *self.siems.values()):

@@ -82,6 +82,13 @@ def _arguments() -> argparse.Namespace:
         metavar="SECONDS",
         help="delay of each answer of a vendor",
     )
+    asked_for = [intake.NAME for intake in intakes if intake.ASKED_FOR]
+    parser.add_argument(
+        "--intake",
+        choices=asked_for,
+        action="append",
+        help="an intake that is there only if it is named; repeatable",
+    )
     flavours = [name for intake in intakes for name in intake.FLAVOURS]
     parser.add_argument("--flavour", choices=flavours, default="elasticsearch")
     parser.add_argument(
@@ -89,7 +96,8 @@ def _arguments() -> argparse.Namespace:
         type=int,
         default=0,
         help="listen on this and the following ports: "
-        f"{', '.join(intake.NAME for intake in intakes)}, then the vendors",
+        f"{', '.join(each.NAME for each in intakes if not each.ASKED_FOR)}, those named by "
+        "--intake, then the vendors",
     )
     parser.add_argument(
         "--lean",
@@ -108,7 +116,9 @@ def _duration(text: str) -> timedelta:
 
 async def _serve(arguments: argparse.Namespace) -> None:
     sandbox = Sandbox(
-        flavour=arguments.flavour, only=[*vendors.available(), *(arguments.vendor or ())]
+        flavour=arguments.flavour,
+        only=[*vendors.available(), *(arguments.vendor or ())],
+        also=arguments.intake or (),
     )
     for vendor in sandbox.vendors.values() if arguments.sample else ():
         if isinstance(vendor, Described):

@@ -1,5 +1,6 @@
 """A page of events is rendered for a product as each of its events alone, byte for byte."""
 
+import tomllib
 from collections.abc import Mapping
 from functools import cache
 from importlib import import_module
@@ -30,22 +31,15 @@ OTHER_SETTINGS: Mapping[str, Mapping[str, Any]] = {
 def sinks_of(kind: str) -> list[Sink]:
     """Return a sink of *kind* for each form, as its settings are by default and otherwise."""
     module = import_module(f"auditrelay.sinks.{kind}")
-    known = module.Settings.model_fields
-    required = {"path": "-"}
-    if kind in DOUBLES:
-        required = {
-            DOUBLES[kind].SECRET_KEY: DOUBLES[kind](clock=lambda: 0).secret,
-            **dict.fromkeys(("url", "urls"), "https://siem.example"),
-        }
+    [required] = tomllib.loads(module.EXAMPLE)["sinks"].values()
     every: list[Mapping[str, Any]] = [{}, OTHER_SETTINGS.get(kind, {})]
     return [
         module.build(
             "siem",
             module.Settings.model_validate(
                 {
-                    "type": kind,
+                    **required,
                     "format": form,
-                    **{key: value for key, value in required.items() if key in known},
                     **more,
                 }
             ),
