@@ -140,7 +140,7 @@ class SealedSink:
             seal = Seal(part.name, digest_of(of_part), tuple(places))
             sealed.append((seal, [indices[index] for index in part.indices]))
         try:
-            self._seals = await self._store.seal(self._name, [seal for seal, _ in sealed])
+            self._seals = await self._store.seal_batches(self._name, [seal for seal, _ in sealed])
         except StoreFull as error:
             raise Retryable(
                 f"nothing is sent before it is written down which events are sent together: {error}",
@@ -150,7 +150,7 @@ class SealedSink:
 
     async def _read(self) -> Seals:
         if self._seals is None:
-            self._seals = await self._store.seals(self._name)
+            self._seals = await self._store.batch_seals(self._name)
             self._uncertain.update(seal.name for seal in self._seals.all)
         return self._seals
 

@@ -43,14 +43,14 @@ class Spool(Protocol):
         the *dead* that have one. There is none of an event that is a reduced copy itself.
         """
 
-    async def seals(self, sink: str) -> Seals:
+    async def batch_seals(self, sink: str) -> Seals:
         """Return the seals of *sink* that it has yet to settle some of."""
 
-    async def seal(self, sink: str, new: Sequence[Seal]) -> Seals:
+    async def seal_batches(self, sink: str, new: Sequence[Seal]) -> Seals:
         """
         Record durably that *sink* is sent the places of each seal in *new* as that one says.
 
-        No other seal holds for them any more. Returns all that :meth:`seals` would now.
+        No other seal holds for them any more. Returns all that :meth:`batch_seals` would now.
         """
 
     async def save_condition(

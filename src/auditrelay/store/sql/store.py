@@ -381,11 +381,11 @@ class SqlStore:
 
         return await self._spooling.settle(sink, work, marks)
 
-    async def seals(self, sink: str) -> Seals:
+    async def batch_seals(self, sink: str) -> Seals:
         """Read the seals of *sink* and the name of the state's log."""
         return await self._read(lambda db: seals.of(db, sink))
 
-    async def seal(self, sink: str, new: Sequence[Seal]) -> Seals:
+    async def seal_batches(self, sink: str, new: Sequence[Seal]) -> Seals:
         """Write the seals of *sink* with those in *new*, without those that are settled."""
         return await self._engine.write(lambda db: seals.add(db, sink, new))
 
