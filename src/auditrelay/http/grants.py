@@ -81,13 +81,6 @@ def read_grant(reply: Reply, *, hint: str, refresh_token: Secret | None = None) 
     )
 
 
-def refuses_client(reply: Reply) -> bool:
-    """Return whether *reply* refuses our secrets, so that reading them again may help."""
-    if 200 <= reply.status < 300 or reply.status in (400, 401, 403):
-        return reply.status == 401 or _code(reply.object() or {}) in _REFUSALS
-    return False
-
-
 def seconds(value: object) -> float | None:
     """Return the seconds that a number such as ``expires_in`` says, None if it makes no sense."""
     if isinstance(value, bool) or not isinstance(value, int | float | str):

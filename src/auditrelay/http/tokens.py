@@ -18,7 +18,7 @@ from auditrelay.clock import Clock
 from auditrelay.errors import Refused, Retryable
 from auditrelay.http.credentials import Rotation
 from auditrelay.http.failures import forget
-from auditrelay.http.grants import Granted, refuses_client
+from auditrelay.http.grants import Granted
 from auditrelay.http.peer import Peer
 from auditrelay.http.replies import Reply
 from auditrelay.settings.secrets import Secret
@@ -218,10 +218,12 @@ class TokenCredentials:
 
     async def _take(self) -> Granted:
         count = self._rotation.count
-        reply = await self._ask()
-        if refuses_client(reply) and await self._rotation.changed_since(count):
-            reply = await self._ask()
-        granted = self._request.read(reply)
+        try:
+            granted = self._request.read(await self._ask())
+        except Refused:
+            if not await self._rotation.changed_since(count):
+                raise
+            granted = self._request.read(await self._ask())
         if granted.rotates and not self._token.rotates:
             log.warning("refresh_token_rotates", peer=self._name)
             self._token.rotates = True

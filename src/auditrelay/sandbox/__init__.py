@@ -55,8 +55,8 @@ class Sandbox:
     that have it. All send a ``Date``, by *clock*; see ``Double.date``.
 
     With *only* it has those of :func:`available_vendors` alone; without, those with a module. The
-    double of a description is called as its sample reply is: ``okta``, ``entra.sign_ins``. *also*
-    are the names of intakes that are there only if they are asked for.
+    double of a description is called as its sample reply is: ``okta``, ``entra.sign_ins``. Of the
+    intakes that are there on request it has those whose types are in *also*.
     """
 
     def __init__(
@@ -79,8 +79,8 @@ class Sandbox:
                 is_siem = origin in {each.NAME for each in siems.available().values()}
                 self.vendors[f"{origin}-log" if is_siem else origin] = double
         self.siems: dict[str, Intake] = {}
-        for intake in siems.available().values():
-            if intake.ASKED_FOR and intake.NAME not in also:
+        for kind, intake in siems.available().items():
+            if intake.ON_REQUEST and kind not in also:
                 continue
             options = {"flavour": flavour} if flavour in intake.FLAVOURS else {}
             self.siems[intake.NAME] = intake(clock=clock, seed=seed, **options)

@@ -37,7 +37,8 @@ def main() -> None:
 
 
 def _arguments() -> argparse.Namespace:
-    intakes = siems.available().values()
+    intakes = [each for each in siems.available().values() if not each.ON_REQUEST]
+    more = [kind for kind, each in siems.available().items() if each.ON_REQUEST]
     parser = argparse.ArgumentParser(
         prog="python -m auditrelay.sandbox", description="Serve the doubles on loopback."
     )
@@ -82,22 +83,21 @@ def _arguments() -> argparse.Namespace:
         metavar="SECONDS",
         help="delay of each answer of a vendor",
     )
-    asked_for = [intake.NAME for intake in intakes if intake.ASKED_FOR]
-    parser.add_argument(
-        "--intake",
-        choices=asked_for,
-        action="append",
-        help="an intake that is there only if it is named; repeatable",
-    )
     flavours = [name for intake in intakes for name in intake.FLAVOURS]
     parser.add_argument("--flavour", choices=flavours, default="elasticsearch")
+    parser.add_argument(
+        "--siem",
+        choices=more,
+        action="append",
+        default=[],
+        help="an intake that is there only if it is named; repeatable",
+    )
     parser.add_argument(
         "--first-port",
         type=int,
         default=0,
         help="listen on this and the following ports: "
-        f"{', '.join(each.NAME for each in intakes if not each.ASKED_FOR)}, those named by "
-        "--intake, then the vendors",
+        f"{', '.join(intake.NAME for intake in intakes)}, then the vendors",
     )
     parser.add_argument(
         "--lean",
@@ -118,7 +118,7 @@ async def _serve(arguments: argparse.Namespace) -> None:
     sandbox = Sandbox(
         flavour=arguments.flavour,
         only=[*vendors.available(), *(arguments.vendor or ())],
-        also=arguments.intake or (),
+        also=arguments.siem,
     )
     for vendor in sandbox.vendors.values() if arguments.sample else ():
         if isinstance(vendor, Described):

@@ -37,6 +37,7 @@ from auditrelay.sinks import (
     Verdict,
     digest_of,
 )
+from auditrelay.sinks._entra import token_credentials
 from auditrelay.sinks._requests import body_of, dump
 from auditrelay.sinks.object_storage import names
 from auditrelay.sinks.object_storage.aws import Origins, OwnKeys, SignedRequests
@@ -58,6 +59,9 @@ __all__ = ["EXAMPLE", "Settings", "Sink", "build"]
 _UNSEALED = "test"
 """In the key of an object that is not sealed, in place of the state's log: a test event's."""
 
+_AZURE = "https://storage.azure.com"
+"""What tokens for Azure's storage are for, in each of its clouds."""
+
 _NEVER_STORED = "auditrelay-check"
 
 
@@ -74,6 +78,8 @@ def _credentials(
         assert settings.secret_access_key is not None  # noqa: S101  # likewise
         keys = OwnKeys(settings.access_key_id, settings.secret_access_key)
         return SignedRequests(keys, clock, region="auto", service="storage", scheme=GOOGLE)
+    if settings.provider == "azure":
+        return token_credentials(name, settings.entra, _AZURE, metrics, clock)
     origin = Origins(name, settings, metrics, clock, environ).make()
     return SignedRequests(origin, clock, region=settings.region or "", service="s3")
 

@@ -5,13 +5,14 @@ from collections.abc import Mapping
 from datetime import timedelta
 from typing import Final, Literal, Self
 
-from pydantic import Field, field_validator, model_validator
+from pydantic import Field, ValidationError, field_validator, model_validator
 
-from auditrelay.settings import Proves, SinkSettings
+from auditrelay.settings import PeerSettings, Proves, SinkSettings
 from auditrelay.settings.addresses import Address
 from auditrelay.settings.secrets import Secret
 from auditrelay.settings.values import Duration, Size
 from auditrelay.sinks import Form
+from auditrelay.sinks._entra import EntraSettings
 
 _BUCKETS: Final = {
     "s3": re.compile(r"[a-z0-9][a-z0-9.-]{1,61}[a-z0-9]", re.ASCII),
@@ -29,12 +30,15 @@ _OF_ONE: Final = {
     "storage_class": ("s3", "gcs"),
     "expected_bucket_owner": ("s3",),
     "account": ("azure",),
+    "authority": ("azure",),
     "tenant_id": ("azure",),
     "client_id": ("azure",),
     "client_secret": ("azure",),
     "identity": ("azure",),
 }
 """The keys that not every provider has, with those that do."""
+
+_ENTRA: Final = ("authority", "tenant_id", "client_id", "client_secret", "identity")
 
 _PREFIX_BYTES: Final = 512
 """Most of a prefix: a key may have 1,024 bytes, and what follows needs some 150."""
@@ -65,8 +69,10 @@ class Settings(SinkSettings):
     expected_bucket_owner: str | None = Field(None, pattern=r"^\d{12}$")
     account: str | None = Field(None, pattern=r"^[a-z0-9]{3,24}$")
     """Of Azure's storage."""
-    tenant_id: str | None = Field(None, min_length=1)
-    client_id: str | None = Field(None, min_length=1)
+    authority: Address | None = None
+    """Where Entra ID gives tokens, in another cloud of Azure's."""
+    tenant_id: str | None = None
+    client_id: str | None = None
     client_secret: Secret | None = None
     identity: Literal["managed", "workload"] | None = None
     format: Form = "ocsf"
@@ -107,8 +113,9 @@ class Settings(SinkSettings):
 
     @property
     def addresses(self) -> Mapping[str, str]:
-        """The one address, by the key that it comes of."""
-        return {"bucket" if self.endpoint is None else "endpoint": self.base_url}
+        """The address of the bucket, and at Azure where tokens come from."""
+        found = {"bucket" if self.endpoint is None else "endpoint": self.base_url}
+        return found if self.authority is None else {**found, "authority": self.authority}
 
     @field_validator("prefix")
     @classmethod
@@ -156,14 +163,18 @@ class Settings(SinkSettings):
     def _check_azure(self) -> None:
         if self.account is None and self.endpoint is None:
             raise ValueError("account: is missing; the name of the storage account")
-        if self.identity is None:
-            for key in ("tenant_id", "client_id", "client_secret"):
-                if getattr(self, key) is None:
-                    raise ValueError(
-                        f"{key}: is missing; set tenant_id, client_id and client_secret, or identity"
-                    )
-        elif self.client_secret is not None:
-            raise ValueError("client_secret: is not used with identity; remove one of them")
+        try:
+            self.entra  # noqa: B018  # reading it is the check
+        except ValidationError as error:
+            raise ValueError(str(error.errors()[0]["ctx"]["error"])) from None
+
+    @property
+    def entra(self) -> EntraSettings:
+        """What identifies the sink to Azure."""
+        keys = (*PeerSettings.model_fields, "format", *_ENTRA)
+        return EntraSettings.model_validate(
+            {"type": self.type, **{key: getattr(self, key) for key in keys}}
+        )
 
 
 def domain(region: str) -> str:
@@ -199,6 +210,7 @@ region = "eu-central-1"
 # At Azure: the storage account, and an application's secret, or the identity of the machine
 # ("managed") or of the pod ("workload").
 # account = "auditarchive"  # no default
+# authority = "https://login.microsoftonline.us"  # no default
 # tenant_id = "00000000-0000-0000-0000-000000000000"  # no default
 # client_id = "00000000-0000-0000-0000-000000000001"  # no default
 # client_secret = "${env:AZURE_CLIENT_SECRET}"  # no default

@@ -17,10 +17,11 @@ import zlib
 from collections import Counter
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import Any, ClassVar, Literal
+from typing import Any, ClassVar, Literal, Self
 from xml.sax.saxutils import escape
 
 from auditrelay.sandbox import faults
+from auditrelay.sandbox.entra import CLIENT_ID, TENANT, Entra
 from auditrelay.sandbox.faults import Action
 from auditrelay.sandbox.messages import Request, Response
 from auditrelay.sandbox.siems import Intake, Refusal, Variant
@@ -32,7 +33,8 @@ BUCKET = "audit-archive"
 REGION = "eu-central-1"
 KEY_ID = "AKIASANDBOXNOTREAL00"
 SECRET_KEY = "sandbox/secret+key/that+is+not+real"  # noqa: S105  # it is not
-TOKEN = "sandbox-bearer-token"  # noqa: S105  # likewise
+AZURE = "https://storage.azure.com"
+"""What tokens for Azure's storage are for."""
 
 _UIDS = ("metadata.uid", "auditrelay.uid", "evt.id", "event_id")
 _NATIVE_IDS = (
@@ -66,7 +68,7 @@ class Bucket(Intake):
 
     NAME: ClassVar = "bucket"
     PLACE: ClassVar = 200
-    ASKED_FOR: ClassVar = True
+    ON_REQUEST: ClassVar = True
     SECRET_KEY: ClassVar = "secret_access_key"  # noqa: S105  # the name of a key, not its value
     DEDUPLICATES: ClassVar = True
     ANSWERS_JSON: ClassVar = False
@@ -106,6 +108,7 @@ class Bucket(Intake):
         self.provider: Literal["s3", "gcs", "azure"] = "s3"
         self.bucket = BUCKET
         self.keys = {KEY_ID: Key(SECRET_KEY)}
+        self.entra = Entra(clock=clock)
         self.identity = Identity(self.keys, lambda: self.clock(), REGION)
         self.objects: dict[str, Stored] = {}
         self.notifications: Counter[str] = Counter()
@@ -115,6 +118,16 @@ class Bucket(Intake):
         self.most_bytes = 5 * 2**30
         self.forbidden: set[str] = set()
         """The methods for which the credentials have no right."""
+
+    async def start(self) -> Self:
+        """Start it, and what gives tokens for Azure's storage."""
+        await self.entra.start()
+        return await super().start()
+
+    async def stop(self) -> None:
+        """Stop both."""
+        await super().stop()
+        await self.entra.stop()
 
     @property
     def secret(self) -> str:
@@ -130,6 +143,20 @@ class Bucket(Intake):
             "region": REGION,
             "access_key_id": KEY_ID,
             "secret_access_key": self.secret,
+            "linger": "0s",
+        }
+
+    def azure_settings(self) -> dict[str, Any]:
+        """Return the settings of a sink that sends to this double as to a container of Azure."""
+        return {
+            "type": "object_storage",
+            "provider": "azure",
+            "endpoint": self.url,
+            "bucket": BUCKET,
+            "authority": self.entra.url,
+            "tenant_id": TENANT,
+            "client_id": CLIENT_ID,
+            "client_secret": self.entra.client_secret,
             "linger": "0s",
         }
 
@@ -185,7 +212,8 @@ class Bucket(Intake):
             case "azure":
                 if "x-ms-version" not in request.headers:
                     raise Denied(400, "MissingRequiredHeader", "x-ms-version")
-                if request.headers.get("authorization") != f"Bearer {TOKEN}":
+                token = request.headers.get("authorization", "").removeprefix("Bearer ")
+                if not self.entra.accepts(token, AZURE):
                     raise Denied(401, "InvalidAuthenticationInfo", "Server failed to authenticate")
 
     def _name(self, request: Request) -> str:
