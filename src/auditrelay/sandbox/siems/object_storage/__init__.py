@@ -36,7 +36,7 @@ SECRET_KEY = "sandbox/secret+key/that+is+not+real"  # noqa: S105  # it is not
 AZURE = "https://storage.azure.com"
 """What tokens for Azure's storage are for."""
 
-_UIDS = ("metadata.uid", "auditrelay.uid", "evt.id", "event_id")
+_UIDS = ("metadata.uid", "auditrelay.uid", "evt.id", "event_id", "EventUid")
 _NATIVE_IDS = (
     "metadata.original_event_uid",
     "event.id",
@@ -100,7 +100,8 @@ class Bucket(Intake):
         "stored, then reset": lambda it: it.fail_batches(faults.store_then_reset(), times=2),
     }
     VARIANTS: ClassVar = (
-        Variant("gcs", lambda it: it.be("gcs"), {"provider": "gcs", "region": None}),
+        Variant("gcs", lambda it: it.be("gcs"), {}),
+        Variant("azure", lambda it: it.be("azure"), {}),
     )
 
     def __init__(self, *, clock: Callable[[], float] = time.time, seed: int = 0) -> None:
@@ -135,30 +136,24 @@ class Bucket(Intake):
         return self.keys[KEY_ID].secret
 
     def settings(self) -> dict[str, Any]:
-        """Return the settings of a sink that sends to this double."""
-        return {
+        """Return the settings of a sink that sends to this double, as to its provider."""
+        common = {
             "type": "object_storage",
+            "provider": self.provider,
             "endpoint": self.url,
             "bucket": BUCKET,
-            "region": REGION,
-            "access_key_id": KEY_ID,
-            "secret_access_key": self.secret,
             "linger": "0s",
         }
-
-    def azure_settings(self) -> dict[str, Any]:
-        """Return the settings of a sink that sends to this double as to a container of Azure."""
-        return {
-            "type": "object_storage",
-            "provider": "azure",
-            "endpoint": self.url,
-            "bucket": BUCKET,
-            "authority": self.entra.url,
-            "tenant_id": TENANT,
-            "client_id": CLIENT_ID,
-            "client_secret": self.entra.client_secret,
-            "linger": "0s",
-        }
+        if self.provider == "azure":
+            application = {
+                "authority": self.entra.url,
+                "tenant_id": TENANT,
+                "client_id": CLIENT_ID,
+                "client_secret": self.entra.client_secret,
+            }
+            return common | application
+        keys = {"access_key_id": KEY_ID, "secret_access_key": self.secret}
+        return common | keys | ({"region": REGION} if self.provider == "s3" else {})
 
     def rotate(self, secret: str) -> None:
         """Accept only the key *secret* from now on."""
