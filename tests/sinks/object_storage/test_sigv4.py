@@ -59,7 +59,10 @@ def test_s3_requests_are_signed_as_by_botocore(
 
 
 def test_sts_requests_are_signed_as_by_botocore() -> None:
-    url, content = "https://sts.eu-central-1.amazonaws.com/", b"Action=AssumeRole&Version=2011-06-15"
+    url, content = (
+        "https://sts.eu-central-1.amazonaws.com/",
+        b"Action=AssumeRole&Version=2011-06-15",
+    )
     headers = {"content-type": "application/x-www-form-urlencoded"}
     request = httpx.Request("POST", url, headers=headers, content=content)
     ours = signature(request, KEYS, region="eu-central-1", service="sts", now=NOW)
