@@ -343,9 +343,9 @@ class Origins:
             return OwnKeys(settings.access_key_id, settings.secret_access_key)
         key_id, secret = environ.get("AWS_ACCESS_KEY_ID"), environ.get("AWS_SECRET_ACCESS_KEY")
         if key_id and secret:
-            token = environ.get("AWS_SESSION_TOKEN", "")
-            scrubber.learn_renewed(secret, token, whole=True)
-            return OwnKeys(key_id, Secret(secret), token)
+            of_environment, token = Secret(secret), environ.get("AWS_SESSION_TOKEN", "")
+            scrubber.learn(of_environment, *([Secret(token)] if token else []))
+            return OwnKeys(key_id, of_environment, token)
         file, role = environ.get("AWS_WEB_IDENTITY_TOKEN_FILE"), environ.get("AWS_ROLE_ARN")
         if file and role:
             return AssumedRole(
