@@ -54,7 +54,7 @@ def pod(bucket: Bucket) -> dict[str, str]:
 async def test_the_environment_has_the_keys(
     bucket: Bucket, make: Make, items: Items, environ: dict[str, str]
 ) -> None:
-    bucket.keys = {"AKIAENVIRONMENT": Key(SECRET, "with-a-token")}
+    bucket.keys["AKIAENVIRONMENT"] = Key(SECRET, "with-a-token")
     sink = make(
         **NONE,
         environ={
