@@ -43,7 +43,7 @@ from interop.receiver import HERE, Missing
 _PROGRAM = "github.com/versity/versitygw/cmd/versitygw@v1.8.0"
 _TARGET = HERE / "versitygw" / "target"
 _KEY_ID = "AKIAINTEROPNOTREAL00"
-_SECRET = "interop/secret+that/is+not+real"  # noqa: S105  # so it says
+_SECRET = "interop/secret+that/is+not+real"
 _BUCKET = "audit-archive"
 _REGION = "eu-central-1"
 _READY_TIMEOUT = 60.0
@@ -265,7 +265,7 @@ async def _refusals(server: Gateway, double: Bucket, findings: Findings) -> None
             "not there, HEAD": lambda: s3.head_object(Bucket=_BUCKET, Key="none"),
             "not there, GET": lambda: s3.get_object(Bucket=_BUCKET, Key="none"),
             "no bucket": lambda: s3.put_object(**{**create, "Bucket": "nowhere"}, Key="k"),
-            "wrong secret": lambda: asking(aws_secret_access_key="wrong").put_object(  # noqa: S106
+            "wrong secret": lambda: asking(aws_secret_access_key="wrong").put_object(
                 Key="k", **create
             ),
         }

@@ -1,8 +1,8 @@
 """
 Every event is in one object, and no object is written twice: whatever fails, and however often.
 
-The bucket is in memory: it keeps each object, counts how often it was written, and answers as it is
-told, also falsely. A kill is a task that is cancelled, and a new deliverer on the same store.
+The bucket is in memory: it keeps each object, counts how often it was written, and answers as the
+test wants it, also falsely. A kill is a task that is cancelled, and a new deliverer on the same store.
 """
 
 import asyncio
@@ -250,7 +250,7 @@ async def test_a_batch_of_which_events_were_removed_meanwhile_is_looked_up(world
 
 
 @pytest.mark.parametrize("error", [TooLarge("413", reason="too_large", status=413)])
-async def test_a_refused_batch_is_sealed_anew_in_halves_without_looking(
+async def test_a_refused_batch_gets_a_seal_for_each_half_without_looking(
     world: World, error: Rejected
 ) -> None:
     bucket = Bucket()

@@ -23,7 +23,6 @@ from tests.system.kill_at_write import KillAtWrite
 
 from auditrelay.sandbox import Sandbox, faults
 from auditrelay.sandbox.messages import Request
-from auditrelay.sandbox.siems.object_storage import Bucket
 
 pytestmark = pytest.mark.process
 
@@ -45,7 +44,7 @@ def configured(folder: Path, sandbox: Sandbox, **keys: Any) -> Path:
 
 
 def each_event_is_in_one_object(sandbox: Sandbox, folder: Path) -> None:
-    bucket: Bucket = sandbox.bucket
+    bucket = sandbox.bucket
     assert not bucket.stored.lost(made(sandbox))
     assert Counter(bucket.stored.uids).most_common(1)[0][1] == 1
     assert set(bucket.notifications.values()) == {1}
@@ -79,24 +78,19 @@ async def test_every_event_is_in_one_object_at_whichever_moment_of_a_put_it_is_k
     sandbox: Sandbox, tmp_path: Path, seed: int
 ) -> None:
     rng = random.Random(seed)
-    bucket: Bucket = sandbox.bucket
+    bucket = sandbox.bucket
     config = configured(tmp_path, sandbox, linger="0s")
     daemon = Daemon(config)
     for _ in range(3):
         puts, stored = rng.randrange(1, 4), rng.random() < 0.5
-        arrived = asyncio.Event()
-
-        def note(request: Request, puts: int = puts, arrived: asyncio.Event = arrived) -> None:
-            count[0] += request.method == "PUT"
-            if count[0] >= puts:
-                arrived.set()
-
-        count = [0]
-        bucket.on_request = note
+        arrived = _Arrived(puts)
+        bucket.on_request = arrived.note
         # It is stored or not, and nothing is answered.
         bucket.faults.add(faults.hang(process=stored), method="PUT", nth=[puts, puts + 1])
         await daemon.start()
-        await asyncio.wait([asyncio.ensure_future(arrived.wait())], timeout=rng.choice([0.3, 3]))
+        await asyncio.wait(
+            [asyncio.ensure_future(arrived.event.wait())], timeout=rng.choice([0.3, 3])
+        )
         await asyncio.sleep(rng.random() * 0.02)
         assert await daemon.end(signal.SIGKILL) == -signal.SIGKILL
         bucket.faults.clear()
@@ -107,3 +101,16 @@ async def test_every_event_is_in_one_object_at_whichever_moment_of_a_put_it_is_k
         assert await daemon.end() == 0
     assert "Traceback" not in daemon.log
     each_event_is_in_one_object(sandbox, tmp_path)
+
+
+class _Arrived:
+    """Whether so many PUTs have arrived."""
+
+    def __init__(self, puts: int) -> None:
+        self.event = asyncio.Event()
+        self._left = puts
+
+    def note(self, request: Request) -> None:
+        self._left -= request.method == "PUT"
+        if self._left <= 0:
+            self.event.set()

@@ -121,7 +121,7 @@ class SealedSink:
             elif seal.name in self._uncertain and await self._sealing.holds(seal.name, seal.digest):
                 stored += indices
             else:
-                continue  # nothing is stored under that name: they are sealed anew
+                continue  # nothing is stored under that name: they get another seal
             rest.difference_update(indices)
         if rest:
             sealed += await self._seal(batch, sorted(rest))
@@ -143,7 +143,7 @@ class SealedSink:
             self._seals = await self._store.seal_batches(self._name, [seal for seal, _ in sealed])
         except StoreFull as error:
             raise Retryable(
-                f"nothing is sent before it is written down which events are sent together: {error}",
+                f"nothing is sent before it is written down which events go together: {error}",
                 reason="store_full",
             ) from error
         return sealed

@@ -37,7 +37,7 @@ SHOWN: Final = timedelta(days=7)
 """How far back the ledger is in the report."""
 
 _NOTICEABLE: Final = timedelta(seconds=10)
-"""A linger from which on somebody may ask where an event is."""
+"""A linger from which on an operator may ask where an event is."""
 
 GAPS_SHOWN: Final = timedelta(days=30)
 """How far back gaps are listed and count as problems; older ones are in ``gap_seconds`` only."""

@@ -340,6 +340,7 @@ async def test_a_cancelled_batch_leaves_the_sink_usable(rig: Rig, items: Items) 
     sink = rig.build()
     await sink.send(items(sink, 1))
     arrived = asyncio.Event()
+
     def note(request: Request) -> None:
         if request.method in ("POST", "PUT"):
             arrived.set()

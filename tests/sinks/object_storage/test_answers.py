@@ -95,7 +95,7 @@ async def test_what_was_stored_before_is_a_duplicate_and_is_not_written_again(
 
 
 @pytest.mark.parametrize("provider", PROVIDERS, indirect=True)
-async def test_an_object_of_somebody_else_is_never_overwritten_and_holds_the_sink(
+async def test_an_object_of_another_writer_is_never_overwritten_and_holds_the_sink(
     bucket: Bucket, make: Make, items: Items, provider: str
 ) -> None:
     sink = make()
@@ -135,7 +135,7 @@ async def test_google_hides_what_is_there_from_who_may_create_only(
     await sink.put(batch, NAME, again=False)
     bucket.forbid("HIDDEN")
     if not again:
-        with pytest.raises(Refused, match="storage.objects.create"):
+        with pytest.raises(Refused, match=r"storage\.objects\.create"):
             await sink.put(batch, NAME, again=False)
         return
     assert await sink.put(batch, NAME, again=True) == Counts(duplicates=2)
@@ -144,7 +144,7 @@ async def test_google_hides_what_is_there_from_who_may_create_only(
         await sink.put(batch, NAME, again=True)
     assert (caught.value.reason, caught.value.sent) == ("unproven", True)
     bucket.forbidden = {"PUT"}
-    with pytest.raises(Refused, match="storage.objects.create"):
+    with pytest.raises(Refused, match=r"storage\.objects\.create"):
         await sink.put(batch, "another", again=True)
 
 
@@ -237,7 +237,7 @@ async def test_what_may_have_been_stored_is_sent_again(
 @pytest.mark.parametrize(
     ("provider", "status", "code", "words"), HELD, indirect=["provider"], ids=str
 )
-async def test_what_an_operator_must_mend_holds_the_sink(
+async def test_what_an_operator_must_change_holds_the_sink(
     bucket: Bucket, make: Make, items: Items, provider: str, status: int, code: str, words: str
 ) -> None:
     error = await failed(bucket, make(), items, status, code)

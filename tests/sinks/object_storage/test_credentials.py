@@ -1,4 +1,4 @@
-"""Where access keys come from, and that temporary ones are renewed in time, once, and in one place."""
+"""Where access keys come from; temporary ones are renewed in time, once, and in one place."""
 
 import asyncio
 from collections.abc import Callable
@@ -249,20 +249,27 @@ async def test_what_is_out_of_order_for_now_is_asked_again(
     await sink.send(items(sink, 1))
 
 
-async def test_a_token_that_cannot_be_read_holds_the_sink_and_is_read_anew(
+async def test_a_token_that_cannot_be_read_holds_the_sink_and_is_read_again(
     bucket: Bucket, make: Make, items: Items, environ: dict[str, str], web: dict[str, str]
 ) -> None:
     sink = make(**NONE, environ={**environ, **web})
-    file = Path(web["AWS_WEB_IDENTITY_TOKEN_FILE"])
-    file.write_text("another-one")
+    put_token(web, "another-one")
     with pytest.raises(Refused, match="Token expired"):
         await sink.send(items(sink, 1))
-    file.unlink()
+    put_token(web, None)
     with pytest.raises(Refused, match="cannot be read"):
         await sink.send(items(sink, 1))
-    file.write_text(WEB_IDENTITY)
+    put_token(web, WEB_IDENTITY)
     await sink.send(items(sink, 1))
     assert len(bucket.objects) == 1
+
+
+def put_token(web: dict[str, str], token: str | None) -> None:
+    file = Path(web["AWS_WEB_IDENTITY_TOKEN_FILE"])
+    if token is None:
+        file.unlink()
+    else:
+        file.write_text(token)
 
 
 async def test_azure_s_tokens_are_those_of_entra(bucket: Bucket, make: Make, items: Items) -> None:

@@ -88,5 +88,6 @@ def test_google_s_signature_differs_in_its_names() -> None:
     assert set(made) == {"x-goog-date", "x-goog-content-sha256", "authorization"}
     assert made["authorization"].startswith(
         f"GOOG4-HMAC-SHA256 Credential={KEYS.id}/20260101/auto/storage/goog4_request, "
-        "SignedHeaders=host;x-goog-content-sha256;x-goog-date;x-goog-if-generation-match, Signature="
+        "SignedHeaders=host;x-goog-content-sha256;x-goog-date;x-goog-if-generation-match, "
+        "Signature="
     )

@@ -18,7 +18,7 @@ from datetime import datetime
 from urllib.parse import quote
 
 from auditrelay.clock import Clock
-from auditrelay.errors import Refused, Retryable
+from auditrelay.errors import Retryable
 from auditrelay.events import AuditEvent
 from auditrelay.events.forms import FORMS, SPLICED
 from auditrelay.events.forms.derived import Derived, RenderContext
@@ -161,7 +161,7 @@ class Sink(Sealing):
             raise error(self._provider, reply)
         if outcome(self._provider, reply) == "stored":
             return Counts()
-        # Where it may not be looked at, the word of the product is enough: nobody else has keys
+        # Where it may not be looked at, the word of the product is enough: no other writer has keys
         # like ours.
         if await self._look(name, digest) is False:
             raise Retryable(
@@ -224,8 +224,8 @@ class Sink(Sealing):
 
     def _unproven(self, name: str) -> Retryable:
         return Retryable(
-            f"whether the object {name} is stored cannot be found out: the credentials may not read "
-            f"it. Its events wait, others go on; allow {self._provider.rights}",
+            f"whether the object {name} is stored cannot be found out: the credentials may not "
+            f"read it. Its events wait, others go on; allow {self._provider.rights}",
             reason="unproven",
             sent=True,
         )

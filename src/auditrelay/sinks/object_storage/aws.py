@@ -202,7 +202,7 @@ class AssumedRole:
         if reply.status != 200:
             raise self._failure(reply)
         return _taken(
-            reply, lambda name: _element(reply, name), self._clock.now(), token="SessionToken"
+            reply, lambda name: _element(reply, name), self._clock.now(), session="SessionToken"
         )
 
     def _failure(self, reply: Reply) -> RelayError:
@@ -414,7 +414,7 @@ class Origins:
 
 
 def _token_in(file: Path) -> str:
-    """Return the token in *file*, read anew: it is replaced every hour or so."""
+    """Return the token in *file*, read each time: it is replaced every hour or so."""
     try:
         token = read_file(file, _TOKEN_BYTES).decode("ascii").strip()
     except (OSError, ValueError) as error:
@@ -440,9 +440,9 @@ def _fields(reply: Reply) -> Any:
     return lambda name: value if isinstance(value := answer.get(name), str) else ""
 
 
-def _taken(reply: Reply, field: Any, now: datetime, *, token: str = "Token") -> Taken:
+def _taken(reply: Reply, field: Any, now: datetime, *, session: str = "Token") -> Taken:
     """Return the keys that *field* finds in *reply*, and their life from *now* on."""
-    keys = Keys(field("AccessKeyId"), field("SecretAccessKey"), field(token))
+    keys = Keys(field("AccessKeyId"), field("SecretAccessKey"), field(session))
     scrubber.learn_renewed(keys.secret, keys.token, whole=True)
     if not (keys.id and keys.secret and keys.token):
         raise misshapen(reply, "it has no access keys")

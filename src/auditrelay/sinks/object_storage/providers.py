@@ -187,7 +187,7 @@ def _element(reply: Reply, name: str) -> str:
 
 
 def error(provider: Provider, reply: Reply) -> RelayError:
-    """Return the error that an unsuccessful *reply* means for an object, which is all or nothing."""
+    """Return the error that an unsuccessful *reply* means for an object, as a whole."""
     code, message = words(reply)
     if 200 <= reply.status < 300:
         return unexpected_body(reply, f"{provider.product}, which has an ETag")
@@ -199,19 +199,18 @@ def error(provider: Provider, reply: Reply) -> RelayError:
         return Retryable(text, reason=f"status_{reply.status}", retry_after=wait)
     if code in provider.too_large or reply.status == 413:
         return TooLarge(text, reason=f"status_{reply.status}", status=reply.status)
-    if code in _NO_CONDITION:
-        condition = next(iter(provider.condition))
-        return Refused(
-            f"{text}; it does not know the condition {condition}, by which an object is never "
-            "overwritten, and nothing is sent without it",
-            status=reply.status,
-        )
-    if reply.status in (408, 429) or reply.status >= 500:
+    if code not in _NO_CONDITION and (reply.status in (408, 429) or reply.status >= 500):
         return error_for(reply, message=f"{message} ({code})")
     return Refused(f"{text}; {_advice(provider, reply, code)}", status=reply.status)
 
 
 def _advice(provider: Provider, reply: Reply, code: str) -> str:
+    if code in _NO_CONDITION:
+        condition = next(iter(provider.condition))
+        return (
+            f"it does not know the condition {condition}, by which an object is never overwritten, "
+            "and nothing is sent without it"
+        )
     if code in _OTHER_REGION:
         region = reply.headers.get("x-amz-bucket-region") or _element(reply, "Region")
         return f"check region: the bucket is in {clean(region)}" if region else "check region"

@@ -1,4 +1,4 @@
-"""The settings of an object storage: S3 and what speaks like it, Google Cloud Storage, Azure Blob."""
+"""The settings of an object storage: of S3 and its like, Google Cloud Storage, Azure Blob."""
 
 import re
 from collections.abc import Mapping
@@ -78,7 +78,7 @@ class Settings(SinkSettings):
     format: Form = "ocsf"
     batch_events: int = Field(50_000, ge=1, le=100_000)
     batch_bytes: Size = Field(8_000_000, le=64_000_000)
-    """Small objects cost whoever reads them, and each PUT costs."""
+    """Small objects are slow to read, and each PUT costs."""
     linger: Duration = Field(timedelta(seconds=60), ge=timedelta(0))
     """Likewise: an event is in the bucket as much later."""
     concurrency: int = Field(2, ge=1, le=16)

@@ -1,8 +1,8 @@
 """
 The seals of a sink, as one text by name: each is needed until the sink has settled its events.
 
-They tell nothing about what was delivered (docs/decisions/0042-sealed-batches.md), so no fact and no
-tag is about them. Works on a connection, within the caller's transaction.
+They tell nothing about what was delivered (docs/decisions/0042-sealed-batches.md), so no fact and
+no tag is about them. Works on a connection, within the caller's transaction.
 """
 
 from collections.abc import Sequence
@@ -48,4 +48,4 @@ def _decode(text: str | None) -> list[Seal]:
     try:
         return [] if text is None else msgspec.json.decode(text, type=list[Seal])
     except ValueError:
-        return []  # it was changed: what it said is cut anew, and looked for under other names
+        return []  # it was changed: its events get other seals

@@ -110,7 +110,7 @@ class Bucket(Intake):
         self.bucket = BUCKET
         self.keys = {KEY_ID: Key(SECRET_KEY)}
         self.entra = Entra(clock=clock)
-        self.identity = Identity(self.keys, lambda: self.clock(), REGION)
+        self.identity = Identity(self.keys, self._now, REGION)
         self.objects: dict[str, Stored] = {}
         self.notifications: Counter[str] = Counter()
         self.evaluates_condition = True
@@ -119,6 +119,9 @@ class Bucket(Intake):
         self.most_bytes = 5 * 2**30
         self.forbidden: set[str] = set()
         """The methods for which the credentials have no right."""
+
+    def _now(self) -> float:
+        return self.clock()  # which a test may replace
 
     async def start(self) -> Self:
         """Start it, and what gives tokens for Azure's storage."""
@@ -194,7 +197,8 @@ class Bucket(Intake):
                     return self._put(request, name)
                 case "HEAD" | "GET":
                     return self._get(request, name)
-            raise Denied(405, "MethodNotAllowed", "The specified method is not allowed")
+                case _:
+                    return self._error(Denied(405, "MethodNotAllowed", "It is not allowed here"))
         except Denied as denied:
             return self._error(denied)
 
@@ -304,8 +308,8 @@ def _events(body: bytes, name: str) -> list[Any]:
     """Return the events in an object."""
     try:
         text = gzip.decompress(body) if name.endswith(".gz") else body
-        if not text.endswith(b"\n"):
-            raise ValueError("the last line has no end")
-        return [json.loads(line) for line in text[:-1].split(b"\n")]
+        lines = text.split(b"\n")
+        # The last line must have an end: what follows it is no JSON, but empty.
+        return [json.loads(line) for line in (lines if lines[-1] else lines[:-1])]
     except (OSError, EOFError, ValueError, RecursionError, zlib.error) as error:
         raise Denied(400, "InvalidRequest", f"not NDJSON: {error}") from error

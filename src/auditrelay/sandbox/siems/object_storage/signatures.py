@@ -73,10 +73,7 @@ def verify(
         )
     at = request.headers.get(f"{prefix}date", "")
     _check_time(at, day, request.at)
-    if request.headers.get(f"{prefix}security-token", "") != key.token:
-        raise Denied(403, "InvalidAccessKeyId", "The security token is missing or another one.")
-    if key.ends is not None and request.at >= key.ends:
-        raise Denied(400, "ExpiredToken", "The provided token has expired.")
+    _check_session(key, request.headers.get(f"{prefix}security-token", ""), request.at)
     signed = names.split(";")
     for name in request.headers:
         if (name.startswith(prefix) or name == "host") and name not in signed:
@@ -110,6 +107,13 @@ def verify(
             "XAmzContentSHA256Mismatch",
             f"The provided '{prefix}content-sha256' header does not match what was computed.",
         )
+
+
+def _check_session(key: Key, token: str, now: float) -> None:
+    if token != key.token:
+        raise Denied(403, "InvalidAccessKeyId", "The security token is missing or another one.")
+    if key.ends is not None and now >= key.ends:
+        raise Denied(400, "ExpiredToken", "The provided token has expired.")
 
 
 def _check_time(at: str, day: str, now: float) -> None:
