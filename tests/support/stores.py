@@ -102,7 +102,7 @@ async def seal(store: SqlStore) -> Sealed:
 def counted(store: SqlStore) -> Iterator[Counter[str]]:
     """Count in this block the writes to *store* and the reads of it, by the store's method."""
     calls = Counter[str]()
-    read, write = store._read, store._writer.write
+    read, write = store._read, store._engine.write
 
     def caller() -> str:
         names = (frame.function for frame in inspect.stack()[2:])
@@ -122,7 +122,7 @@ def counted(store: SqlStore) -> Iterator[Counter[str]]:
         mock.patch.object(store, "_read", counted_read),
         mock.patch.object(store.contents, "_read", counted_read),
         mock.patch.object(store._pages, "_read", counted_read),
-        mock.patch.object(store._writer, "write", counted_write),
+        mock.patch.object(store._engine, "write", counted_write),
     ):
         yield calls
 

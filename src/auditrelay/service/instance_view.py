@@ -1,5 +1,6 @@
 """What the status port, the supervisor and the alerts ask a running instance."""
 
+from collections.abc import Callable
 from dataclasses import replace
 from datetime import timedelta
 
@@ -13,6 +14,7 @@ from auditrelay.status.findings import STUCK
 from auditrelay.status.model import Report
 from auditrelay.status.port import Unready
 from auditrelay.status.report import Failing, report
+from auditrelay.store.replicas import Situation
 from auditrelay.telemetry.metrics import Metrics
 
 
@@ -32,6 +34,10 @@ class InstanceView:
         """How an operator restarts the service; None where no service manager is known."""
         self.failing: Failing | None = None
         """Why the evidence could not be sealed, and since when."""
+        self.situation: Callable[[], Situation | None] = _alone
+        """Returns what was seen last of the replicas on a shared store; None without one."""
+        self.joined: Callable[[], bool] = _joined
+        """Returns whether this is a member of those, and what it holds is built."""
         self._topology = topology
         self._log = log
         self._store = store
@@ -65,6 +71,7 @@ class InstanceView:
             stuck=self.stuck(),
             clock_ahead=self._clock.confirmed.differences(),
             restart_command=self.restart_command,
+            situation=self.situation(),
         )
 
     async def render_metrics(self, accept: str) -> tuple[bytes, str]:
@@ -130,6 +137,14 @@ class InstanceView:
                 sentence = f"{loop.name} has not succeeded since the start: {why}"
                 reasons.append(Unready(loop.name, code, sentence))
         return reasons
+
+
+def _alone() -> None:
+    """Return None: no other instance works on this state."""
+
+
+def _joined() -> bool:
+    return True
 
 
 def _polls_are_stuck(collector: SourceLoop, now: float) -> bool:

@@ -61,6 +61,22 @@ class PeerStatus(Struct, frozen=True, kw_only=True):
     """The key of its address in the configuration; left out if it is orphaned."""
     credentials: tuple[Credential, ...] | UnsetType = UNSET
     """Its secrets; left out if it is orphaned."""
+    held_by: str | UnsetType | None = UNSET
+    """The replica that works for it, null if no live one does; left out without a shared store."""
+
+
+class ReplicaStatus(Struct, frozen=True, kw_only=True):
+    """One of the replicas on a shared store."""
+
+    name: str
+    version: str
+    since: Time
+    """When it joined."""
+    alive: bool
+    units: tuple[str, ...]
+    """What it holds: ``source NAME``, ``sink NAME``, ``keeper``."""
+    stuck: tuple[str, ...]
+    """Its loops that make no progress."""
 
 
 class SourceStatus(PeerStatus, frozen=True, kw_only=True):
@@ -226,5 +242,7 @@ class Report(Struct, frozen=True, kw_only=True):
     """How far our clock is ahead of that of each peer, negative if behind; not where they agree."""
     restart_command: str | None
     """How to restart the service, for a shell; null where that is not known."""
+    replicas: tuple[ReplicaStatus, ...] | UnsetType = UNSET
+    """The replicas on the shared store; left out without one."""
     findings: tuple[Finding, ...]
     """The problems, worst first."""

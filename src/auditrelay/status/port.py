@@ -5,6 +5,7 @@ It shows names, numbers and reasons; never an event's contents and never a secre
 """
 
 import socket
+from collections.abc import Callable
 from typing import NamedTuple, Protocol
 
 import msgspec
@@ -47,6 +48,10 @@ class Instance(Protocol):
     def stuck(self) -> list[str]:
         """Return the names of the loops that make no progress."""
 
+    @property
+    def joined(self) -> Callable[[], bool]:
+        """Returns whether it is a member of the replicas, if there are several, and works."""
+
     def unready(self) -> list[Unready]:
         """Return why this instance is not ready; nothing if it is."""
 
@@ -87,6 +92,7 @@ class StatusPort:
             Route("/static/{name}", Assets().serve),
             Route("/healthz", self._health),
             Route("/readyz", self._ready),
+            Route("/joined", self._joined),
             Route("/metrics", self._metrics),
             Route("/api/status", self._status),
         ]
@@ -109,6 +115,10 @@ class StatusPort:
     async def _health(self, _: Request) -> Response:
         stuck = self._instance.stuck()
         return JSONResponse({"ok": not stuck, "stuck": stuck}, 503 if stuck else 200)
+
+    async def _joined(self, _: Request) -> Response:
+        joined = self._instance.joined()
+        return JSONResponse({"joined": joined}, 200 if joined else 503)
 
     async def _ready(self, request: Request) -> Response:
         reasons = [

@@ -25,8 +25,10 @@ from auditrelay.status.model import (
     SourceStatus,
     SpoolStatus,
 )
+from auditrelay.status.replicas import holders_of, replicas_of
 from auditrelay.store import FoundLate, SinkState, SourceState, Span
 from auditrelay.store.conditions import SinkCondition, SourceCondition
+from auditrelay.store.replicas import Situation
 from auditrelay.store.sealing import EvidenceState
 from auditrelay.window import covered_until, iso, moment
 
@@ -56,6 +58,7 @@ def report(
     stuck: Iterable[str] = (),
     clock_ahead: Mapping[str, timedelta] | None = None,
     restart_command: str | None = None,
+    situation: Situation | None = None,
 ) -> Report:
     """
     Return the state of every source and sink in *config*, and of those orphaned in the store.
@@ -63,12 +66,14 @@ def report(
     An orphaned source or sink is in the store and not in the configuration any more; its backlog is
     kept. *failing* (why and since when the evidence is not sealed), *throughput* (by sink),
     *stuck*, *clock_ahead* (of the clocks of peers that differ from ours) and *restart_command* (of
-    the service, for a shell) are known to a running instance alone.
+    the service, for a shell) are known to a running instance alone. *situation* is that of the
+    replicas, if the store is shared.
     """
     clock_ahead = clock_ahead or {}
     known_sources = {state.name: state for state in sources}
     known_sinks = {state.name: state for state in sinks}
     throughput = throughput or {}
+    holders = None if situation is None else holders_of(situation)
     state = Report(
         version=__version__,
         at=iso(now),
@@ -80,11 +85,19 @@ def report(
                 known_sources.get(name),
                 now,
                 clock_ahead.get(name, timedelta(0)),
+                held_by=UNSET if holders is None else holders.get(f"source {name}"),
             )
             for name in (*config.sources, *sorted(known_sources.keys() - config.sources.keys()))
         ),
         sinks=tuple(
-            _sink(name, config, known_sinks.get(name), throughput.get(name), now)
+            _sink(
+                name,
+                config,
+                known_sinks.get(name),
+                throughput.get(name),
+                now,
+                held_by=UNSET if holders is None else holders.get(f"sink {name}"),
+            )
             for name in (*config.sinks, *sorted(known_sinks.keys() - config.sinks.keys()))
         ),
         spool=SpoolStatus(spool_bytes, config.spool.max_bytes),
@@ -92,6 +105,7 @@ def report(
         stuck=tuple(stuck),
         clock_ahead_seconds={name: by.total_seconds() for name, by in clock_ahead.items()},
         restart_command=restart_command,
+        replicas=UNSET if situation is None else replicas_of(situation),
         findings=(),
     )
     return msgspec.structs.replace(state, findings=tuple(judge(state)))
@@ -123,6 +137,8 @@ def _source(
     state: SourceState | None,
     now: datetime,
     clock_ahead: timedelta,
+    *,
+    held_by: str | UnsetType | None,
 ) -> SourceStatus:
     checkpoint = lag = None
     ledger: tuple[Span, ...] = ()
@@ -147,8 +163,9 @@ def _source(
         orphaned=UNSET if settings else True,
         address_key=settings.address_key if settings else UNSET,
         credentials=_credentials(settings),
+        held_by=held_by,
         directory=None if directory is None else str(directory),
-        up=condition.up,
+        up=condition.up if held_by is not None else False,
         held=condition.held,
         since=condition.since,
         paused_since=condition.paused_since,
@@ -205,7 +222,13 @@ def _span(span: Span) -> CoverageSpan:
 
 
 def _sink(
-    name: str, config: Config, state: SinkState | None, throughput: Throughput | None, now: datetime
+    name: str,
+    config: Config,
+    state: SinkState | None,
+    throughput: Throughput | None,
+    now: datetime,
+    *,
+    held_by: str | UnsetType | None,
 ) -> SinkStatus:
     settings = config.sinks.get(name)
     condition = SinkCondition() if state is None else state.condition
@@ -218,8 +241,9 @@ def _sink(
         address_key=settings.address_key if settings else UNSET,
         credentials=_credentials(settings),
         proves=settings.proves if settings else None,
+        held_by=held_by,
         sources=() if settings is None else tuple(config.sources_of(name)),
-        up=condition.up,
+        up=condition.up if held_by is not None else False,
         held=condition.held,
         since=condition.since,
         backlog_events=0 if state is None else state.backlog_events,

@@ -37,6 +37,7 @@ _FRESH: Final = "r.expires > clock_timestamp()"
 _JOIN: Final = f"""
 insert into replica (id, name, version, expires, seat, serves, info)
 values (:me, :name, :version, {_EXPIRES}, :seat, :serves, :info)
+on conflict (id) do update set expires = excluded.expires
 """  # noqa: S608  # constants, as below
 
 _BEAT: Final = f"""
@@ -118,10 +119,11 @@ def join(db: Connection, me: UUID, card: Card) -> None:
     """
     Make the replica *me* known, and the units that it serves.
 
-    Any other replica on its seat is dead: its row goes, so what it held is free at once.
+    Any other replica on its seat is dead: its row goes, so what it held is free at once. To join
+    twice is to join once: the answer to the first time may have been lost.
     """
     if card.seat is not None:
-        _forget(db, "seat = :seat", {"seat": card.seat})
+        _forget(db, "seat = :seat and id <> :me", {"seat": card.seat, "me": me})
     row = {
         "me": me,
         "name": card.name,
@@ -131,7 +133,9 @@ def join(db: Connection, me: UUID, card: Card) -> None:
         "info": _json({"command": card.command}),
     }
     db.execute(_JOIN, row)
-    db.execute("insert into writer (replica, writes) values (:me, 0)", {"me": me})
+    db.execute(
+        "insert into writer (replica, writes) values (:me, 0) on conflict do nothing", {"me": me}
+    )
     ensure_units(db, card.serves)
 
 
@@ -178,9 +182,7 @@ def situation(db: Connection, me: UUID) -> Situation:
     )
 
 
-def take(
-    db: Connection, me: UUID, units: Collection[str], dead: Collection[UUID]
-) -> list[Lease]:
+def take(db: Connection, me: UUID, units: Collection[str], dead: Collection[UUID]) -> list[Lease]:
     """
     Take those of *units* that are free for the replica *me*, and return their leases.
 
@@ -254,10 +256,15 @@ def _json(value: object) -> str:
 
 
 def _replica(row: Sequence[Any]) -> Replica:
-    *others, serves, info, expires_in = row
+    replica, name, version, started, beats, draining, serves, info, expires_in = row
     said = _INFO.decode(info)
     return Replica(
-        *others,
+        id=replica,
+        name=name,
+        version=version,
+        started=started,
+        beats=beats,
+        draining=draining,
         command=said.get("command") is True,
         serves=_SERVES.decode(serves),
         info=said,

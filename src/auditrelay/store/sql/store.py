@@ -87,7 +87,7 @@ class _Shared:
 
 class SqlStore:
     """
-    The store on one *engine*. Open it with :meth:`open` and close it with :meth:`close`.
+    The store on one *engine*. Open it with :func:`open_on` and close it with :meth:`close`.
 
     Each method that writes passes one function to the engine, which runs it as one transaction.
     These functions are in the modules next to this one, and work on a connection.
@@ -116,36 +116,6 @@ class SqlStore:
         self._contents = KnownContents(
             engine, self._pages, self._spooling, shared.spool, self._uids, clock=shared.clock
         )
-
-    @classmethod
-    async def open(
-        cls,
-        engine: Engine,
-        *,
-        clock: Clock,
-        max_bytes: int,
-        retention: timedelta,
-        remember: timedelta,
-    ) -> Self:
-        """
-        Open the store on *engine*, whose tables are there. Raises StateError.
-
-        *max_bytes* is the limit of the spool. *retention* is how long delivered events are kept,
-        *remember* how long uids are.
-        """
-        mark, used, end, readers = await engine.read(
-            lambda db: (
-                meta.find(db, _MARK),
-                meta.read(db, "spool_bytes"),
-                meta.read(db, "next_position"),
-                all_readers(db),
-            )
-        )
-        if mark is not None:
-            clock.confirmed.resume(moment(mark))
-        pages = Recent() if engine.shared else Handover(readers, end)
-        size = spool.Spool(used, max_bytes, engine.room)
-        return cls(engine, _Shared(clock, retention, remember, size, pages))
 
     @property
     def on_condition(self) -> Callable[[], None]:
@@ -421,12 +391,12 @@ class SqlStore:
         return pruned
 
     async def remember_time(self, mark: datetime) -> None:
-        """Store *mark* as a named number; :meth:`open` continues from it."""
+        """Store *mark* as a named number; :func:`open_on` continues from it."""
         await self._engine.write(lambda db: meta.put(db, _MARK, micros(mark)))
         self._clock.confirmed.resume(mark)
 
     async def make_room(self) -> bool:
-        """Delete delivered pages, oldest first, and reserve room on the disk again."""
+        """Delete delivered pages, oldest first, and reserve room again."""
         try:
             now = self._now()
             made = await self._spooling.rearrange(lambda db: self._spool.delete_delivered(db, now))
@@ -463,3 +433,27 @@ class SqlStore:
 
     def _now(self) -> int:
         return micros(self._clock.confirmed.certain())
+
+
+async def open_on(
+    engine: Engine, *, clock: Clock, max_bytes: int, retention: timedelta, remember: timedelta
+) -> SqlStore:
+    """
+    Open the store on *engine*, whose tables are there, and which its ``close`` closes.
+
+    *max_bytes* is the limit of the spool. *retention* is how long delivered events are kept,
+    *remember* how long uids are. Raises StateError.
+    """
+    mark, used, end, readers = await engine.read(
+        lambda db: (
+            meta.find(db, _MARK),
+            meta.read(db, "spool_bytes"),
+            meta.read(db, "next_position"),
+            all_readers(db),
+        )
+    )
+    if mark is not None:
+        clock.confirmed.resume(moment(mark))
+    pages = Recent() if engine.shared else Handover(readers, end)
+    size = spool.Spool(used, max_bytes, engine.room)
+    return SqlStore(engine, _Shared(clock, retention, remember, size, pages))

@@ -1,4 +1,4 @@
-"""Fixtures of the tests of the store."""
+"""A store on SQLite, with one source and one sink."""
 
 from collections.abc import AsyncIterator
 from datetime import timedelta

@@ -28,6 +28,7 @@ from auditrelay.events.page import Page
 from auditrelay.store import DeadLetter, Proof
 from auditrelay.store.sql import uids as uid_log
 from auditrelay.store.sql.store import SqlStore
+from auditrelay.store.sqlite.connection import Connection
 from auditrelay.store.sqlite.state_dir import DATABASE, prepare
 from auditrelay.window import micros
 
@@ -86,8 +87,8 @@ async def test_pruning_forgets_no_uid_before_its_time(store: SqlStore, event: Ma
 # --- with another time
 
 
-def database(folder: Path) -> sqlite3.Connection:
-    return sqlite3.connect(folder / DATABASE)
+def database(folder: Path) -> Connection:
+    return sqlite3.connect(folder / DATABASE, factory=Connection)
 
 
 def copy(folder: Path) -> Path:

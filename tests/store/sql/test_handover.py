@@ -19,7 +19,8 @@ from auditrelay.errors import StoreFull
 from auditrelay.events import AuditEvent
 from auditrelay.events.page import Page
 from auditrelay.store import Added, Proof, Reached, SpoolPage
-from auditrelay.store.sql import known
+from auditrelay.store.sql import known, meta
+from auditrelay.store.sql.connection import Connection
 from auditrelay.store.sql.handover import Handover
 from auditrelay.store.sql.readers import all_readers
 from auditrelay.store.sql.store import SqlStore
@@ -43,13 +44,16 @@ async def add(store: SqlStore, *numbers: int, source: str = "voice") -> list[str
     return page.uid
 
 
+def handover_of(store: SqlStore) -> Handover:
+    assert isinstance(store._shared.pages, Handover)
+    return store._shared.pages
+
+
 async def limit(store: SqlStore, max_bytes: int) -> None:
     """Let *store* hand over no more than *max_bytes*."""
-    (end,) = store._reader.db.execute(
-        "select value from meta where name = 'next_position'"
-    ).fetchone()
-    store._handover = Handover(all_readers(store._reader.db), end, max_bytes=max_bytes)
-    store._spooling._handover = store._pages._handover = store._handover
+    end, readers = await store._read(lambda db: (meta.read(db, "next_position"), all_readers(db)))
+    made = Handover(readers, end, max_bytes=max_bytes)
+    store._shared.pages = store._spooling._handover = store._pages._handover = made
 
 
 async def test_what_was_just_stored_is_read_by_every_sink_without_the_disk(
@@ -76,13 +80,13 @@ async def test_works_that_run_again_since_another_failed_count_once(
     assert new.new == [0, 1, 2]
     go_on = threading.Event()
 
-    def odd(db: sqlite3.Connection) -> None:
+    def odd(_: Connection) -> None:
         raise ValueError("odd")
 
-    first = asyncio.ensure_future(store._writer.write(lambda _: go_on.wait(60)))
+    first = asyncio.ensure_future(store._engine.write(lambda _: go_on.wait(60)))
     works = [store.add("voice", page) for page in pages]
     again = store.resend("voice", ["splunk"], pages[:2], Proof())  # one work, two pages
-    shared = asyncio.gather(*works, again, store._writer.write(odd), return_exceptions=True)
+    shared = asyncio.gather(*works, again, store._engine.write(odd), return_exceptions=True)
     await asyncio.sleep(0)  # now all of them wait for the first one
     go_on.set()
     *added, _, failed = await shared
@@ -91,11 +95,16 @@ async def test_works_that_run_again_since_another_failed_count_once(
     await first
     handed = (await store.read("splunk", None, 100))[0]
     assert uids(handed) == [make_event(number).uid for number in (1, 2, 3, 4, 1, 2, 3, 3, 4)]
-    store._handover.restart({})  # from the disk
+    handover_of(store).restart({})  # from the disk
     assert shape((await store.read("splunk", None, 100))[0]) == shape(handed)
-    db = store._reader.db
-    assert db.execute("select sum(bytes) from spool").fetchone() == (store.spool_bytes,)
-    assert db.execute("select count(*) from fact where text like '%accepted%'").fetchone() == (2,)
+    stored, accepted = await store._read(
+        lambda db: (
+            db.execute("select sum(bytes) from spool").fetchone(),
+            db.execute("select count(*) from fact where text like '%accepted%'").fetchone(),
+        )
+    )
+    assert stored == (store.spool_bytes,)
+    assert accepted == (2,)
     explained(tmp_path)
 
 
@@ -103,9 +112,9 @@ async def test_a_page_is_gone_from_memory_once_every_sink_has_read_it(store: Sql
     await store.start_sink("elastic", ["voice"])
     await add(store, 1)
     await store.read("splunk", None, 10)
-    assert len(store._handover._pages) == 1
+    assert len(handover_of(store)._pages) == 1
     await store.read("elastic", None, 10)
-    assert len(store._handover._pages) == 0
+    assert len(handover_of(store)._pages) == 0
     with counted(store) as calls:
         assert len((await store.read("splunk", None, 10))[0]) == 1, "it is not settled yet"
         assert calls == {"read read": 1}
@@ -120,12 +129,12 @@ async def test_a_page_is_not_seen_before_it_is_durable(
     def looks(*args: Any, **named: Any) -> None:
         """Within the transaction, and in the second work that shares it."""
         remember(*args, **named)
-        seen.append(store._handover.read("splunk", 0, 10, 10**9))
+        seen.append(handover_of(store).read("splunk", 0, 10, 10**9))
 
     monkeypatch.setattr(known, "remember", looks)
     go = threading.Event()
     writes = [
-        asyncio.ensure_future(store._writer.write(lambda _: go.wait(5))),
+        asyncio.ensure_future(store._engine.write(lambda _: go.wait(5))),
         asyncio.ensure_future(add(store, 1)),
         asyncio.ensure_future(add(store, 2)),
     ]
@@ -143,9 +152,7 @@ async def test_a_page_whose_transaction_failed_is_not_handed_over(
 ) -> None:
     remember = known.remember
 
-    def fails(
-        db: sqlite3.Connection, uids: Uids, owner: int, keys: list[bytes], **named: Any
-    ) -> None:
+    def fails(db: Connection, uids: Uids, owner: int, keys: list[bytes], **named: Any) -> None:
         remember(db, uids, owner, keys, **named)
         if bytes.fromhex(make_event(2).uid) in keys[0]:
             raise error
@@ -181,7 +188,7 @@ async def test_what_is_stored_for_a_caller_that_gave_up_is_handed_over_all_the_s
     adding.cancel()
     await asyncio.wait([adding])
     go.set()
-    await store._writer.write(lambda _: None)
+    await store._engine.write(lambda _: None)
     with counted(store) as calls:
         assert uids((await store.read("splunk", None, 10))[0]) == [make_event(1).uid]
         assert not calls
@@ -194,7 +201,7 @@ async def test_what_there_is_no_room_for_is_read_from_the_disk_in_order(
     size = (await store.read("splunk", None, 10))[0][0].size
     await limit(store, 2 * size + 50)
     made = [await add(store, number) for number in range(10, 16)]
-    assert len(store._handover._pages) == 2, "the newest"
+    assert len(handover_of(store)._pages) == 2, "the newest"
     found: list[str] = []
     with counted(store) as calls:
         pages, reached = await store.read("splunk", None, 3)
@@ -211,7 +218,7 @@ async def test_what_the_disk_showed_before_it_was_handed_over_is_read_once(
     """The reader thread sees a commit before the writer thread has reported it."""
     await add(store, 1)
     await limit(store, 1 << 20)
-    handover, reported = store._handover, list[Any]()
+    handover, reported = handover_of(store), list[Any]()
     with monkeypatch.context() as patch:
         patch.setattr(handover, "append", reported.append)
         await add(store, 2)
@@ -253,7 +260,7 @@ async def test_a_sink_of_a_quiet_source_does_not_read_the_disk_for_others(
             for sink, place in reached.items():
                 found, reached[sink] = await store.read(sink, place, 10)
                 assert len(found) == (sink == "splunk")
-            assert not store._handover._pages
+            assert not handover_of(store)._pages
         await add(store, 9, source="calls")
         found, _ = await store.read("quiet", reached["quiet"], 10)
         assert [page.first for page in found] == [5]

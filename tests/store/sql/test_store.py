@@ -1,21 +1,18 @@
-"""The store as a whole: a restart, a full disk, writes that share a commit."""
+"""The store as a whole: a restart, writes that share a commit."""
 
 import asyncio
 from collections.abc import Callable
 from datetime import timedelta
 from pathlib import Path
-from typing import Any
 
 import pytest
-from tests.support.stores import NOON, backlog, opened, span, uids
+from tests.support.stores import NOON, backlog, counted, opened, span, uids
 
-from auditrelay.errors import StoreFull
 from auditrelay.events import AuditEvent
 from auditrelay.events.page import Page
 from auditrelay.store import Declared, Proof
 from auditrelay.store.conditions import SourceCondition
 from auditrelay.store.sql.store import SqlStore
-from auditrelay.store.sqlite.writer import Writer
 
 Make = Callable[..., AuditEvent]
 
@@ -36,28 +33,6 @@ async def test_events_survive_a_restart_with_everything_in_them(
     await second.close()
 
 
-async def test_a_full_disk_stops_collecting_and_still_takes_positions(
-    store: SqlStore, event: Make, tmp_path: Path
-) -> None:
-    await store.add("voice", Page.of([event(n) for n in range(100)]))
-    (pages,) = await store._writer.write(lambda db: db.execute("pragma page_count").fetchone())
-    await store._writer.write(
-        lambda db: db.execute(f"pragma max_page_count = {pages + 2}").fetchall()
-    )
-    with pytest.raises(StoreFull):
-        await store.add("voice", Page.of([event(n, message="x" * 9 * n) for n in range(100, 4000)]))
-    assert not (tmp_path / "ballast").exists()
-    await store.settle("splunk", [(0, 100)])
-    assert await uids(store) == []
-    await store._writer.write(lambda db: db.execute("pragma max_page_count = 1000000").fetchall())
-    assert await store.make_room()
-    assert (await store.add("voice", Page.of([event(100)]))).new == (0,)
-    assert store.spool_bytes == sum(
-        row[0]
-        for row in await store._read(lambda db: db.execute("select bytes from spool").fetchall())
-    )
-
-
 async def test_one_failing_write_leaves_its_neighbours_alone(store: SqlStore, event: Make) -> None:
     results = await asyncio.gather(
         store.add("voice", Page.of([event(1)])),
@@ -70,17 +45,8 @@ async def test_one_failing_write_leaves_its_neighbours_alone(store: SqlStore, ev
 
 
 async def test_a_condition_that_comes_with_a_page_is_part_of_its_write(
-    store: SqlStore, event: Make, monkeypatch: pytest.MonkeyPatch
+    store: SqlStore, event: Make
 ) -> None:
-    written = 0
-    attempt = Writer._try
-
-    def counted(writer: Writer, group: list[Any]) -> Any:
-        nonlocal written
-        written += len(group)
-        return attempt(writer, group)
-
-    monkeypatch.setattr(Writer, "_try", counted)
     due = 0
 
     def note() -> None:
@@ -88,10 +54,10 @@ async def test_a_condition_that_comes_with_a_page_is_part_of_its_write(
         due += 1
 
     store.on_condition = note
-    await store.add(
-        "voice", Page.of([]), proof=Proof(covers=(span(0, 5),)), condition=SourceCondition(up=True)
-    )
-    assert (written, due) == (1, 1)
+    proof = Proof(covers=(span(0, 5),))
+    with counted(store) as calls:
+        await store.add("voice", Page.of([]), proof=proof, condition=SourceCondition(up=True))
+    assert (calls, due) == ({"write add": 1}, 1)
     (state,) = await store.sources()
     assert (state.condition, len(state.ledger)) == (SourceCondition(up=True), 1)
 

@@ -109,7 +109,7 @@ async def test_a_write_that_shares_the_transaction_is_seen(store: SqlStore, even
         begun.set()
         return go.wait(5)
 
-    blocked = asyncio.ensure_future(store._writer.write(wait))
+    blocked = asyncio.ensure_future(store._engine.write(wait))
     await asyncio.to_thread(begun.wait)
     page = Page.of([event(1)])
     first = asyncio.ensure_future(store.add("voice", page))

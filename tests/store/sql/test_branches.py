@@ -3,6 +3,7 @@
 import json
 import shutil
 import sqlite3
+import threading
 from pathlib import Path
 from typing import Any
 
@@ -18,8 +19,8 @@ from auditrelay.store import Proof
 from auditrelay.store.sealing import Branch, Run
 from auditrelay.store.sql.branches import NO_TIP, OLDER
 from auditrelay.store.sql.store import SqlStore
-from auditrelay.store.sqlite import tip
 from auditrelay.store.sqlite.state_dir import DATABASE
+from auditrelay.store.sqlite.tip import TIP, TipFile
 
 RUN = Run("0" * 32, {"auditrelay": "1"}, facts.configured(digest=bytes(32), settings={}))
 
@@ -100,7 +101,7 @@ async def test_a_log_goes_on_from_run_to_run(tmp_path: Path) -> None:
     head = (await seal(store)).head
     await store.close()
     assert head.log == log == log_of(tmp_path)
-    assert tip.read(tmp_path) == Head(log, head.size, head.root), "the tip is the newest head"
+    assert TipFile(tmp_path).read() == Head(log, head.size, head.root), "the tip is the newest head"
     explained(tmp_path, sealed=True)
 
 
@@ -150,7 +151,7 @@ async def test_a_restored_state_goes_on_in_a_log_of_its_own(tmp_path: Path, ende
 async def test_a_copy_of_a_branch_that_was_not_sealed_has_another_name(tmp_path: Path) -> None:
     folder = made(tmp_path / "state")
     await sealed(folder)
-    (folder / tip.TIP).unlink()
+    (folder / TIP).unlink()
     store, _ = await begun(folder)
     await store.log.restored("moved", by=1000)
     await store.close()
@@ -171,7 +172,7 @@ async def test_a_state_that_is_rolled_back_beside_its_tip_is_an_alert(tmp_path: 
     await sealed(folder)
     backup = backed_up(folder)
     await sealed(folder)
-    left = tip.read(folder)
+    left = TipFile(folder).read()
     shutil.copy(backup / DATABASE, folder)
     store, branch = await begun(folder)
     await store.log.restored("the disk died", by=1000)
@@ -184,7 +185,7 @@ async def test_a_state_that_is_rolled_back_beside_its_tip_is_an_alert(tmp_path: 
 
 async def test_a_state_that_was_deleted_beside_its_tip_is_an_alert(tmp_path: Path) -> None:
     await sealed(tmp_path)
-    left = tip.read(tmp_path)
+    left = TipFile(tmp_path).read()
     (tmp_path / DATABASE).unlink()
     store, branch = await begun(tmp_path)
     await store.log.restored("it was deleted", by=1000)
@@ -220,7 +221,7 @@ async def test_a_process_that_ends_between_the_seal_and_the_tip_goes_on(
         raise OSError(28, "No space left on device")
 
     with monkeypatch.context() as broken:
-        broken.setattr(tip, "write", end)
+        broken.setattr(TipFile, "write", end)
         await sealed(tmp_path)
     store, branch = await begun(tmp_path)
     await store.close()
@@ -231,9 +232,9 @@ async def test_a_process_that_ends_between_the_seal_and_the_tip_goes_on(
 async def test_a_tip_with_another_root_does_not_fit(tmp_path: Path) -> None:
     """A copy of the state has sealed other entries, and its tip came back with an older state."""
     await sealed(tmp_path)
-    left = tip.read(tmp_path)
+    left = TipFile(tmp_path).read()
     assert left is not None
-    tip.write(tmp_path, left.log, left.size, bytes(32))
+    TipFile(tmp_path).write(Head(left.log, left.size, bytes(32)))
     store, branch = await begun(tmp_path)
     await store.close()
     assert branch is not None
@@ -344,8 +345,15 @@ async def test_a_head_that_cannot_be_read_does_not_end_the_service(tmp_path: Pat
     await store.close()
 
 
-async def test_progress_that_cannot_be_read_says_where_to_look(tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    ("edit", "what"),
+    [("ahead = 'x'", "has taken"), ("sources = 'x'", "reads"), ("sources = '5'", "reads")],
+)
+async def test_a_sink_that_cannot_be_read_says_where_to_look(
+    tmp_path: Path, edit: str, what: str
+) -> None:
     await sealed(tmp_path)
-    forge(tmp_path, "update sink set ahead = 'x'")
-    with pytest.raises(StateError, match="the sink splunk has taken is damaged"):
+    forge(tmp_path, f"update sink set {edit}")
+    with pytest.raises(StateError, match=f"what the sink splunk {what} is damaged"):
         await begun(tmp_path)
+    assert not [each.name for each in threading.enumerate() if each.name.startswith("store-")]

@@ -1,10 +1,8 @@
 """The spool: read page by page, pruned, and what happens when it is full."""
 
-import os
 from collections.abc import Callable
 from datetime import timedelta
 from pathlib import Path
-from types import SimpleNamespace
 
 import pytest
 from tests.support.stores import NOON, opened, uids
@@ -104,17 +102,3 @@ async def test_a_full_spool_takes_nothing_until_delivered_events_are_deleted(
     assert (await store.add("voice", Page.of([event(3)]))).new == (0,)
     assert await uids(store) == [event(3).uid]
     await store.close()
-
-
-async def test_a_page_is_refused_while_a_nearly_full_disk_still_takes_verdicts(
-    store: SqlStore, event: Make, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    await store.add("voice", Page.of([event(1)]))
-    left = SimpleNamespace(f_bavail=100, f_frsize=4096)
-    monkeypatch.setattr(os, "statvfs", lambda path: left)
-    with pytest.raises(StoreFull, match="409,600 bytes left"):
-        await store.add("voice", Page.of([event(2)]))
-    assert (tmp_path / "ballast").exists(), "the reserve is for verdicts"
-    await store.settle("splunk", [(0, 1)])
-    left.f_bavail = 1000
-    assert (await store.add("voice", Page.of([event(2)]))).new == (0,)

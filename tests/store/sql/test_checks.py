@@ -21,6 +21,7 @@ from auditrelay.store.sql import seal as sealing
 from auditrelay.store.sql.evidence import heads
 from auditrelay.store.sql.facts import insert
 from auditrelay.store.sql.store import SqlStore
+from auditrelay.store.sqlite.connection import Connection
 from auditrelay.store.sqlite.state_dir import DATABASE
 from auditrelay.store.sqlite.store import open_view
 
@@ -316,7 +317,7 @@ async def test_a_seal_that_takes_later_facts_is_found(
 ) -> None:
     real = sealing._write
 
-    def takes_all(db: sqlite3.Connection, *rest: Any) -> None:
+    def takes_all(db: Connection, *rest: Any) -> None:
         real(db, *rest)
         db.execute("delete from fact where unit = 'source voice'")
 
@@ -324,9 +325,9 @@ async def test_a_seal_that_takes_later_facts_is_found(
     adding: list[Any] = []
     draft = sealing.draft
 
-    def then_one_more(db: sqlite3.Connection, *rest: Any) -> Any:
+    def then_one_more(db: Connection, *rest: Any) -> Any:
         made = draft(db, *rest)
-        with contextlib.closing(sqlite3.connect(tmp_path / DATABASE)) as other:
+        with contextlib.closing(sqlite3.connect(tmp_path / DATABASE, factory=Connection)) as other:
             late = facts.looked_again(delay=9, until=9)
             other.execute("insert into resweep select 1, 9000000, 9")
             insert(other, "source voice", [late], 0)

@@ -30,6 +30,7 @@ from auditrelay.store.sql.facts import insert
 from auditrelay.store.sql.spool import Spool
 from auditrelay.store.sql.store import SqlStore
 from auditrelay.store.sqlite import disk_reserve
+from auditrelay.store.sqlite.connection import Connection
 from auditrelay.store.sqlite.state_dir import DATABASE
 from auditrelay.store.sqlite.store import open_view
 
@@ -111,7 +112,7 @@ async def test_what_comes_while_a_seal_is_made_waits_for_the_next_one(
     adding: list[Any] = []
     seen = sealing._write
 
-    def write(db: sqlite3.Connection, *rest: Any) -> None:
+    def write(db: Connection, *rest: Any) -> None:
         # Whatever was committed between the snapshot and this is not in the entries.
         insert(db, "source voice", [facts.looked_again(delay=9, until=9)], 0)
         db.execute("insert into resweep select id, 9000000, 9 from source where name = 'voice'")
@@ -312,7 +313,7 @@ async def test_a_seal_of_many_facts_keeps_other_writes_waiting_only_for_its_writ
     stored: list[int] = []
     make = sealing.draft
 
-    def slow(db: sqlite3.Connection, *rest: Any) -> Any:
+    def slow(db: Connection, *rest: Any) -> Any:
         made = make(db, *rest)
         stored.append(0)
         loop.call_soon_threadsafe(drafted.set)
