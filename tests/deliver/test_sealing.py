@@ -2,7 +2,8 @@
 Every event is in one object, and no object is written twice: whatever fails, and however often.
 
 The bucket is in memory: it keeps each object, counts how often it was written, and answers as the
-test wants it, also falsely. A kill is a task that is cancelled, and a new deliverer on the same store.
+test wants it, also falsely. A kill is a task that is cancelled, and a new deliverer on the same
+store.
 """
 
 import asyncio
