@@ -557,9 +557,10 @@ def _bad_records(report: Report) -> Iterator[Finding]:
 def _backlogs(report: Report) -> Iterator[Finding]:
     for row in _enabled(report.sinks):
         oldest = timedelta(seconds=row.oldest_undelivered_seconds)
-        if not row.up or oldest < PATIENCE:
+        meant = timedelta(seconds=row.linger_seconds or 0)
+        if not row.up or oldest < PATIENCE + meant:
             continue
-        moves = _age(report, row.last_delivered_at) < PATIENCE
+        moves = _age(report, row.last_delivered_at) < PATIENCE + meant
         backlog = humanize.count(row.backlog_events, "event")
         yield Finding(
             "recovering" if moves else "action_required",

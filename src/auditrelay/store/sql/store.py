@@ -34,6 +34,7 @@ from auditrelay.store.keys import keys_of, known_key, known_keys, time_of
 from auditrelay.store.leases import Lease
 from auditrelay.store.places import place, position_of
 from auditrelay.store.progress import Range
+from auditrelay.store.seals import Seal, Seals
 from auditrelay.store.sql import (
     backfills,
     dead_letters,
@@ -43,6 +44,7 @@ from auditrelay.store.sql import (
     ledger,
     meta,
     removal,
+    seals,
     sinks,
     sources,
     spool,
@@ -348,6 +350,14 @@ class SqlStore:
             return sinks.settle(db, self._spool, sink, done, dead, now=now)
 
         return await self._spooling.settle(sink, work, marks)
+
+    async def batch_seals(self, sink: str) -> Seals:
+        """Read the seals of *sink* and the name of the state's log."""
+        return await self._read(lambda db: seals.of(db, sink))
+
+    async def seal_batches(self, sink: str, new: Sequence[Seal]) -> Seals:
+        """Write the seals of *sink* with those in *new*, without those that are settled."""
+        return await self._engine.write(lambda db: seals.add(db, sink, new))
 
     # -- dead letters, and what is of both ------------------------------------------------------
 
