@@ -194,7 +194,7 @@ async def test_a_database_with_another_clock_after_a_failover_changes_nothing(fl
         fleet.rows.ahead = timedelta(hours=hours)
         await fleet.pass_(30)
         assert fleet.rows.leases == before
-        assert one.member.offset == timedelta(hours=hours)
+        assert one.member.reach.offset == timedelta(hours=hours)
 
 
 async def test_a_frozen_replica_that_holds_the_lock_of_all_writes_delays_no_pulse(

@@ -35,9 +35,8 @@ class States(Protocol):
     async def sinks(self) -> list[SinkState]:
         """Return the state of every known sink."""
 
-    @property
-    def spool_bytes(self) -> int:
-        """The current size of the spool, compressed."""
+    async def spool_size(self) -> int:
+        """Return the current size of the spool, compressed."""
 
 
 class Registry(Protocol):

@@ -421,6 +421,12 @@ class SqlStore:
         """The current size of the spool, compressed."""
         return self._spool.used_bytes
 
+    async def spool_size(self) -> int:
+        """Return the current size of the spool, compressed, whoever has written to it."""
+        if not self._engine.shared:
+            return self.spool_bytes
+        return await self._read(lambda db: meta.read(db, "spool_bytes"))
+
     def _now(self) -> int:
         return micros(self._clock.confirmed.certain())
 
