@@ -135,7 +135,9 @@ class App:
         if state is not None and state.share is not None:
             from auditrelay.service.replica import Replica  # noqa: PLC0415  # not for one alone
 
-            self._replica = Replica(state.share, self._topology, self._work, self.view, clock=clock)
+            self._replica = Replica(
+                state.share, self._topology, self._work, self.view, metrics, clock=clock
+            )
         self._failed: set[str] = set()
         """Sinks that have failed in a run that has an end."""
 
@@ -167,17 +169,18 @@ class App:
         """
         config.require_work()
         _tune()
-        async with opened(config, clock, has_end=attempts is not None) as state:
-            metrics = Metrics(
-                sources=config.sources,
-                sinks=config.sinks,
-                pairs=[
-                    (source, sink)
-                    for sink, settings in config.sinks.items()
-                    if settings.enabled
-                    for source in config.sources_of(sink)
-                ],
-            )
+        metrics = Metrics(
+            sources=config.sources,
+            sinks=config.sinks,
+            pairs=[
+                (source, sink)
+                for sink, settings in config.sinks.items()
+                if settings.enabled
+                for source in config.sources_of(sink)
+            ],
+            shared=config.store is not None,
+        )
+        async with opened(config, clock, metrics, has_end=attempts is not None) as state:
             app = cls(config, state.store, metrics, clock=clock, attempts=attempts, state=state)
             try:
                 if app._replica is None:

@@ -2,7 +2,7 @@
 
 import contextlib
 import socket
-from collections.abc import Collection, Mapping
+from collections.abc import Mapping
 from functools import partial
 from hashlib import sha256
 from pathlib import Path
@@ -32,12 +32,14 @@ from auditrelay.store.postgres.link import Link
 from auditrelay.store.postgres.membership import PostgresMembership, PostgresRequests
 from auditrelay.store.postgres.reader import ReaderThread
 from auditrelay.store.postgres.tip import TipRow
+from auditrelay.store.postgres.watch import Watch
 from auditrelay.store.replicas import Card, Served, Situation
 from auditrelay.store.sql.checks import check
 from auditrelay.store.sql.store import SqlStore, open_on
 from auditrelay.store.sql.view import StateView
 from auditrelay.store.sqlite import state_dir
 from auditrelay.store.sqlite.tip import TipFile
+from auditrelay.telemetry.metrics import Metrics
 
 _COPYING: Final = 24 * 3600.0
 """Seconds that a copy of a state may take: it is one transaction."""
@@ -55,7 +57,13 @@ class Share:
     """
 
     def __init__(
-        self, config: Config, clock: Clock, *, seat: str | None, patience: float | None
+        self,
+        config: Config,
+        clock: Clock,
+        metrics: Metrics,
+        *,
+        seat: str | None,
+        patience: float | None,
     ) -> None:
         self._config = config
         self._clock = clock
@@ -72,9 +80,16 @@ class Share:
             clock=clock,
             keys=config.evidence.keys,
             patience=patience,
+            metrics=metrics,
         )
-        self.membership = PostgresMembership(self._connect, self._replica)
-        self.requests = PostgresRequests(self._connect, lambda: application_name(self._replica))
+
+        def watch(what: str) -> Watch:
+            return Watch(metrics, what, clock)
+
+        self.membership = PostgresMembership(self._connect, self._replica, watch)
+        self.requests = PostgresRequests(
+            self._connect, lambda: application_name(self._replica), watch
+        )
         self.desk = TableDesk(self.requests, name=self._name, clock=clock)
 
     async def open_store(self) -> SqlStore:
@@ -88,17 +103,18 @@ class Share:
             remember=spool.remember,
         )
 
-    def card(self, units: Collection[str] | None = None) -> Card:
-        """Return what this replica says of itself; *units* are those of a command."""
-        served = served_by(self._config)
-        if units is not None:
-            served = {unit: served[unit] for unit in units if unit in served}
+    def served(self, config: Config) -> Mapping[str, Served]:
+        """Return how this replica serves each unit with *config*."""
+        return served_by(config)
+
+    def card(self, serves: Mapping[str, Served], *, command: bool = False) -> Card:
+        """Return what this replica, or one that runs one *command*, says of itself."""
         return Card(
             name=self._name,
             version=__version__,
-            serves=served,
+            serves=serves,
             seat=self._seat,
-            command=units is not None,
+            command=command,
         )
 
     def joined(self, replica: UUID) -> None:
