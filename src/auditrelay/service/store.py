@@ -13,7 +13,8 @@ from auditrelay.collect.ledger import SourceStore
 from auditrelay.deliver.spool import Spool
 from auditrelay.evidence.facts import Body
 from auditrelay.evidence.heads import Head
-from auditrelay.store import SinkState, SourceState, StoredDeadLetter
+from auditrelay.events.page import Page
+from auditrelay.store import Raised, SinkState, SourceState, StoredDeadLetter
 from auditrelay.store.leases import Lease
 from auditrelay.store.sealing import (
     Branch,
@@ -105,6 +106,22 @@ class OperatorStore(States, DeadLetters, Protocol):
         """
 
 
+class AlertLog(Protocol):
+    """Where alerts are raised."""
+
+    async def raised(self) -> list[Raised]:
+        """Return the alerts that an earlier keeper has raised, and nobody has cleared since."""
+
+    async def change(
+        self, events: Page | None, raised: Sequence[Raised], cleared: Sequence[Raised]
+    ) -> None:
+        """
+        Spool the *events* of alerts, and keep what is *raised* and *cleared*, durably together.
+
+        Without *events*, none are spooled. Raises StoreFull, with nothing written.
+        """
+
+
 class EvidenceLog(Protocol):
     """The log of the evidence: what was done, sealed for good, and its heads."""
 
@@ -175,6 +192,10 @@ class Upkeep(Protocol):
     @property
     def log(self) -> EvidenceLog:
         """The log of the evidence."""
+
+    @property
+    def alerts(self) -> AlertLog:
+        """The log of the alerts."""
 
     def resize(self, *, max_bytes: int, retention: timedelta, remember: timedelta) -> None:
         """

@@ -632,10 +632,10 @@ def _status(code: str | None) -> int | None:
 
 def _whole_seconds(time: str, *, up: bool = False) -> str:
     """Return *time* in whole seconds, so that it can be typed; rounded *up*, or down."""
-    at = at(time)
-    if up and at.microsecond:
-        at += timedelta(seconds=1)
-    return iso(at.replace(microsecond=0))
+    moment = at(time)
+    if up and moment.microsecond:
+        moment += timedelta(seconds=1)
+    return iso(moment.replace(microsecond=0))
 
 
 def _is(rows: Sequence[SourceStatus]) -> str:

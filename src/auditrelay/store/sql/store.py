@@ -49,6 +49,7 @@ from auditrelay.store.sql import (
     states,
     unit_checks,
 )
+from auditrelay.store.sql.alert_log import AlertLog
 from auditrelay.store.sql.connection import Connection
 from auditrelay.store.sql.engine import Engine
 from auditrelay.store.sql.evidence_log import EvidenceLog
@@ -110,6 +111,8 @@ class SqlStore:
             now=self._now,
             marks=self._marks,
         )
+        self.alerts = AlertLog(engine, self._spooling, shared.spool, self._uids, now=self._now)
+        """The log of the alerts."""
         self._log = EvidenceLog(engine, self._spooling, shared.spool, now=self._now)
         self._contents = KnownContents(
             engine, self._pages, self._spooling, shared.spool, self._uids, clock=shared.clock
