@@ -121,6 +121,7 @@ class Replica:
                 f"sink {name}": each.throughput.per_minute(now)
                 for name, each in self._topology.deliverers.items()
             },
+            "elsewhere": self._share.elsewhere(self._config),
             "failing": None if failing is None else (failing[0], iso(failing[1])),
         }
 
@@ -245,7 +246,7 @@ class Replica:
         async with asyncio.TaskGroup() as tasks:
             pulsing = tasks.create_task(self.member.keep_pulsing())
             try:
-                await self._obtain(set(units), pulsing)
+                await self._obtain(set(served), pulsing)
                 yield set(units) - self.member.leases.keys()
             finally:
                 self.member.drain()

@@ -2,7 +2,7 @@
 
 import contextlib
 import socket
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from functools import partial
 from hashlib import sha256
 from pathlib import Path
@@ -20,6 +20,7 @@ from auditrelay.evidence.heads import Keys
 from auditrelay.service.configured import settings_of
 from auditrelay.service.table_desk import TableDesk
 from auditrelay.service.topology import units_of
+from auditrelay.settings import PeerSettings
 from auditrelay.settings.secrets import SecretAddress
 from auditrelay.store.leases import KEEPER
 from auditrelay.store.postgres import copying, leases, schema
@@ -105,7 +106,15 @@ class Share:
 
     def served(self, config: Config) -> Mapping[str, Served]:
         """Return how this replica serves each unit with *config*."""
-        return served_by(config)
+        return served_by(config, self._name)
+
+    def elsewhere(self, config: Config) -> Mapping[str, Sequence[str]]:
+        """Return the sources of each sink of *config* that other replicas serve, and not this."""
+        return {
+            name: config.sources_of(name)
+            for name, settings in config.sinks.items()
+            if settings.enabled and not settings.may_be_served_by(self._name)
+        }
 
     def card(self, serves: Mapping[str, Served], *, command: bool = False) -> Card:
         """Return what this replica, or one that runs one *command*, says of itself."""
@@ -132,12 +141,15 @@ class Share:
         return Connection(self._address.connect(name), self._address.schema)
 
 
-def served_by(config: Config) -> Mapping[str, Served]:
-    """Return how a replica with *config* serves each unit."""
+def served_by(config: Config, replica: str) -> Mapping[str, Served]:
+    """Return how the *replica* of that name serves each unit that it may serve, with *config*."""
     served = {KEEPER: Served("")}
     for unit in units_of(config):
         kind, _, name = unit.partition(" ")
+        settings: PeerSettings
         settings = config.sources[name] if kind == "source" else config.sinks[name]
+        if not settings.may_be_served_by(replica):
+            continue
         digest = sha256(facts.text(dict(settings_of(settings))).encode()).hexdigest()
         sources = tuple(config.sources_of(name)) if kind == "sink" else ()
         served[unit] = Served(digest, sources)
