@@ -2,6 +2,7 @@
 
 import contextlib
 import os
+import select
 import subprocess
 import sys
 import time
@@ -218,6 +219,10 @@ def test_clients_share_two_connections_of_which_each_has_one_for_a_transaction(
             again = {each.execute("select pg_backend_pid()").fetchone() for each in clients[:2]}
             assert len(first) == 2
             assert first == again
+            clients[2].pgconn.send_query(b"select 1")
+            assert not select.select([clients[2]], [], [], 0.1)[0]
+        assert select.select([clients[2]], [], [], 20)[0]
+        clients[2].close()
 
 
 def test_what_a_session_sets_is_not_its_own(database: str, pgbouncer: Pooler) -> None:

@@ -51,7 +51,7 @@ def rows(url: str, sql: str, *parameters: object) -> list[Any]:
 
 
 def take(url: str, unit: str, holder: UUID | None = None) -> Lease:
-    """Give *unit* to *holder*, or to somebody, without asking who has it."""
+    """Give *unit* to *holder*, or to another replica, without asking who has it."""
     ((epoch, token),) = rows(
         url,
         "insert into lease (unit, epoch, token, holder) values (%s, 1, %s, %s) on conflict (unit) "

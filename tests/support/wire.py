@@ -331,7 +331,7 @@ class _Trap:
                 return None
             self._caught = connection
             self._left += start - len(end)
-        if self._caught is not connection or self.happened.is_set():
+        if self._caught is not connection:
             return None
         if self._left > len(data):
             self._left -= len(data)

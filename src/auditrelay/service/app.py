@@ -36,6 +36,7 @@ from auditrelay.service.desk import Desk, NotServed, OnProgress, Request, Result
 from auditrelay.service.heap import tune_heap
 from auditrelay.service.instance_view import InstanceView
 from auditrelay.service.keeper import Keeper
+from auditrelay.service.registration import receivers
 from auditrelay.service.state import State, opened
 from auditrelay.service.store import Store
 from auditrelay.service.systemd import Supervisor
@@ -131,15 +132,18 @@ class App:
         self._desk: Desk = ControlSocket(config.state_dir) if state is None else state.desk
         self._work = Workload(self._topology, store, self._new_keeper)
         self._commands = Commands(self._topology, store, clock=clock, seal=self._work.seal)
-        self._replica: "Replica | None" = None
-        if state is not None and state.share is not None:
-            from auditrelay.service.replica import Replica  # noqa: PLC0415  # not for one alone
-
-            self._replica = Replica(
-                state.share, self._topology, self._work, self.view, metrics, clock=clock
-            )
+        self._replica = None if state is None else self._replica_of(state, metrics)
         self._failed: set[str] = set()
         """Sinks that have failed in a run that has an end."""
+
+    def _replica_of(self, state: State, metrics: Metrics) -> "Replica | None":
+        if state.share is None:
+            return None
+        from auditrelay.service import replica  # noqa: PLC0415  # not for an instance alone
+
+        return replica.Replica(
+            state.share, self._topology, self._work, self.view, metrics, clock=self._clock
+        )
 
     def _new_keeper(self, store: Store) -> Keeper:
         return Keeper(
@@ -259,6 +263,8 @@ class App:
             else:
                 _log.info("reloaded", **asdict(changes))
                 await self._work.reload()
+                if self._replica is not None:
+                    self._replica.reload(self._config)
             supervisor.ready(self.view.summary())
 
     async def run_command_offline(
@@ -300,7 +306,7 @@ class App:
         source = getattr(request, "source", None)
         if source is None:
             return [*units_of(self._config), KEEPER]
-        sinks = [name for name, fed in self._topology.receivers().items() if source in fed]
+        sinks = [name for name, fed in receivers(self._config).items() if source in fed]
         return [f"source {source}", *(f"sink {name}" for name in sinks), KEEPER]
 
     async def once(self) -> list[str]:

@@ -89,7 +89,7 @@ class Builder:
         may_send: Callable[[], bool],
         strict: bool,
     ) -> tuple[Sink, Deliverer]:
-        """Return the sink *name*, which begins a request only if it *may_send*, and what uses it."""
+        """Return the sink *name*, whose requests begin only if it *may_send*, and what uses it."""
         settings = config.sinks[name]
         sink: Any
         try:

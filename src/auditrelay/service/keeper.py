@@ -14,6 +14,7 @@ from auditrelay.clock import Clock
 from auditrelay.config.model import Config
 from auditrelay.errors import StoreFull
 from auditrelay.service.alerts import Alerts
+from auditrelay.service.registration import retire
 from auditrelay.service.seal import Sealer
 from auditrelay.service.store import Store
 from auditrelay.service.topology import JOB
@@ -135,16 +136,11 @@ class Keeper:
         feeds = None if self._feeds is None else self._feeds()
         if feeds is None or feeds == self._retired:
             return
-        configured, sources = feeds
         try:
-            for name in await self._store.retire(configured, sources):
-                _log.warning("sink_orphaned", sink=name)
+            await retire(self._store, *feeds)
         except StoreFull as error:
             _log.warning("feeds_not_retired", reason=str(error))
             return
-        for state in await self._store.sources():
-            if state.name not in sources:
-                _log.warning("source_orphaned", source=state.name)
         self._retired = feeds
 
     async def prune(self) -> None:

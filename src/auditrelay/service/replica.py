@@ -11,6 +11,7 @@ from uuid import UUID
 import structlog
 
 from auditrelay.clock import Clock
+from auditrelay.config.model import Config
 from auditrelay.errors import RolledBack
 from auditrelay.service import ability
 from auditrelay.service.configured_feeds import ConfiguredFeeds
@@ -147,18 +148,13 @@ class Replica:
             self._reconsider(offset)
 
     def _reconsider(self, offset: timedelta) -> None:
-        """Serve what the configuration has and we can serve, if that has changed."""
-        config = self._topology.config
-        is_new = config is not self._config
-        if is_new:
-            self._config, self._serves = config, self._share.served(config)
+        """Serve what we can serve, if that has changed."""
         self._look_at_directories()
-        unable = ability.unable(config, offset=offset, missing=self._missing)
         before = self._unable.keys()
-        self._unable = unable
-        if is_new or before != unable.keys():
-            for unit in sorted(unable.keys() - before):
-                _log.warning("unit_not_served", unit=unit, reason=unable[unit])
+        self._unable = ability.unable(self._config, offset=offset, missing=self._missing)
+        for unit in sorted(self._unable.keys() - before):
+            _log.warning("unit_not_served", unit=unit, reason=self._unable[unit])
+        if before != self._unable.keys():
             self.member.serve(self._able())
 
     def _able(self) -> dict[str, Served]:
@@ -222,6 +218,13 @@ class Replica:
 
     # -- for what the membership asks --------------------------------------------------------------
 
+    def reload(self, config: Config) -> None:
+        """Serve what *config*, which is in force now, has."""
+        self._config, self._serves = config, self._share.served(config)
+        offset = self.member.reach.offset
+        self._unable = ability.unable(config, offset=offset, missing=self._missing)
+        self.member.serve(self._able())
+
     def feeds(self) -> Feeds | None:
         """Return what is configured, by all live replicas; None while that is not known."""
         return self._configured.current(self._clock.monotonic())
@@ -254,7 +257,7 @@ class Replica:
 
     async def _obtain(self, units: set[str], pulsing: asyncio.Task[None]) -> None:
         began = self._clock.monotonic()
-        while not (pulsing.done() or units <= self.member.leases.keys() and self.member.quiet):
+        while not (pulsing.done() or (units <= self.member.leases.keys() and self.member.quiet)):
             if self.member.joined.is_set() and self._clock.monotonic() - began > _PATIENCE:
                 return
             await self._clock.sleep(_LOOK)

@@ -6,7 +6,7 @@ before anything is stopped: if that fails, nothing has changed.
 """
 
 import asyncio
-from collections.abc import Awaitable, Callable, Collection, Iterable, Mapping
+from collections.abc import Awaitable, Callable, Collection, Iterable
 from dataclasses import dataclass, field
 from datetime import timedelta
 from typing import Any, Final
@@ -21,6 +21,7 @@ from auditrelay.deliver.deliverer import Deliverer
 from auditrelay.errors import ConfigError, LeaseLost, RelayError, first_of
 from auditrelay.service.building import Builder
 from auditrelay.service.heap import Heap
+from auditrelay.service.registration import receivers, register, retire
 from auditrelay.service.store import Store
 from auditrelay.settings.reserved import ALERTS
 from auditrelay.sinks import Sink
@@ -94,7 +95,7 @@ class Topology:
         self._running: dict[str, list[asyncio.Task[None]]] = {}
         self._draining: dict[str, tuple[Deliverer, Sink]] = {}
         self._stores: dict[str, Store] = {}
-        """By unit the store under its lease: one, since what it keeps in memory is of that lease."""
+        """By unit the store under its lease: one, as what it keeps in memory is of that lease."""
         self._is_sole = leases is None
         self.may_send: Callable[[], bool] = always
         """Whether a request to a sink may begin, which another replica might make as well."""
@@ -137,7 +138,7 @@ class Topology:
             config,
             name,
             self.leased_store(f"sink {name}"),
-            may_send=lambda: self.may_send(),
+            may_send=lambda: self.may_send(),  # noqa: PLW0108  # it is set later
             strict=self._tasks is not None,
         )
 
@@ -169,28 +170,11 @@ class Topology:
 
     async def register(self) -> None:
         """Register which sink receives what in the store, and restore the health of each part."""
-        await self._store.start_source(ALERTS, self._clock.now())
-        configured = self.receivers()
-        for name, sources in configured.items():
-            await self._store.start_sink(name, sources)
+        await register(self._store, self.config, self._clock.now())
         if self._is_sole:
-            await self.retire(configured, [*self.config.sources, ALERTS])
+            known = [*self.config.sources, ALERTS]
+            await retire(self._store, receivers(self.config), known)
         await self._restore()
-
-    def receivers(self) -> dict[str, list[str]]:
-        """Return by sink, enabled in the configuration, the sources that it is to receive."""
-        sinks = _enabled(self.config.sinks)
-        return {name: [*self.config.sources_of(name), ALERTS] for name in sinks}
-
-    async def retire(
-        self, configured: Mapping[str, Collection[str]], sources: Collection[str]
-    ) -> None:
-        """End in the store what is not *configured*, and log what is left over."""
-        for name in await self._store.retire(configured, sources):
-            _log.warning("sink_orphaned", sink=name)
-        for state in await self._store.sources():
-            if state.name not in sources:
-                _log.warning("source_orphaned", source=state.name)
 
     async def _restore(self, unit: str | None = None) -> None:
         """Restore the health of *unit*, or of each part."""
@@ -213,13 +197,8 @@ class Topology:
 
     # -- leases ------------------------------------------------------------------------------------
 
-    @property
-    def units(self) -> list[str]:
-        """The units that are worked for here."""
-        return [*(f"source {name}" for name in self.collectors), *map("sink {}".format, self.sinks)]
-
     async def gain(self, lease: Lease) -> None:
-        """Build and start what works for the unit of *lease*; PeerBug or ConfigError if it can't."""
+        """Build and start what works for the unit of *lease*. Raises PeerBug and ConfigError."""
         self._lease(lease)
         try:
             self._build_unit(lease.unit)
@@ -227,13 +206,9 @@ class Topology:
             del self._stores[lease.unit]
             raise
         await self._restore(lease.unit)
-        if self._tasks is None:
-            return
-        kind, _, name = lease.unit.partition(" ")
-        if kind == "source":
-            self._begin_polling(name)
-        else:
-            self._begin_delivering(name)
+        if self._tasks is not None:
+            kind, _, name = lease.unit.partition(" ")
+            (self._begin_polling if kind == "source" else self._begin_delivering)(name)
 
     async def release(self, unit: str) -> None:
         """Stop what works for *unit* in order, a sink once its requests have landed."""
@@ -249,9 +224,7 @@ class Topology:
         kind, _, name = unit.partition(" ")
         await _ended(self._cancel(unit))
         if kind == "source" and name in self.collectors:
-            if self._scheduler is not None:
-                self._scheduler.remove_job(f"poll {name}")
-            await self.collectors.pop(name).close()
+            await self._stop_polling(name)
         elif kind == "sink" and (sink := self.sinks.pop(name, None)) is not None:
             self.deliverers.pop(name, None)  # gone already if it was being drained
             await sink.close()
@@ -474,7 +447,7 @@ def _of(held: Collection[str], diff: TopologyDiff) -> TopologyDiff:
     )
 
 
-def _unexpected(unit: str, error: BaseException) -> None:
+def _unexpected(_: str, error: BaseException) -> None:
     raise error
 
 

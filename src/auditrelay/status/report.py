@@ -94,7 +94,7 @@ def report(
                 known_sources.get(name),
                 now,
                 clock_ahead.get(name, timedelta(0)),
-                UNSET if holders is None else holders.get(f"source {name}"),
+                held_by=UNSET if holders is None else holders.get(f"source {name}"),
             )
             for name in (*config.sources, *sorted(known_sources.keys() - config.sources.keys()))
         ),
@@ -105,7 +105,7 @@ def report(
                 known_sinks.get(name),
                 per_minute.get(name),
                 now,
-                UNSET if holders is None else holders.get(f"sink {name}"),
+                held_by=UNSET if holders is None else holders.get(f"sink {name}"),
             )
             for name in (*config.sinks, *sorted(known_sinks.keys() - config.sinks.keys()))
         ),
@@ -153,6 +153,7 @@ def _source(
     state: SourceState | None,
     now: datetime,
     clock_ahead: timedelta,
+    *,
     held_by: str | UnsetType | None,
 ) -> SourceStatus:
     checkpoint = lag = None
@@ -242,6 +243,7 @@ def _sink(
     state: SinkState | None,
     per_minute: Sequence[int] | None,
     now: datetime,
+    *,
     held_by: str | UnsetType | None,
 ) -> SinkStatus:
     settings = config.sinks.get(name)

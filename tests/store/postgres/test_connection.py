@@ -404,7 +404,7 @@ def test_a_large_page_is_sent_while_much_is_received(db: Connection) -> None:
 
 def test_a_warning_at_the_commit_leaves_it_open_what_became_of_it(db: Connection) -> None:
     db.begin(write=True)
-    # What the server says if somebody ends the wait of a COMMIT for a standby.
+    # What the server says if an operator ends the wait of a COMMIT for a standby.
     db.execute(
         "create function pg_temp.warn() returns trigger language plpgsql as "
         "$$ begin raise warning 'canceling wait'; return null; end $$"

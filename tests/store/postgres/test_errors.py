@@ -64,7 +64,7 @@ def test_each_state_has_its_kind_and_its_meaning(
     assert "so it is" in str(translate(caught.value))
 
 
-def test_an_error_is_told_without_its_details(database: str) -> None:
+def test_an_error_is_shown_without_its_details(database: str) -> None:
     with connected(database) as db:
         db.begin(write=True)
         for _ in range(2):
@@ -79,7 +79,7 @@ def test_an_error_is_told_without_its_details(database: str) -> None:
     ("address", "kind"),
     [
         (lambda server: server.address("there_is_none"), Kind.REFUSED),
-        (lambda server: server.address().replace("postgres@", "nobody@"), Kind.REFUSED),
+        (lambda server: server.address().replace("postgres@", "stranger@"), Kind.REFUSED),
         (lambda server: server.address(sslmode="require"), Kind.REFUSED),
         (lambda _: "postgresql://postgres@127.0.0.1:1/postgres", Kind.LOST),
         (lambda _: "postgresql://postgres@%2Fno%2Fsuch%2Ffolder/postgres", Kind.LOST),

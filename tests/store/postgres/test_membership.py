@@ -215,7 +215,7 @@ async def test_the_writer_of_a_replica_that_joins_again_has_a_session_of_its_nam
         await writer.write(put(1))
         assert names(database) == {application_name(first)}
         me = second
-        writer.begin_anew(second)
+        writer.continue_as(second)
         await writer.write(put(2))
         with raw(database):
             while names(database) != {application_name(second)}:

@@ -1,4 +1,4 @@
-"""The schema: made once by whoever comes first, or by hand; refused if it is newer."""
+"""The schema: made once by the one that comes first, or by hand; refused if it is newer."""
 
 import re
 import sqlite3
@@ -109,7 +109,7 @@ def test_several_may_make_it_at_once(empty: str) -> None:
             with connected(empty) as db:
                 together.wait()
                 schema.create(db)
-        except BaseException as error:  # noqa: BLE001  # it is told
+        except BaseException as error:  # noqa: BLE001  # it is shown
             failed.append(error)
 
     threads = [threading.Thread(target=make) for _ in range(4)]
@@ -207,7 +207,7 @@ def as_role(url: str, role: str) -> str:
     return url.replace("//postgres@", f"//{role}@")
 
 
-def test_a_role_that_may_not_make_it_is_told_the_command(
+def test_a_role_that_may_not_make_it_is_shown_the_command(
     empty: str, role: str, postgres: Server
 ) -> None:
     with connected(as_role(empty, role)) as db:
@@ -260,7 +260,7 @@ def test_a_database_that_is_read_only_is_refused(database: str, postgres: Server
         schema.verify(db)
 
 
-def test_whoever_makes_it_waits_for_the_other_and_not_for_ever(
+def test_one_that_makes_it_waits_for_the_other_and_not_for_ever(
     database: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The lock of all writes is waited for as long as any lock, and then waited for again."""

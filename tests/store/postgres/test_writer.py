@@ -41,7 +41,7 @@ def written(url: str) -> list[str]:
 
 
 def is_one_waiting(url: str) -> bool:
-    """Return whether somebody waits for the lock of all writes."""
+    """Return whether a connection waits for the lock of all writes."""
     return bool(rows(url, "select 1 from pg_stat_activity where wait_event = 'advisory'"))
 
 
@@ -143,7 +143,7 @@ async def test_what_is_queued_is_finished_at_the_close_and_nothing_later(databas
     assert rows(database, "select * from writer") == []
 
 
-async def test_nobody_connects_before_something_is_to_be_written(database: str) -> None:
+async def test_there_is_no_connection_before_something_is_to_be_written(database: str) -> None:
     made = []
 
     def connect() -> psycopg.Connection[Any]:
@@ -181,7 +181,7 @@ async def test_a_stale_lease_fails_alone(database: str) -> None:
     assert written(database) == ["later", "source b"]
 
 
-async def test_works_of_two_leases_of_a_unit_are_told_apart(database: str) -> None:
+async def test_works_of_two_leases_of_a_unit_are_distinguished(database: str) -> None:
     old = take(database, "source a", ME)
     new = take(database, "source a", ME)
     held = Held()
@@ -199,7 +199,7 @@ async def test_works_of_two_leases_of_a_unit_are_told_apart(database: str) -> No
     assert written(database) == ["0", "2"]
 
 
-async def test_a_replica_that_was_removed_writes_no_more_until_it_begins_anew(
+async def test_a_replica_that_was_removed_writes_no_more_until_it_goes_on_as_another(
     database: str,
 ) -> None:
     async with writing(database) as writer:
@@ -209,7 +209,7 @@ async def test_a_replica_that_was_removed_writes_no_more_until_it_begins_anew(
             with pytest.raises(Fenced, match="does not know this replica"):
                 await writer.write(put("b"))
         again = uuid4()
-        writer.begin_anew(again)
+        writer.continue_as(again)
         assert writer.writes == 0
         await writer.write(put("c"))
         assert (writer.writes, counted(database, again)) == (1, 1)
@@ -226,7 +226,7 @@ async def test_a_database_that_lost_writes_is_noticed_before_the_next_one(
             for _ in range(2):
                 with pytest.raises(RolledBack, match="lost 1 of the writes"):
                     await writer.write(put("b"))
-        writer.begin_anew(uuid4())
+        writer.continue_as(uuid4())
         await writer.write(put("c"))
     assert [line for line in logs if line["event"] == "store_rolled_back"] == [
         {"event": "store_rolled_back", "log_level": "error", "writes": 1}
@@ -241,7 +241,7 @@ async def test_a_failover_that_loses_the_tail_is_noticed(postgres: Server, datab
     own = Link(lambda: raw(at[0]), SCHEMA, clock=Clock())
     async with writing(database, own=own) as writer:
         await writer.write(put("a"))
-        own.drop()  # a database is copied while nobody is connected with it
+        own.drop()  # a database is copied while there is no connection to it
         older = postgres.copy(name)
         await writer.write(put("b"))
         own.drop()
@@ -261,7 +261,7 @@ async def test_another_process_with_our_id_is_noticed(database: str) -> None:
     assert written(database) == ["a"]
 
 
-async def test_what_was_queued_before_it_began_anew_is_not_written_as_the_new_one(
+async def test_what_was_queued_before_it_went_on_as_another_is_not_written_as_the_new_one(
     database: str,
 ) -> None:
     held = Held()
@@ -271,7 +271,7 @@ async def test_what_was_queued_before_it_began_anew_is_not_written_as_the_new_on
         first = await held.in_(writer)
         old = asyncio.create_task(writer.write(put("old")))
         await asyncio.sleep(0)
-        writer.begin_anew(uuid4())
+        writer.continue_as(uuid4())
         new = asyncio.create_task(writer.write(put("new")))
         await asyncio.sleep(0)
         held.go_on.set()
@@ -378,6 +378,19 @@ async def test_a_whole_group_is_done_exactly_once(database: str, wire: Wire) -> 
     assert written(database) == ["a", "b", "c", "first"]
 
 
+async def test_works_that_take_too_long_together_are_run_one_by_one(database: str) -> None:
+    def slow(name: str) -> Work[str]:
+        def work(db: Connection) -> str:
+            db.execute("select pg_sleep(0.4)").fetchone()
+            return put(name)(db)
+
+        return work
+
+    async with writing(database, own=link(database, limit=0.7)) as writer:
+        assert await grouped(writer, slow("a"), slow("b"), slow("c")) == ["a", "b", "c"]
+    assert written(database) == ["a", "b", "c"]
+
+
 async def test_a_restart_of_the_server_is_waited_for(postgres: Server, database: str) -> None:
     async with writing(database) as writer:
         await writer.write(put("a"))
@@ -463,7 +476,7 @@ async def test_who_is_refused_later_waits_and_connects_again(
     async with writing(database, own=own) as writer:
         await writer.write(put("a"))
         own.drop()
-        at[0] = database.replace("postgres@", "nobody@")
+        at[0] = database.replace("postgres@", "stranger@")
         with capture_logs() as logs:
             task = asyncio.create_task(writer.write(put("b")))
             await eventually(lambda: bool(logs))

@@ -177,7 +177,7 @@ class Connection:
         self.execute("commit")
         self._pipeline.finish()
         if self._warned:
-            # The wait for a standby was ended by somebody: nothing says that it is replicated.
+            # An operator has ended the wait for a standby: nothing says that it is replicated.
             self.close()
             raise psycopg.OperationalError("the commit may not have been replicated")
 

@@ -24,7 +24,7 @@ LONGEST_WAIT: Final = 5.0
 """Seconds between two attempts to connect, at most and with full jitter."""
 
 REFUSED_WAIT: Final = 30.0
-"""Seconds between two attempts to connect where somebody has to change something first."""
+"""Seconds between two attempts to connect where an operator has to change something first."""
 
 T = TypeVar("T")
 
@@ -78,7 +78,7 @@ class Link:
 
     def connection(self) -> Connection:
         """
-        Return the connection, made anew if there is none.
+        Return the connection, which is made if there is none.
 
         Raises psycopg.Error, to be given to :meth:`recover`, or what *connect* raises itself.
         """

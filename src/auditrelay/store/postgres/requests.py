@@ -89,7 +89,7 @@ def withdraw(db: Connection, number: int) -> None:
 
 
 def serve(db: Connection, me: UUID, number: int) -> Taken | None:
-    """Take the request *number* for the replica *me*, if it holds the unit and no live one has it."""
+    """Take the request *number* for *me*, if that holds the unit and no live replica has it."""
     row = db.execute(_SERVE, {"me": me, "id": number}).fetchone()
     if row is None:
         return None

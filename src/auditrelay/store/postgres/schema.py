@@ -35,7 +35,7 @@ _ROWS: Final = (
 
 
 def statements(schema: str) -> str:
-    """Return the SQL that makes *schema*, in one transaction, for somebody to read and to run."""
+    """Return the SQL that makes *schema* in one transaction, for an operator to read and run."""
     lines = [
         "begin",
         f"create schema if not exists {quoted(schema)}",
@@ -129,7 +129,7 @@ def _create(db: Connection) -> None:
         (there,) = db.execute(
             "select exists (select from pg_namespace where nspname = ?)", (db.schema,)
         ).fetchone()
-        if not there:  # whoever may not create one may have been given an empty one
+        if not there:  # a role that may not create one may have been given an empty one
             db.execute(f"create schema {quoted(db.schema)}")
         for statement in (*TABLES, *_ROWS):
             db.execute(statement)
