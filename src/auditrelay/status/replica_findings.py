@@ -4,6 +4,7 @@ from collections.abc import Iterator, Mapping
 from datetime import timedelta
 from typing import Final
 
+import msgspec
 from msgspec import UNSET
 
 from auditrelay.status.model import Finding, ReplicaStatus, Report
@@ -77,42 +78,41 @@ def unheld(report: Report) -> Iterator[Finding]:
         row = enabled.get(unit)
         if row is None and unit != KEEPER:
             continue
-        lasting = age(report, since) >= STORE_PATIENCE
         reasons = [f"{each.name}: {each.unable[unit]}" for each in living if unit in each.unable]
-        yield Finding(
-            "action_required" if lasting else "recovering",
+        found = Finding(
+            "recovering",
             "instance" if row is None else row.kind,
             unit if row is None else row.name,
             f"No replica holds {'the keeper' if row is None else row.name}.",
             since=since,
-            effect="It is taken within seconds by a replica that can serve it."
-            if not lasting
-            else "Events of ours, seals and pruning wait for it."
-            if row is None
-            else "Nothing is lost: it goes on where it stopped.",
-            error="; ".join(reasons) or None,
-            do=""
-            if not lasting
-            else "Remove what keeps the replicas from serving it."
-            if reasons
-            else "Start a replica that has it in its configuration, or reload one with it.",
+            effect="It is taken within seconds by a replica that can serve it.",
         )
+        if age(report, since) >= STORE_PATIENCE:
+            found = msgspec.structs.replace(
+                found,
+                level="action_required",
+                effect="Nothing is lost: it goes on where it stopped.",
+                do=f"Remove what keeps the replicas from serving it ({'; '.join(reasons)})."
+                if reasons
+                else "Start a replica that has it in its configuration, and may serve it by its "
+                "key replicas.",
+            )
+        yield found
 
 
 def unable(report: Report) -> Iterator[Finding]:
     """Yield what one replica cannot serve, and another does."""
+    enabled = {f"{row.kind} {row.name}" for row in peers(report) if row.enabled}
     for replica in alive(report):
         for unit, why in replica.unable.items():
-            kind, _, name = unit.partition(" ")
-            row = next((row for row in peers(report) if (row.kind, row.name) == (kind, name)), None)
-            if row is not None and row.enabled and unit not in (report.unheld or {}):
+            if unit in enabled and unit not in (report.unheld or {}):
+                # About the replica: the source or sink is well.
                 yield Finding(
                     "recovering",
-                    row.kind,
-                    name,
-                    f"The replica {replica.name} cannot serve {name}.",
+                    "instance",
+                    f"{unit} on {replica.name}",
+                    f"The replica {replica.name} cannot serve {unit.partition(' ')[2]}: {why}.",
                     effect="Another replica does.",
-                    error=why,
                 )
 
 
