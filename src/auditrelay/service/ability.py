@@ -1,12 +1,17 @@
 """What a replica cannot serve just now, though its configuration has it."""
 
+import asyncio
 from collections.abc import Collection, Mapping
 from datetime import timedelta
 from pathlib import Path
 from typing import Final
 
+from auditrelay.clock import Clock
 from auditrelay.config.model import Config
 from auditrelay.telemetry import humanize
+
+LOOK_EVERY: Final = 10.0
+"""Seconds between two looks whether the directories of sources are there."""
 
 _MARGIN: Final = timedelta(minutes=1)
 """How much the clocks may differ in addition to what a source's settle allows for."""
@@ -34,8 +39,35 @@ def unable(config: Config, *, offset: timedelta, missing: Collection[str]) -> di
     return reasons
 
 
-def directories(config: Config) -> dict[str, Path]:
-    """Return the directory of each source that reads files."""
+class Directories:
+    """
+    Whether the directories of sources that read files are there.
+
+    They are looked at in a thread, except at first: a file server that is away may block for long.
+    """
+
+    def __init__(self, config: Config, *, clock: Clock) -> None:
+        self.missing = _missing(_directories(config))
+        """The sources whose directory was not there when they were looked at last."""
+        self._clock = clock
+        self._looked = clock.boottime()
+        self._looking: asyncio.Future[frozenset[str]] | None = None
+
+    def look(self, config: Config) -> None:
+        """Begin to look again, if it is time for that; what was found then is there later."""
+        if self._looking is not None:
+            if not self._looking.done():
+                return
+            self.missing, self._looking = self._looking.result(), None
+        now = self._clock.boottime()
+        if now - self._looked >= LOOK_EVERY:
+            self._looked = now
+            self._looking = asyncio.get_running_loop().run_in_executor(
+                None, _missing, _directories(config)
+            )
+
+
+def _directories(config: Config) -> dict[str, Path]:
     return {
         name: settings.export_directory
         for name, settings in config.sources.items()
@@ -43,8 +75,7 @@ def directories(config: Config) -> dict[str, Path]:
     }
 
 
-def missing(directories: Mapping[str, Path]) -> frozenset[str]:
-    """Return the sources of *directories* whose directory is not there; it may block for long."""
+def _missing(directories: Mapping[str, Path]) -> frozenset[str]:
     return frozenset(name for name, directory in directories.items() if not _is_there(directory))
 
 

@@ -13,7 +13,7 @@ import structlog
 from auditrelay.clock import Clock
 from auditrelay.config.model import Config
 from auditrelay.errors import RolledBack
-from auditrelay.service import ability
+from auditrelay.service.ability import Directories, unable
 from auditrelay.service.configured_feeds import ConfiguredFeeds
 from auditrelay.service.disagreements import Disagreements
 from auditrelay.service.instance_view import InstanceView
@@ -37,9 +37,6 @@ _PATIENCE: Final = LIFE + 3.0
 
 _LOOK: Final = 0.1
 """Seconds between two looks at what is held by now."""
-
-_DIRECTORIES: Final = 10.0
-"""Seconds between two looks whether the directories of sources are there."""
 
 _log: structlog.stdlib.BoundLogger = structlog.get_logger(__name__)
 
@@ -68,11 +65,9 @@ class Replica:
         self._view = view
         self._clock = clock
         self._config = topology.config
-        self._missing = ability.missing(ability.directories(topology.config))
-        self._looking: asyncio.Future[frozenset[str]] | None = None
-        self._looked = clock.boottime()
+        self._directories = Directories(topology.config, clock=clock)
         self._is_command = False
-        self._unable = ability.unable(self._config, offset=timedelta(), missing=self._missing)
+        self._unable = unable(self._config, offset=timedelta(), missing=self._directories.missing)
         self._serves = share.served(self._config)
         self.member = self._member(share.card(self._able()))
         self._configured = ConfiguredFeeds()
@@ -149,9 +144,9 @@ class Replica:
 
     def _reconsider(self, offset: timedelta) -> None:
         """Serve what we can serve, if that has changed."""
-        self._look_at_directories()
+        self._directories.look(self._config)
         before = self._unable.keys()
-        self._unable = ability.unable(self._config, offset=offset, missing=self._missing)
+        self._unable = unable(self._config, offset=offset, missing=self._directories.missing)
         for unit in sorted(self._unable.keys() - before):
             _log.warning("unit_not_served", unit=unit, reason=self._unable[unit])
         if before != self._unable.keys():
@@ -159,19 +154,6 @@ class Replica:
 
     def _able(self) -> dict[str, Served]:
         return {unit: each for unit, each in self._serves.items() if unit not in self._unable}
-
-    def _look_at_directories(self) -> None:
-        """Look whether they are there, in a thread: that of a server that is away may block."""
-        if self._looking is not None:
-            if not self._looking.done():
-                return
-            self._missing, self._looking = self._looking.result(), None
-        now = self._clock.boottime()
-        if now - self._looked >= _DIRECTORIES:
-            self._looked = now
-            self._looking = asyncio.get_running_loop().run_in_executor(
-                None, ability.missing, ability.directories(self._config)
-            )
 
     # -- for what is shown -------------------------------------------------------------------------
 
@@ -222,7 +204,7 @@ class Replica:
         """Serve what *config*, which is in force now, has."""
         self._config, self._serves = config, self._share.served(config)
         offset = self.member.reach.offset
-        self._unable = ability.unable(config, offset=offset, missing=self._missing)
+        self._unable = unable(config, offset=offset, missing=self._directories.missing)
         self.member.serve(self._able())
 
     def feeds(self) -> Feeds | None:
