@@ -25,7 +25,7 @@ from auditrelay.store.sqlite.tip import TIP, TipFile
 RUN = Run("0" * 32, {"auditrelay": "1"}, facts.configured(digest=bytes(32), settings={}))
 
 
-async def begun(folder: Path) -> tuple[SqlStore, Branch | None]:
+async def begun(state: State) -> tuple[SqlStore, Branch | None]:
     store = await opened(folder)
     branch = await store.log.begin(RUN)
     await store.start_source(ALERTS, NOON)
@@ -34,7 +34,7 @@ async def begun(folder: Path) -> tuple[SqlStore, Branch | None]:
     return store, branch
 
 
-async def sealed(folder: Path, seals: int = 2) -> None:
+async def sealed(state: State, seals: int = 2) -> None:
     """Leave a state with so many heads more, closed in order."""
     store, _ = await begun(folder)
     for number in range(seals):
@@ -43,12 +43,12 @@ async def sealed(folder: Path, seals: int = 2) -> None:
     await store.close()
 
 
-def made(folder: Path) -> Path:
+def made(state: State) -> Path:
     folder.mkdir()
     return folder
 
 
-def backed_up(folder: Path) -> Path:
+def backed_up(state: State) -> Path:
     """Copy the closed state in *folder* as the recipe does: the database alone."""
     backup = folder.parent / "backup"
     backup.mkdir()
@@ -56,7 +56,7 @@ def backed_up(folder: Path) -> Path:
     return backup
 
 
-def rows(folder: Path, query: str, *values: Any) -> list[Any]:
+def rows(state: State, query: str, *values: Any) -> list[Any]:
     db = sqlite3.connect(folder / DATABASE, isolation_level=None)
     try:
         return db.execute(query, values).fetchall()
@@ -64,7 +64,7 @@ def rows(folder: Path, query: str, *values: Any) -> list[Any]:
         db.close()
 
 
-def forge(folder: Path, *statements: str) -> None:
+def forge(state: State, *statements: str) -> None:
     """Do what no code of ours does."""
     db = sqlite3.connect(folder / DATABASE, isolation_level=None)
     try:
@@ -77,12 +77,12 @@ def forge(folder: Path, *statements: str) -> None:
         db.close()
 
 
-def log_of(folder: Path) -> str:
+def log_of(state: State) -> str:
     [(log,)] = rows(folder, "select value from meta where name = 'log'")
     return str(log)
 
 
-def continued(folder: Path) -> list[dict[str, Any]]:
+def continued(state: State) -> list[dict[str, Any]]:
     """Return all sealed facts that say that a log goes on from another one."""
     entries = [json.loads(line) for (line,) in rows(folder, "select text from entry order by n")]
     return [
@@ -93,30 +93,30 @@ def continued(folder: Path) -> list[dict[str, Any]]:
     ]
 
 
-async def test_a_log_goes_on_from_run_to_run(tmp_path: Path) -> None:
-    await sealed(tmp_path)
-    log = log_of(tmp_path)
-    store, branch = await begun(tmp_path)
+async def test_a_log_goes_on_from_run_to_run(state: State) -> None:
+    await sealed(state)
+    log = log_of(state)
+    store, branch = await begun(state)
     assert branch is None
     head = (await seal(store)).head
     await store.close()
-    assert head.log == log == log_of(tmp_path)
-    assert TipFile(tmp_path).read() == Head(log, head.size, head.root), "the tip is the newest head"
-    explained(tmp_path, sealed=True)
+    assert head.log == log == log_of(state)
+    assert TipFile(state).read() == Head(log, head.size, head.root), "the tip is the newest head"
+    explained(state, sealed=True)
 
 
-async def test_a_state_without_heads_has_no_branch(tmp_path: Path) -> None:
-    store, branch = await begun(tmp_path)
+async def test_a_state_without_heads_has_no_branch(state: State) -> None:
+    store, branch = await begun(state)
     await store.close()
     assert branch is None
-    store, branch = await begun(tmp_path)
+    store, branch = await begun(state)
     await store.close()
     assert branch is None
 
 
 @pytest.mark.parametrize("ended", ["sealed", "killed before its first seal"])
-async def test_a_restored_state_goes_on_in_a_log_of_its_own(tmp_path: Path, ended: str) -> None:
-    folder = made(tmp_path / "state")
+async def test_a_restored_state_goes_on_in_a_log_of_its_own(state: State, ended: str) -> None:
+    folder = made(state / "state")
     await sealed(folder)
     backup = backed_up(folder)
     await sealed(folder)
@@ -148,8 +148,8 @@ async def test_a_restored_state_goes_on_in_a_log_of_its_own(tmp_path: Path, ende
     explained(backup, sealed=True)
 
 
-async def test_a_copy_of_a_branch_that_was_not_sealed_has_another_name(tmp_path: Path) -> None:
-    folder = made(tmp_path / "state")
+async def test_a_copy_of_a_branch_that_was_not_sealed_has_another_name(state: State) -> None:
+    folder = made(state / "state")
     await sealed(folder)
     (folder / TIP).unlink()
     store, _ = await begun(folder)
@@ -167,8 +167,8 @@ async def test_a_copy_of_a_branch_that_was_not_sealed_has_another_name(tmp_path:
         explained(each, sealed=True)
 
 
-async def test_a_state_that_is_rolled_back_beside_its_tip_is_an_alert(tmp_path: Path) -> None:
-    folder = made(tmp_path / "state")
+async def test_a_state_that_is_rolled_back_beside_its_tip_is_an_alert(state: State) -> None:
+    folder = made(state / "state")
     await sealed(folder)
     backup = backed_up(folder)
     await sealed(folder)
@@ -183,11 +183,11 @@ async def test_a_state_that_is_rolled_back_beside_its_tip_is_an_alert(tmp_path: 
     explained(folder, sealed=True)
 
 
-async def test_a_state_that_was_deleted_beside_its_tip_is_an_alert(tmp_path: Path) -> None:
-    await sealed(tmp_path)
-    left = TipFile(tmp_path).read()
-    (tmp_path / DATABASE).unlink()
-    store, branch = await begun(tmp_path)
+async def test_a_state_that_was_deleted_beside_its_tip_is_an_alert(state: State) -> None:
+    await sealed(state)
+    left = TipFile(state).read()
+    (state / DATABASE).unlink()
+    store, branch = await begun(state)
     await store.log.restored("it was deleted", by=1000)
     await seal(store)
     await store.close()
@@ -195,12 +195,12 @@ async def test_a_state_that_was_deleted_beside_its_tip_is_an_alert(tmp_path: Pat
     assert branch is not None
     assert (branch.before, branch.size, branch.is_alert) == (left.log, 0, True)
     assert branch.tip == left, "the alert says what the tip knew"
-    assert [fact["log"] for fact in continued(tmp_path)] == [left.log]
-    explained(tmp_path, sealed=True)
+    assert [fact["log"] for fact in continued(state)] == [left.log]
+    explained(state, sealed=True)
 
 
-async def test_a_state_that_comes_back_to_a_tip_of_its_past_says_so(tmp_path: Path) -> None:
-    here, there = made(tmp_path / "state"), made(tmp_path / "there")
+async def test_a_state_that_comes_back_to_a_tip_of_its_past_says_so(state: State) -> None:
+    here, there = made(state / "state"), made(state / "there")
     await sealed(here)
     shutil.copy(here / DATABASE, there)
     await sealed(there)
@@ -212,30 +212,30 @@ async def test_a_state_that_comes_back_to_a_tip_of_its_past_says_so(tmp_path: Pa
 
 
 async def test_a_process_that_ends_between_the_seal_and_the_tip_goes_on(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    state: State, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    await sealed(tmp_path)
-    log = log_of(tmp_path)
+    await sealed(state)
+    log = log_of(state)
 
     def end(*_: object) -> None:
         raise OSError(28, "No space left on device")
 
     with monkeypatch.context() as broken:
         broken.setattr(TipFile, "write", end)
-        await sealed(tmp_path)
-    store, branch = await begun(tmp_path)
+        await sealed(state)
+    store, branch = await begun(state)
     await store.close()
     assert branch is None, "an older tip fits: it only knows less"
-    assert log_of(tmp_path) == log
+    assert log_of(state) == log
 
 
-async def test_a_tip_with_another_root_does_not_fit(tmp_path: Path) -> None:
+async def test_a_tip_with_another_root_does_not_fit(state: State) -> None:
     """A copy of the state has sealed other entries, and its tip came back with an older state."""
-    await sealed(tmp_path)
-    left = TipFile(tmp_path).read()
+    await sealed(state)
+    left = TipFile(state).read()
     assert left is not None
-    TipFile(tmp_path).write(Head(left.log, left.size, bytes(32)))
-    store, branch = await begun(tmp_path)
+    TipFile(state).write(Head(left.log, left.size, bytes(32)))
+    store, branch = await begun(state)
     await store.close()
     assert branch is not None
     assert (branch.why, branch.is_alert, branch.before) == (OLDER, True, left.log)
@@ -251,12 +251,12 @@ async def test_a_tip_with_another_root_does_not_fit(tmp_path: Path) -> None:
     ],
 )
 async def test_entries_that_do_not_give_the_newest_head_go_on_in_a_new_log(
-    tmp_path: Path, forgery: str, what: str
+    state: State, forgery: str, what: str
 ) -> None:
-    await sealed(tmp_path)
-    log = log_of(tmp_path)
-    forge(tmp_path, forgery)
-    store, branch = await begun(tmp_path)
+    await sealed(state)
+    log = log_of(state)
+    forge(state, forgery)
+    store, branch = await begun(state)
     if branch is None:
         with pytest.raises(EvidenceBroken):
             await seal(store)
@@ -265,16 +265,16 @@ async def test_entries_that_do_not_give_the_newest_head_go_on_in_a_new_log(
     await store.close()
     assert branch.is_alert
     assert branch.why.startswith(("damaged", OLDER)), what
-    assert head.log == log_of(tmp_path) != log
-    assert len(continued(tmp_path)) >= 1
-    await sealed(tmp_path)
-    assert log_of(tmp_path) == head.log, "it goes on from there"
+    assert head.log == log_of(state) != log
+    assert len(continued(state)) >= 1
+    await sealed(state)
+    assert log_of(state) == head.log, "it goes on from there"
 
 
-async def test_entries_that_are_missing_cannot_be_continued(tmp_path: Path) -> None:
-    await sealed(tmp_path)
-    forge(tmp_path, "delete from entry where n = 1")
-    store, _ = await begun(tmp_path)
+async def test_entries_that_are_missing_cannot_be_continued(state: State) -> None:
+    await sealed(state)
+    forge(state, "delete from entry where n = 1")
+    store, _ = await begun(state)
     with pytest.raises(EvidenceBroken):
         await seal(store)
     with pytest.raises(EvidenceBroken, match="entry 1 is missing"):
@@ -283,62 +283,62 @@ async def test_entries_that_are_missing_cannot_be_continued(tmp_path: Path) -> N
     await store.close()
 
 
-async def test_whether_the_last_stop_was_orderly_is_a_fact(tmp_path: Path) -> None:
-    store, _ = await begun(tmp_path)
+async def test_whether_the_last_stop_was_orderly_is_a_fact(state: State) -> None:
+    store, _ = await begun(state)
     await store.log.end(RUN.run)
     await store.close()
-    store, _ = await begun(tmp_path)
+    store, _ = await begun(state)
     await store.close()  # killed
-    store, _ = await begun(tmp_path)
+    store, _ = await begun(state)
     await seal(store)
     await store.close()
-    [instance] = rows(tmp_path, "select text from entry where unit = 'instance'")
+    [instance] = rows(state, "select text from entry where unit = 'instance'")
     bodies = [fact for fact in json.loads(instance[0])["facts"] if fact["fact"] != "configured"]
     assert [fact["fact"] for fact in bodies] == ["started", "stopped", "started", "started"]
     assert [fact.get("orderly") for fact in bodies] == [None, None, True, False]
 
 
-async def test_a_configuration_is_a_fact_when_it_is_another_one(tmp_path: Path) -> None:
-    store, _ = await begun(tmp_path)
+async def test_a_configuration_is_a_fact_when_it_is_another_one(state: State) -> None:
+    store, _ = await begun(state)
     assert not await store.log.configure(RUN.configured)
     other = facts.configured(digest=bytes(32), settings={"sources.okta.settle": "5m"})
     assert await store.log.configure(other)
     assert not await store.log.configure(other)
     await store.close()
-    found = rows(tmp_path, "select text from fact where text like '%configured%' order by id")
+    found = rows(state, "select text from fact where text like '%configured%' order by id")
     assert [json.loads(text)["settings"] for (text,) in found] == [{}, other["settings"]]
 
 
-async def test_a_configuration_that_fills_several_lines_is_written_once(tmp_path: Path) -> None:
+async def test_a_configuration_that_fills_several_lines_is_written_once(state: State) -> None:
     long = {f"sources.s{number}.settle": "5m" * 60 for number in range(900)}
-    store, _ = await begun(tmp_path)
+    store, _ = await begun(state)
     assert await store.log.configure(facts.configured(digest=bytes(32), settings=long))
     await seal(store)
-    assert len(rows(tmp_path, "select 1 from entry where text like '%configured%'")) > 1
+    assert len(rows(state, "select 1 from entry where text like '%configured%'")) > 1
     assert not await store.log.configure(facts.configured(digest=bytes(32), settings=long))
     assert await store.log.configure(RUN.configured)
     await store.close()
 
 
-async def test_no_row_that_says_so_hides_another_configuration(tmp_path: Path) -> None:
-    store, _ = await begun(tmp_path)
+async def test_no_row_that_says_so_hides_another_configuration(state: State) -> None:
+    store, _ = await begun(state)
     await seal(store)
     await store.close()
     other = facts.configured(digest=bytes(32), settings={"sources.okta.settle": "5m"})
     # Where the newest one was kept besides.
     said = f"insert or replace into meta values ('configured', '{facts.text(other)}')"
-    forge(tmp_path, said)
-    store = await opened(tmp_path)
+    forge(state, said)
+    store = await opened(state)
     await store.log.begin(Run("1" * 32, {}, other, None))
     await store.close()
-    [(text,)] = rows(tmp_path, "select text from fact where text like '%configured%'")
+    [(text,)] = rows(state, "select text from fact where text like '%configured%'")
     assert json.loads(text)["settings"] == other["settings"]
 
 
-async def test_a_head_that_cannot_be_read_does_not_end_the_service(tmp_path: Path) -> None:
-    await sealed(tmp_path)
-    forge(tmp_path, "update head set word = 'x'")
-    store, branch = await begun(tmp_path)
+async def test_a_head_that_cannot_be_read_does_not_end_the_service(state: State) -> None:
+    await sealed(state)
+    forge(state, "update head set word = 'x'")
+    store, branch = await begun(state)
     assert branch is None, "the entries have the root that the tip tells of"
     with pytest.raises(EvidenceBroken, match="not a head"):
         await seal(store)
@@ -350,10 +350,10 @@ async def test_a_head_that_cannot_be_read_does_not_end_the_service(tmp_path: Pat
     [("ahead = 'x'", "has taken"), ("sources = 'x'", "reads"), ("sources = '5'", "reads")],
 )
 async def test_a_sink_that_cannot_be_read_says_where_to_look(
-    tmp_path: Path, edit: str, what: str
+    state: State, edit: str, what: str
 ) -> None:
-    await sealed(tmp_path)
-    forge(tmp_path, f"update sink set {edit}")
+    await sealed(state)
+    forge(state, f"update sink set {edit}")
     with pytest.raises(StateError, match=f"what the sink splunk {what} is damaged"):
-        await begun(tmp_path)
+        await begun(state)
     assert not [each.name for each in threading.enumerate() if each.name.startswith("store-")]

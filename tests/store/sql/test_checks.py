@@ -29,7 +29,7 @@ Make = Callable[..., AuditEvent]
 
 
 @pytest.fixture
-async def folder(store: SqlStore, event: Make, tmp_path: Path) -> Path:
+async def folder(store: SqlStore, event: Make, state: State) -> Path:
     """A state with something of everything, partly sealed."""
     letter = DeadLetter(event(60), "bad_row", "no", None, 1, NOON, NOON)
     await store.add(
@@ -49,16 +49,16 @@ async def folder(store: SqlStore, event: Make, tmp_path: Path) -> Path:
     await seal(store)
     await store.add("voice", Page.of([event(20), event(21)]))
     await store.close()
-    explained(tmp_path, sealed=True)
-    return tmp_path
+    explained(state, sealed=True)
+    return state
 
 
-def codes(folder: Path) -> set[str]:
+def codes(state: State) -> set[str]:
     with open_view(folder) as view:
         return {each.code for each in view.check().findings}
 
 
-def edit(folder: Path, *statements: str) -> None:
+def edit(state: State, *statements: str) -> None:
     with contextlib.closing(sqlite3.connect(folder / DATABASE)) as db:
         for trigger in ("entry_is_not_updated", "entry_is_not_deleted"):
             db.execute(f"drop trigger {trigger}")
@@ -211,13 +211,13 @@ FORGERIES: dict[str, tuple[Sequence[str], str]] = {
 
 
 @pytest.mark.parametrize("forgery", FORGERIES)
-async def test_a_forgery_is_found(folder: Path, forgery: str) -> None:
+async def test_a_forgery_is_found(state: State, forgery: str) -> None:
     statements, code = FORGERIES[forgery]
     edit(folder, *statements)
     assert code in codes(folder), codes(folder)
 
 
-async def test_removing_the_evidence_itself_is_no_success(folder: Path) -> None:
+async def test_removing_the_evidence_itself_is_no_success(state: State) -> None:
     edit(folder, "delete from entry", "delete from head", "delete from fact")
     with open_view(folder) as view:
         checked = view.check()
@@ -225,7 +225,7 @@ async def test_removing_the_evidence_itself_is_no_success(folder: Path) -> None:
     assert "nothing" in {each.code for each in checked.findings}
 
 
-async def test_each_finding_says_where_what_and_what_to_do(folder: Path) -> None:
+async def test_each_finding_says_where_what_and_what_to_do(state: State) -> None:
     edit(folder, *(statement for each, _ in FORGERIES.values() for statement in each[:1]))
     with open_view(folder) as view:
         findings = view.check().findings
@@ -255,7 +255,7 @@ async def test_each_finding_says_where_what_and_what_to_do(folder: Path) -> None
     ],
 )
 async def test_what_cannot_be_read_is_a_finding_too(
-    folder: Path, statement: str, code: str
+    state: State, statement: str, code: str
 ) -> None:
     with open_view(folder) as view:
         head = Head.parse(view.read(heads)[-1].word)
@@ -277,7 +277,7 @@ def planted(module: Any, name: str, bug: Callable[..., Any]) -> Iterator[None]:
 
 
 async def test_a_page_left_out_of_the_pages_is_found(
-    store: SqlStore, event: Make, tmp_path: Path
+    store: SqlStore, event: Make, state: State
 ) -> None:
     def without_the_last(bodies: Any) -> Any:
         return [
@@ -290,30 +290,30 @@ async def test_a_page_left_out_of_the_pages_is_found(
         await store.add("voice", Page.of([event(number)]))
     with planted(facts, "merge", without_the_last):
         await seal(store)
-    assert "spool" in codes(tmp_path)
+    assert "spool" in codes(state)
 
 
 async def test_sorted_keys_of_a_page_are_found(
-    store: SqlStore, event: Make, tmp_path: Path
+    store: SqlStore, event: Make, state: State
 ) -> None:
     with planted(facts, "digest", lambda keys: digest(sorted(keys))):
         await store.add("voice", Page.of([event(2), event(1)]))
-    assert codes(tmp_path) == {"nothing", "known"}
+    assert codes(state) == {"nothing", "known"}
 
 
 digest = facts.digest
 
 
 async def test_a_fact_that_is_written_later_is_found(
-    store: SqlStore, event: Make, tmp_path: Path
+    store: SqlStore, event: Make, state: State
 ) -> None:
     with planted(intake, "insert", lambda *_: None):  # killed before it was written
         await store.add("voice", Page.of([event(1)]), proof=Proof(covers=(span(0, 5),)))
-    assert {"known", "spool", "ledger"} <= codes(tmp_path)
+    assert {"known", "spool", "ledger"} <= codes(state)
 
 
 async def test_a_seal_that_takes_later_facts_is_found(
-    store: SqlStore, event: Make, tmp_path: Path
+    store: SqlStore, event: Make, state: State
 ) -> None:
     real = sealing._write
 
@@ -327,7 +327,7 @@ async def test_a_seal_that_takes_later_facts_is_found(
 
     def then_one_more(db: Connection, *rest: Any) -> Any:
         made = draft(db, *rest)
-        with contextlib.closing(sqlite3.connect(tmp_path / DATABASE, factory=Connection)) as other:
+        with contextlib.closing(sqlite3.connect(state / DATABASE, factory=Connection)) as other:
             late = facts.looked_again(delay=9, until=9)
             other.execute("insert into resweep select 1, 9000000, 9")
             insert(other, "source voice", [late], 0)
@@ -337,4 +337,4 @@ async def test_a_seal_that_takes_later_facts_is_found(
     with planted(sealing, "draft", then_one_more), planted(sealing, "_write", takes_all):
         await seal(store)
     assert adding == []
-    assert "state" in codes(tmp_path)
+    assert "state" in codes(state)

@@ -87,11 +87,11 @@ async def test_pruning_forgets_no_uid_before_its_time(store: SqlStore, event: Ma
 # --- with another time
 
 
-def database(folder: Path) -> Connection:
+def database(state: State) -> Connection:
     return sqlite3.connect(folder / DATABASE, factory=Connection)
 
 
-def copy(folder: Path) -> Path:
+def copy(state: State) -> Path:
     """Copy the state in *folder* as it is, in the middle of things."""
     left = folder / "left"
     prepare(left)
@@ -118,17 +118,17 @@ async def test_an_event_is_known_whatever_its_time_is_today(
 
 
 async def test_it_is_known_by_a_process_that_starts_later(
-    store: SqlStore, event: Make, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    store: SqlStore, event: Make, state: State, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """One that takes over what a killed process left, which is the files as they are."""
     monkeypatch.setattr(uid_log, "_READ", 1)
     await store.add("voice", Page.of([event(number) for number in range(2_500)]))
     for number in range(2_500, 2_520):
         await store.add("voice", Page.of([event(number)]))
-    with contextlib.closing(database(tmp_path)) as db:
+    with contextlib.closing(database(state)) as db:
         rows = db.execute("select length(uids) / 8 from uid_log order by id").fetchall()
     assert rows == [(2_500,), (20,)], "one for the large page, and one for all the small ones"
-    later = await opened(copy(tmp_path))
+    later = await opened(copy(state))
     changed = [event(number, at=AT - number) for number in range(2_520)]
     # Its reader knows before its writer had to, and both know after something new.
     assert await count_new(later, "voice", [*changed, event(5_000)]) == 1
@@ -140,7 +140,7 @@ async def test_it_is_known_by_a_process_that_starts_later(
 
 @pytest.mark.parametrize("seed", range(8))
 async def test_whatever_is_shown_in_whatever_order_each_uid_is_spooled_once(
-    event: Make, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, seed: int
+    event: Make, state: State, monkeypatch: pytest.MonkeyPatch, seed: int
 ) -> None:
     """Uids that begin alike, any times, small and large pages, restarts: against a set."""
     monkeypatch.setattr(uid_log, "ROW", 3)
@@ -149,12 +149,12 @@ async def test_whatever_is_shown_in_whatever_order_each_uid_is_spooled_once(
     draw = random.Random(seed)
     pool = [f"{start:016x}{number:024x}" for start in (1, 2, 1 << 63) for number in range(60)]
     known: set[str] = set()
-    store = await opened(tmp_path)
+    store = await opened(state)
     await store.start_source("voice", NOON)
     for _ in range(60):
         if draw.random() < 0.1:
             await store.close()
-            store = await opened(tmp_path)
+            store = await opened(state)
         page = [
             event(
                 0,
@@ -176,11 +176,11 @@ async def test_whatever_is_shown_in_whatever_order_each_uid_is_spooled_once(
 
 
 async def test_a_source_with_few_new_events_takes_little_memory(
-    store: SqlStore, event: Make, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    store: SqlStore, event: Make, state: State, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(uid_log, "_FEW", 100)
     known = uid_log.Uids()
-    with contextlib.closing(database(tmp_path)) as db:
+    with contextlib.closing(database(state)) as db:
         await store.start_source("voice", NOON)
         (owner,) = db.execute("select id from source where name = 'voice'").fetchone()
         for first in range(0, 300, 10):
@@ -207,7 +207,7 @@ async def test_one_event_with_two_times_on_one_page_is_spooled_once(
 async def test_another_uid_that_begins_alike_is_another_event(
     store: SqlStore,
     event: Make,
-    tmp_path: Path,
+    state: State,
     monkeypatch: pytest.MonkeyPatch,
     row: int,
 ) -> None:
@@ -218,7 +218,7 @@ async def test_another_uid_that_begins_alike_is_another_event(
         assert (await store.add("voice", Page.of([each]))).new == (0,)
         assert await count_new(store, "voice", alike) == 5 - alike.index(each)
     await store.close()
-    later = await opened(tmp_path)
+    later = await opened(state)
     moved = [event(number, uid=each.uid, at=AT - 5) for number, each in enumerate(alike)]
     assert await find_new(later, "voice", [e.uid for e in moved], [e.at for e in moved]) == [
         3,
@@ -248,7 +248,7 @@ async def test_what_is_new_is_found_before_it_is_stored(store: SqlStore, event: 
 
 
 async def test_the_ledger_keeps_the_time_under_which_an_event_was_first_known(
-    store: SqlStore, event: Make, tmp_path: Path
+    store: SqlStore, event: Make, state: State
 ) -> None:
     day = span(-10, 10)
     await store.add("voice", Page.of([event(1), event(2)]), proof=Proof(covers=(day,)))
@@ -257,13 +257,13 @@ async def test_the_ledger_keeps_the_time_under_which_an_event_was_first_known(
     added = await store.add("voice", Page.of(moved), proof=Proof(covers=(span(10, 9999),)))
     assert (added.new, added.late) == ((), ())
     assert await store.count_forwarded("voice", day) == before
-    explained(tmp_path)
+    explained(state)
     events = [entry.events for entry in await store.ledger("voice")]
     assert events == [2, *[0] * (len(events) - 1)]
 
 
 async def test_a_row_that_is_no_event_is_one_dead_letter_whatever_its_time_is(
-    store: SqlStore, event: Make, tmp_path: Path
+    store: SqlStore, event: Make, state: State
 ) -> None:
     def letter(**changes: Any) -> DeadLetter:
         return DeadLetter(event(1, **changes), "bad_row", "no", None, 1, NOON, NOON)
@@ -273,7 +273,7 @@ async def test_a_row_that_is_no_event_is_one_dead_letter_whatever_its_time_is(
     await store.add(
         "voice", Page.of([event(2)]), bad=[DeadLetter(event(2, at=0), "x", "", None, 1, NOON, NOON)]
     )
-    assert len(dead_letters(tmp_path)) == 1
+    assert len(dead_letters(state)) == 1
     assert await uids(store) == [event(2).uid]
 
 
@@ -290,11 +290,11 @@ async def test_what_is_shown_with_another_time_was_not_deleted(
 
 
 async def test_eight_bytes_of_the_digest_of_the_raw_record_are_kept_beside_a_uid(
-    store: SqlStore, event: Make, tmp_path: Path
+    store: SqlStore, event: Make, state: State
 ) -> None:
     letter = DeadLetter(event(3), "bad_row", "no", None, 1, NOON, NOON)
     await store.add("voice", Page.of([event(1), event(2)]), bad=[letter])
-    with contextlib.closing(database(tmp_path)) as db:
+    with contextlib.closing(database(state)) as db:
         stored = dict(db.execute("select hex(substr(key, 9)), hex(digest) from known").fetchall())
     assert stored == {
         event(number).uid.upper(): event(number).raw_sha256[:16].upper() for number in (1, 2, 3)
@@ -302,9 +302,9 @@ async def test_eight_bytes_of_the_digest_of_the_raw_record_are_kept_beside_a_uid
 
 
 async def test_an_event_of_a_page_that_found_no_room_is_still_new(
-    tmp_path: Path, event: Make
+    state: State, event: Make
 ) -> None:
-    store = await opened(tmp_path, max_bytes=700)
+    store = await opened(state, max_bytes=700)
     await store.start_source("voice", NOON)
     await store.start_sink("splunk", ["voice"])
     await store.add("voice", Page.of([event(1)]))
@@ -318,7 +318,7 @@ async def test_an_event_of_a_page_that_found_no_room_is_still_new(
 
 
 async def test_a_forgotten_uid_is_forgotten_whatever_its_time_is(
-    store: SqlStore, event: Make, tmp_path: Path
+    store: SqlStore, event: Make, state: State
 ) -> None:
     timeless = event(2, time_quality="fetched")
     await store.add("voice", Page.of([event(number) for number in range(3, 1_010)]))
@@ -329,7 +329,7 @@ async def test_a_forgotten_uid_is_forgotten_whatever_its_time_is(
     await store.add("other", Page.of([event(4)]))
     await store.prune(NOON + timedelta(days=401))
     assert await count_new(store, "other", [event(1, at=AT), event(4)]) == 1
-    with contextlib.closing(database(tmp_path)) as db:
+    with contextlib.closing(database(state)) as db:
         (rows,) = db.execute("select count(*) from uid_log where source = 1").fetchone()
     assert rows == 1, "only that of the uid without a time, which stays"
     assert await count_new(store, "voice", [event(3, at=AT), event(2, at=AT)]) == 1
@@ -337,13 +337,13 @@ async def test_a_forgotten_uid_is_forgotten_whatever_its_time_is(
 
 
 async def test_a_removed_source_leaves_no_uid_behind(
-    store: SqlStore, event: Make, tmp_path: Path
+    store: SqlStore, event: Make, state: State
 ) -> None:
     await store.start_source("other", NOON)
     await store.add("other", Page.of([event(1)]))
     await store.add("voice", Page.of([event(1)]))
     await store.forget("voice")
-    with contextlib.closing(database(tmp_path)) as db:
+    with contextlib.closing(database(state)) as db:
         assert db.execute("select count(*) from uid_log").fetchone() == (1,)
     await store.start_source("voice", NOON)
     assert (await store.add("voice", Page.of([event(1, at=AT)]))).new == (0,)
