@@ -1,16 +1,14 @@
 """Each fact is written in the transaction that does what it says, and in no other one."""
 
-import contextlib
 import json
-import sqlite3
 from collections.abc import AsyncIterator, Awaitable, Callable
 from datetime import timedelta
 from hashlib import sha256
-from pathlib import Path
 from typing import Any
 from unittest import mock
 
 import pytest
+from tests.support.states import State, rows
 from tests.support.stores import MINUTE, NOON, backlog, explained, opened, seal, span
 
 from auditrelay.events import AuditEvent
@@ -18,8 +16,6 @@ from auditrelay.events.page import Page
 from auditrelay.store import Changed, DeadLetter, KnownFile, Proof, RejectedEvent
 from auditrelay.store.keys import known_key, known_times
 from auditrelay.store.sql.store import SqlStore
-from auditrelay.store.sqlite.state_dir import DATABASE
-from auditrelay.store.sqlite.writer import Writer
 from auditrelay.window import micros
 
 Make = Callable[..., AuditEvent]
@@ -36,14 +32,9 @@ async def store(state: State) -> AsyncIterator[SqlStore]:
     await store.close()
 
 
-def rows(state: State, query: str) -> list[Any]:
-    with contextlib.closing(sqlite3.connect(folder / DATABASE)) as db:
-        return db.execute(query).fetchall()
-
-
 def facts(state: State) -> list[tuple[str, dict[str, Any]]]:
     """Return the open facts: unit and body."""
-    found = rows(folder, "select unit, text from fact order by id")
+    found = rows(state, "select unit, text from fact order by id")
     return [(unit, json.loads(text)) for unit, text in found]
 
 
@@ -320,8 +311,8 @@ async def test_a_fact_and_what_it_tells_of_commit_together(
         else:
             looked.append("")
 
-    commits = Writer._commit
-    monkeypatch.setattr(Writer, "_commit", look)
+    commits = state.writer._commit
+    monkeypatch.setattr(state.writer, "_commit", look)
     store = await opened(state)
     try:
         await store.start_source("voice", NOON)
@@ -338,18 +329,18 @@ async def test_a_removal_that_was_interrupted_is_finished_before_it_comes_back(
     store: SqlStore, state: State, event: Make, steps: int
 ) -> None:
     await dead(store, event)
-    write, done = Writer.write, 0
+    write, done = state.writer.write, 0
 
     class KilledError(Exception): ...
 
-    async def killed(writer: Writer, *work: Any, **named: Any) -> Any:
+    async def killed(writer: object, *work: Any, **named: Any) -> Any:
         nonlocal done
         if done == steps:
             raise KilledError
         done += 1
         return await write(writer, *work, **named)
 
-    with mock.patch.object(Writer, "write", killed), pytest.raises(KilledError):
+    with mock.patch.object(state.writer, "write", killed), pytest.raises(KilledError):
         await store.forget("voice")
     explained(state)
     await store.start_source("voice", NOON)

@@ -1,16 +1,13 @@
 """A known event is not spooled again, whatever its time is, until its uid is forgotten."""
 
-import contextlib
 import random
-import shutil
-import sqlite3
 import sys
 from collections.abc import Callable
 from datetime import timedelta
-from pathlib import Path
 from typing import Any
 
 import pytest
+from tests.support.states import State, rows
 from tests.support.stores import (
     NOON,
     count_new,
@@ -28,8 +25,6 @@ from auditrelay.events.page import Page
 from auditrelay.store import DeadLetter, Proof
 from auditrelay.store.sql import uids as uid_log
 from auditrelay.store.sql.store import SqlStore
-from auditrelay.store.sqlite.connection import Connection
-from auditrelay.store.sqlite.state_dir import DATABASE, prepare
 from auditrelay.window import micros
 
 Make = Callable[..., AuditEvent]
@@ -87,19 +82,6 @@ async def test_pruning_forgets_no_uid_before_its_time(store: SqlStore, event: Ma
 # --- with another time
 
 
-def database(state: State) -> Connection:
-    return sqlite3.connect(folder / DATABASE, factory=Connection)
-
-
-def copy(state: State) -> Path:
-    """Copy the state in *folder* as it is, in the middle of things."""
-    left = folder / "left"
-    prepare(left)
-    for path in folder.glob(f"{DATABASE}*"):
-        shutil.copy(path, left)
-    return left
-
-
 @pytest.mark.parametrize("first", TIMES)
 @pytest.mark.parametrize("again", [{"at": AT}, *TIMES])
 async def test_an_event_is_known_whatever_its_time_is_today(
@@ -125,10 +107,9 @@ async def test_it_is_known_by_a_process_that_starts_later(
     await store.add("voice", Page.of([event(number) for number in range(2_500)]))
     for number in range(2_500, 2_520):
         await store.add("voice", Page.of([event(number)]))
-    with contextlib.closing(database(state)) as db:
-        rows = db.execute("select length(uids) / 8 from uid_log order by id").fetchall()
-    assert rows == [(2_500,), (20,)], "one for the large page, and one for all the small ones"
-    later = await opened(copy(state))
+    sizes = rows(state, "select length(uids) / 8 from uid_log order by id")
+    assert sizes == [(2_500,), (20,)], "one for the large page, and one for all the small ones"
+    later = await opened(state.copy())
     changed = [event(number, at=AT - number) for number in range(2_520)]
     # Its reader knows before its writer had to, and both know after something new.
     assert await count_new(later, "voice", [*changed, event(5_000)]) == 1
@@ -180,7 +161,7 @@ async def test_a_source_with_few_new_events_takes_little_memory(
 ) -> None:
     monkeypatch.setattr(uid_log, "_FEW", 100)
     known = uid_log.Uids()
-    with contextlib.closing(database(state)) as db:
+    with state.raw() as db:
         await store.start_source("voice", NOON)
         (owner,) = db.execute("select id from source where name = 'voice'").fetchone()
         for first in range(0, 300, 10):
@@ -294,10 +275,9 @@ async def test_eight_bytes_of_the_digest_of_the_raw_record_are_kept_beside_a_uid
 ) -> None:
     letter = DeadLetter(event(3), "bad_row", "no", None, 1, NOON, NOON)
     await store.add("voice", Page.of([event(1), event(2)]), bad=[letter])
-    with contextlib.closing(database(state)) as db:
-        stored = dict(db.execute("select hex(substr(key, 9)), hex(digest) from known").fetchall())
-    assert stored == {
-        event(number).uid.upper(): event(number).raw_sha256[:16].upper() for number in (1, 2, 3)
+    stored = {key.hex(): digest.hex() for key, digest in rows(state, "select key, digest from known")}
+    assert {key[16:]: digest for key, digest in stored.items()} == {
+        event(number).uid: event(number).raw_sha256[:16] for number in (1, 2, 3)
     }
 
 
@@ -329,9 +309,8 @@ async def test_a_forgotten_uid_is_forgotten_whatever_its_time_is(
     await store.add("other", Page.of([event(4)]))
     await store.prune(NOON + timedelta(days=401))
     assert await count_new(store, "other", [event(1, at=AT), event(4)]) == 1
-    with contextlib.closing(database(state)) as db:
-        (rows,) = db.execute("select count(*) from uid_log where source = 1").fetchone()
-    assert rows == 1, "only that of the uid without a time, which stays"
+    left = rows(state, "select count(*) from uid_log where source = 1")
+    assert left == [(1,)], "only that of the uid without a time, which stays"
     assert await count_new(store, "voice", [event(3, at=AT), event(2, at=AT)]) == 1
     assert (await store.add("voice", Page.of([event(3, at=AT), event(2, at=AT)]))).new == (0,)
 
@@ -343,8 +322,7 @@ async def test_a_removed_source_leaves_no_uid_behind(
     await store.add("other", Page.of([event(1)]))
     await store.add("voice", Page.of([event(1)]))
     await store.forget("voice")
-    with contextlib.closing(database(state)) as db:
-        assert db.execute("select count(*) from uid_log").fetchone() == (1,)
+    assert rows(state, "select count(*) from uid_log") == [(1,)]
     await store.start_source("voice", NOON)
     assert (await store.add("voice", Page.of([event(1, at=AT)]))).new == (0,)
     assert (await store.add("other", Page.of([event(1, at=AT)]))).new == ()
