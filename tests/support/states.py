@@ -25,7 +25,7 @@ from tests.support.postgres import Server
 from tests.support.shared_state import SCHEMA, connected, link, make_schema, raw
 
 from auditrelay.clock import Clock
-from auditrelay.evidence.heads import Keys
+from auditrelay.evidence.heads import Head, Keys
 from auditrelay.store.postgres.connection import quoted
 from auditrelay.store.postgres.engine import PostgresEngine
 from auditrelay.store.postgres.reader import ReaderThread
@@ -58,6 +58,14 @@ ENGINES: Final = [
 GUARDED: Final = (sqlite3.IntegrityError, psycopg.errors.RaiseException)
 """What an engine raises where something that is sealed is changed."""
 
+on_sqlite: Final = pytest.mark.parametrize("state", ["sqlite"], indirect=True)
+"""Marks a test with the fixture ``state`` of what there is on SQLite alone."""
+
+on_postgres: Final = pytest.mark.parametrize(
+    "state", [pytest.param("postgres", marks=pytest.mark.process)], indirect=True
+)
+"""Marks one of what there is on PostgreSQL alone."""
+
 
 class State(Protocol):
     """One state, of which several stores may be open."""
@@ -75,6 +83,9 @@ class State(Protocol):
     @property
     def tip(self) -> Tip:
         """The tip of its evidence."""
+
+    def put_tip(self, head: Head | None) -> None:
+        """Replace the tip; None takes it away."""
 
     def raw(self) -> AbstractContextManager[Connection]:
         """Begin a transaction to read and write as no code of ours does, and commit it."""
@@ -118,6 +129,11 @@ class InFolder:
     def tip(self) -> Tip:
         """See State."""
         return TipFile(self.folder)
+
+    def put_tip(self, head: Head | None) -> None:
+        """See State."""
+        tip = TipFile(self.folder)
+        tip.remove() if head is None else tip.write(head)
 
     @contextlib.contextmanager
     def raw(self) -> Iterator[Connection]:
@@ -206,6 +222,14 @@ class InDatabase:
         """See State."""
         url = self.url
         return TipRow(ReaderThread(lambda: link(url, patience=0.0)).snapshot)
+
+    def put_tip(self, head: Head | None) -> None:
+        """See State."""
+        with self.raw() as db:
+            if head is None:
+                db.execute("delete from meta_text where name = ?", (TIP_ROW,))
+            else:
+                TipRow(contextlib.nullcontext).enter(db, head)
 
     @contextlib.contextmanager
     def raw(self) -> Iterator[Connection]:

@@ -1,16 +1,15 @@
 """A state that is not the one whose heads have left goes on in a log of its own, and says so."""
 
 import json
-import shutil
-import sqlite3
 import threading
-from pathlib import Path
+from uuid import uuid4
 from typing import Any
 
 import pytest
+from tests.support.states import InDatabase, InFolder, State, forge, on_postgres, on_sqlite, rows
 from tests.support.stores import NOON, explained, opened, seal, span
 
-from auditrelay.errors import EvidenceBroken, StateError
+from auditrelay.errors import EvidenceBroken, RolledBack, StateError
 from auditrelay.events.page import Page
 from auditrelay.evidence import facts
 from auditrelay.evidence.heads import Head
@@ -20,13 +19,13 @@ from auditrelay.store.sealing import Branch, Run
 from auditrelay.store.sql.branches import NO_TIP, OLDER
 from auditrelay.store.sql.store import SqlStore
 from auditrelay.store.sqlite.state_dir import DATABASE
-from auditrelay.store.sqlite.tip import TIP, TipFile
+from auditrelay.store.sqlite.tip import TipFile
 
 RUN = Run("0" * 32, {"auditrelay": "1"}, facts.configured(digest=bytes(32), settings={}))
 
 
 async def begun(state: State) -> tuple[SqlStore, Branch | None]:
-    store = await opened(folder)
+    store = await opened(state)
     branch = await store.log.begin(RUN)
     await store.start_source(ALERTS, NOON)
     await store.start_source("okta", NOON)
@@ -36,55 +35,21 @@ async def begun(state: State) -> tuple[SqlStore, Branch | None]:
 
 async def sealed(state: State, seals: int = 2) -> None:
     """Leave a state with so many heads more, closed in order."""
-    store, _ = await begun(folder)
+    store, _ = await begun(state)
     for number in range(seals):
         await store.add("okta", Page.of(()), proof=Proof(covers=(span(number, number + 1),)))
         await seal(store)
     await store.close()
 
 
-def made(state: State) -> Path:
-    folder.mkdir()
-    return folder
-
-
-def backed_up(state: State) -> Path:
-    """Copy the closed state in *folder* as the recipe does: the database alone."""
-    backup = folder.parent / "backup"
-    backup.mkdir()
-    shutil.copy(folder / DATABASE, backup)
-    return backup
-
-
-def rows(state: State, query: str, *values: Any) -> list[Any]:
-    db = sqlite3.connect(folder / DATABASE, isolation_level=None)
-    try:
-        return db.execute(query, values).fetchall()
-    finally:
-        db.close()
-
-
-def forge(state: State, *statements: str) -> None:
-    """Do what no code of ours does."""
-    db = sqlite3.connect(folder / DATABASE, isolation_level=None)
-    try:
-        for kind in ("entry", "head"):
-            db.execute(f"drop trigger if exists {kind}_is_not_updated")
-            db.execute(f"drop trigger if exists {kind}_is_not_deleted")
-        for statement in statements:
-            db.execute(statement)
-    finally:
-        db.close()
-
-
 def log_of(state: State) -> str:
-    [(log,)] = rows(folder, "select value from meta where name = 'log'")
+    [(log,)] = rows(state, "select value from meta where name = 'log'")
     return str(log)
 
 
 def continued(state: State) -> list[dict[str, Any]]:
     """Return all sealed facts that say that a log goes on from another one."""
-    entries = [json.loads(line) for (line,) in rows(folder, "select text from entry order by n")]
+    entries = [json.loads(line) for (line,) in rows(state, "select text from entry order by n")]
     return [
         {**fact, "to": entry["log"]}
         for entry in entries
@@ -101,7 +66,7 @@ async def test_a_log_goes_on_from_run_to_run(state: State) -> None:
     head = (await seal(store)).head
     await store.close()
     assert head.log == log == log_of(state)
-    assert TipFile(state).read() == Head(log, head.size, head.root), "the tip is the newest head"
+    assert state.tip.read() == Head(log, head.size, head.root), "the tip is the newest head"
     explained(state, sealed=True)
 
 
@@ -116,10 +81,9 @@ async def test_a_state_without_heads_has_no_branch(state: State) -> None:
 
 @pytest.mark.parametrize("ended", ["sealed", "killed before its first seal"])
 async def test_a_restored_state_goes_on_in_a_log_of_its_own(state: State, ended: str) -> None:
-    folder = made(state / "state")
-    await sealed(folder)
-    backup = backed_up(folder)
-    await sealed(folder)
+    await sealed(state)
+    backup = state.back_up()
+    await sealed(state)
     store, branch = await begun(backup)
     if ended == "killed before its first seal":
         await store.close()
@@ -131,62 +95,82 @@ async def test_a_restored_state_goes_on_in_a_log_of_its_own(state: State, ended:
     await store.close()
     assert branch is not None
     assert (branch.why, branch.is_alert) == (NO_TIP, False)
-    assert branch.before == log_of(folder)
+    assert branch.before == log_of(state)
     [fact] = continued(backup)
-    [(root,)] = rows(folder, "select lower(hex(root)) from head where size = ?", branch.size)
+    [(root,)] = rows(state, "select root from head where size = ?", branch.size)
     assert fact == {
         "fact": "continued",
-        "log": log_of(folder),
+        "log": log_of(state),
         "size": branch.size,
-        "root": root,
+        "root": root.hex(),
         "why": NO_TIP,
         "to": log_of(backup),
     }
-    assert log_of(backup) != log_of(folder), "two histories never have the same name"
-    old = rows(folder, "select text from entry where n < ? order by n", branch.size)
+    assert log_of(backup) != log_of(state), "two histories never have the same name"
+    old = rows(state, "select text from entry where n < ? order by n", branch.size)
     assert rows(backup, "select text from entry where n < ? order by n", branch.size) == old
     explained(backup, sealed=True)
 
 
 async def test_a_copy_of_a_branch_that_was_not_sealed_has_another_name(state: State) -> None:
-    folder = made(state / "state")
-    await sealed(folder)
-    (folder / TIP).unlink()
-    store, _ = await begun(folder)
+    await sealed(state)
+    state.put_tip(None)
+    store, _ = await begun(state)
     await store.log.restored("moved", by=1000)
     await store.close()
-    backup = backed_up(folder)
+    backup = state.back_up()
     await sealed(backup)
-    await sealed(folder)
-    assert log_of(backup) != log_of(folder)
-    [fact] = continued(folder)
+    await sealed(state)
+    assert log_of(backup) != log_of(state)
+    [fact] = continued(state)
     first, second = continued(backup)
     assert (first["log"], first["size"]) == (fact["log"], fact["size"])
     assert (second["log"], second["size"]) == (fact["to"], fact["size"])
-    for each in (backup, folder):
+    for each in (backup, state):
         explained(each, sealed=True)
 
 
+@on_sqlite
 async def test_a_state_that_is_rolled_back_beside_its_tip_is_an_alert(state: State) -> None:
-    folder = made(state / "state")
-    await sealed(folder)
-    backup = backed_up(folder)
-    await sealed(folder)
-    left = TipFile(folder).read()
-    shutil.copy(backup / DATABASE, folder)
-    store, branch = await begun(folder)
+    await sealed(state)
+    backup = state.back_up()
+    await sealed(state)
+    left = state.tip.read()
+    state.put_back(backup)
+    state.put_tip(left)
+    store, branch = await begun(state)
     await store.log.restored("the disk died", by=1000)
     await seal(store)
     await store.close()
     assert branch is not None
     assert (branch.why, branch.is_alert, branch.tip) == (OLDER, True, left)
-    explained(folder, sealed=True)
+    explained(state, sealed=True)
 
 
-async def test_a_state_that_was_deleted_beside_its_tip_is_an_alert(state: State) -> None:
+@on_postgres
+async def test_a_database_that_lost_a_head_that_has_left_is_an_alert(state: InDatabase) -> None:
+    """To a failover the tip goes along; who has seen the head go remembers it."""
+    store, _ = await begun(state)
+    await seal(store)
+    saved = state.back_up()
+    left = (await seal(store)).head
+    state.roll_back(saved)
+    with pytest.raises(RolledBack):
+        await store.start_source("voice", NOON)
+    store._engine.writer.continue_as(uuid4())
+    branch = await store.log.begin(RUN)
+    assert branch is not None
+    assert (branch.why, branch.is_alert) == (OLDER, True)
+    assert branch.tip == Head(left.log, left.size, left.root)
+    await seal(store)
+    await store.close()
+
+
+@on_sqlite
+async def test_a_state_that_was_deleted_beside_its_tip_is_an_alert(state: InFolder) -> None:
     await sealed(state)
-    left = TipFile(state).read()
-    (state / DATABASE).unlink()
+    left = state.tip.read()
+    (state.folder / DATABASE).unlink()
     store, branch = await begun(state)
     await store.log.restored("it was deleted", by=1000)
     await seal(store)
@@ -199,18 +183,20 @@ async def test_a_state_that_was_deleted_beside_its_tip_is_an_alert(state: State)
     explained(state, sealed=True)
 
 
+@on_sqlite
 async def test_a_state_that_comes_back_to_a_tip_of_its_past_says_so(state: State) -> None:
-    here, there = made(state / "state"), made(state / "there")
-    await sealed(here)
-    shutil.copy(here / DATABASE, there)
+    await sealed(state)
+    there, left = state.back_up(), state.tip.read()
     await sealed(there)
-    shutil.copy(there / DATABASE, here)
-    store, branch = await begun(here)
+    state.put_back(there)
+    state.put_tip(left)
+    store, branch = await begun(state)
     await store.close()
     assert branch is not None
     assert (branch.why, branch.is_alert) == (NO_TIP, False), "nothing is missing"
 
 
+@on_sqlite
 async def test_a_process_that_ends_between_the_seal_and_the_tip_goes_on(
     state: State, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -232,9 +218,9 @@ async def test_a_process_that_ends_between_the_seal_and_the_tip_goes_on(
 async def test_a_tip_with_another_root_does_not_fit(state: State) -> None:
     """A copy of the state has sealed other entries, and its tip came back with an older state."""
     await sealed(state)
-    left = TipFile(state).read()
+    left = state.tip.read()
     assert left is not None
-    TipFile(state).write(Head(left.log, left.size, bytes(32)))
+    state.put_tip(Head(left.log, left.size, bytes(32)))
     store, branch = await begun(state)
     await store.close()
     assert branch is not None
@@ -326,7 +312,7 @@ async def test_no_row_that_says_so_hides_another_configuration(state: State) -> 
     await store.close()
     other = facts.configured(digest=bytes(32), settings={"sources.okta.settle": "5m"})
     # Where the newest one was kept besides.
-    said = f"insert or replace into meta values ('configured', '{facts.text(other)}')"
+    said = f"insert into meta values ('configured', '{facts.text(other)}')"
     forge(state, said)
     store = await opened(state)
     await store.log.begin(Run("1" * 32, {}, other, None))
