@@ -132,13 +132,18 @@ class App:
         self._desk: Desk = ControlSocket(config.state_dir) if state is None else state.desk
         self._work = Workload(self._topology, store, self._new_keeper)
         self._commands = Commands(self._topology, store, clock=clock, seal=self._work.seal)
-        self._replica: "Replica | None" = None
-        if state is not None and state.share is not None:
-            from auditrelay.service.replica import Replica  # noqa: PLC0415  # not for one alone
-
-            self._replica = Replica(state.share, self._topology, self._work, self.view, clock=clock)
+        self._replica = None if state is None else self._replica_of(state)
         self._failed: set[str] = set()
         """Sinks that have failed in a run that has an end."""
+
+    def _replica_of(self, state: State) -> "Replica | None":
+        if state.share is None:
+            return None
+        from auditrelay.service import replica  # noqa: PLC0415  # not for an instance alone
+
+        return replica.Replica(
+            state.share, self._topology, self._work, self.view, clock=self._clock
+        )
 
     def _new_keeper(self, store: Store) -> Keeper:
         return Keeper(

@@ -145,7 +145,7 @@ class Member:
         self._beaten = self._tidied = float("-inf")
         self._ended: frozenset[UUID] = frozenset()
         self._seen = (0, 0)
-        self._reachable = True
+        self._away: float | None = None
 
     # -- for others --------------------------------------------------------------------------------
 
@@ -220,15 +220,16 @@ class Member:
             await self._pulse()
         except Unreachable as error:
             self._witness.interrupted()
-            if self._reachable:
+            if self._away is None:
+                self._away = self._clock.boottime()
                 _log.warning("store_unreachable", reason=str(error))
-            self._reachable = False
             if self._draining:  # nothing tells what is ours, and nothing is taken any more
                 self._drain_all()
         else:
-            if not self._reachable:
-                _log.info("store_reached")
-            self._reachable = True
+            if self._away is not None:
+                seconds = self._clock.boottime() - self._away
+                _log.info("store_reached", seconds=round(seconds, 1))
+            self._away = None
 
     async def _join(self) -> None:
         sent = self._clock.boottime()
@@ -242,7 +243,7 @@ class Member:
         """End everything, and stop being this replica."""
         self._guard.end()
         self._refused.clear()
-        _log.error("replica_fenced", replica=str(self.me), reason=why.value)
+        _log.warning("replica_fenced", replica=str(self.me), reason=why.value)
         self._held.lose_all(why)
         await self._held.settled()
         self._broken = None

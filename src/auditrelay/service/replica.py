@@ -50,9 +50,15 @@ class Replica:
         self.member = Member(share.membership, self, share.card(), clock=clock)
         self._configured = ConfiguredFeeds()
         topology.may_send = self.member.good
-        view.situation = lambda: self.member.situation
-        view.joined = lambda: self.member.joined.is_set()
+        view.situation = self._situation
+        view.joined = self._is_joined
         topology.on_lost = self._on_lost
+
+    def _situation(self) -> Situation | None:
+        return self.member.situation
+
+    def _is_joined(self) -> bool:
+        return self.member.joined.is_set()
 
     def _on_lost(self, unit: str, error: BaseException) -> None:
         if isinstance(error, RolledBack):
@@ -125,7 +131,7 @@ class Replica:
 
     async def _obtain(self, units: set[str], pulsing: asyncio.Task[None]) -> None:
         began = self._clock.monotonic()
-        while not (pulsing.done() or units <= self.member.leases.keys() and self.member.quiet):
+        while not (pulsing.done() or (units <= self.member.leases.keys() and self.member.quiet)):
             if self.member.joined.is_set() and self._clock.monotonic() - began > _PATIENCE:
                 return
             await self._clock.sleep(_LOOK)

@@ -37,6 +37,7 @@ from auditrelay.store.sql.checks import check
 from auditrelay.store.sql.store import SqlStore, open_on
 from auditrelay.store.sql.view import StateView
 from auditrelay.store.sqlite import state_dir
+from auditrelay.store.sqlite.connection import Connection as SqliteConnection
 from auditrelay.store.sqlite.tip import TipFile
 
 _COPYING: Final = 24 * 3600.0
@@ -193,20 +194,12 @@ def copy_into(folder: Path, store: SecretAddress, keys: Keys | None) -> dict[str
         ) as db,
     ):
         schema.create(db)
+        tip = TipRow(_snapshots(store).snapshot)
         try:
             db.begin(write=True)
-            if not copying.is_empty(db):
-                raise StateError(f"{address.safe} has a state already; nothing was changed")
-            copied = copying.copy(origin, db)
-            tip = TipFile(folder).read()
-            if tip is not None:
-                TipRow(_snapshots(store).snapshot).enter(db, tip)
-            there, here = check(db), check(origin)
-            if there != here:
-                raise StateError(
-                    "a check of the copy finds something else than one of the original: nothing "
-                    "was copied; run: auditrelay coverage --check"
-                )
+            copied = _copied(origin, db, address.safe)
+            if (head := TipFile(folder).read()) is not None:
+                tip.enter(db, head)
             db.commit()
         except psycopg.Error as error:
             db.roll_back()
@@ -215,4 +208,16 @@ def copy_into(folder: Path, store: SecretAddress, keys: Keys | None) -> dict[str
             db.roll_back()
             raise
     TipFile(folder).remove()
+    return copied
+
+
+def _copied(origin: SqliteConnection, db: Connection, where: str) -> dict[str, int]:
+    if not copying.is_empty(db):
+        raise StateError(f"{where} has a state already; nothing was changed")
+    copied = copying.copy(origin, db)
+    if check(db) != check(origin):
+        raise StateError(
+            "a check of the copy finds something else than one of the original: nothing was "
+            "copied; run: auditrelay coverage --check"
+        )
     return copied

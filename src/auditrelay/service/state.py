@@ -81,7 +81,7 @@ def _seat(config: Config, clock: Clock) -> Iterator[str | None]:
     """
     Lock the state directory for the block, if there is one, and yield what names the lock.
 
-    Whoever has the lock proves that an earlier replica with it is dead. Raises Locked.
+    The process that has the lock proves that an earlier replica with it is dead. Raises Locked.
     """
     with contextlib.ExitStack() as stack:
         try:
@@ -96,7 +96,7 @@ def _seat(config: Config, clock: Clock) -> Iterator[str | None]:
 
 
 def view_of(config: Config, *, tags: bool = False) -> StateView:
-    """Open a view of the state of *config*, which compares the *tags* as well. Raises StateError."""
+    """Open a view of the state of *config*; it compares the *tags* as well. Raises StateError."""
     keys = config.evidence.keys if tags else None
     if config.store is None:
         return open_view(config.state_dir, keys)

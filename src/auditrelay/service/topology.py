@@ -95,7 +95,7 @@ class Topology:
         self._running: dict[str, list[asyncio.Task[None]]] = {}
         self._draining: dict[str, tuple[Deliverer, Sink]] = {}
         self._stores: dict[str, Store] = {}
-        """By unit the store under its lease: one, since what it keeps in memory is of that lease."""
+        """By unit the store under its lease: one, as what it keeps in memory is of that lease."""
         self._is_sole = leases is None
         self.may_send: Callable[[], bool] = always
         """Whether a request to a sink may begin, which another replica might make as well."""
@@ -138,7 +138,7 @@ class Topology:
             config,
             name,
             self.leased_store(f"sink {name}"),
-            may_send=lambda: self.may_send(),
+            may_send=lambda: self.may_send(),  # noqa: PLW0108  # it is set later
             strict=self._tasks is not None,
         )
 
@@ -152,6 +152,10 @@ class Topology:
             self.collectors[name] = self._collector(self.config, name)
         else:
             self.sinks[name], self.deliverers[name] = self._deliverer(self.config, name)
+
+    def sink_to_ask(self, name: str) -> Sink:
+        """Return the sink *name*, to ask it something; another replica may be delivering to it."""
+        return self.sinks.get(name) or self._builder.sink_to_ask(self.config, name)
 
     def announce(self) -> None:
         """Wake every sink: there may be new events for it."""
@@ -198,7 +202,7 @@ class Topology:
     # -- leases ------------------------------------------------------------------------------------
 
     async def gain(self, lease: Lease) -> None:
-        """Build and start what works for the unit of *lease*; PeerBug or ConfigError if it can't."""
+        """Build and start what works for the unit of *lease*. Raises PeerBug and ConfigError."""
         self._lease(lease)
         try:
             self._build_unit(lease.unit)
@@ -284,6 +288,7 @@ class Topology:
             await collector.close()
         for sink in (*self.sinks.values(), *(sink for _, sink in self._draining.values())):
             await sink.close()
+        await self._builder.close()
 
     def _cancel(self, work: str) -> list[asyncio.Task[None]]:
         tasks = self._running.pop(work, [])
@@ -322,7 +327,7 @@ class Topology:
         for name in sinks.removed if self._is_sole else ():
             self._draining[name] = self.deliverers.pop(name), self.sinks.pop(name)
         for name, (sink, deliverer) in new_sinks.items():
-            await self._stop_draining(name)
+            await self.remove_orphan(name)
             self.sinks[name], self.deliverers[name] = sink, deliverer
         self.collectors.update(new_collectors)
         self._metrics.configure(
@@ -396,16 +401,13 @@ class Topology:
             if not delivering.cancelled():
                 _log.info("sink_drained", sink=name)
 
-    async def _stop_draining(self, name: str) -> None:
+    async def remove_orphan(self, name: str) -> None:
+        """Stop delivering to a sink that is not configured any more, if *name* is one."""
         if name in self._draining:
             deliverer, sink = self._draining.pop(name)
             await _drain_within_grace([deliverer])
             await asyncio.wait(self._cancel(f"sink {name}"))
             await sink.close()
-
-    async def remove_orphan(self, name: str) -> None:
-        """Stop delivering to a sink that is not configured any more, if *name* is one."""
-        await self._stop_draining(name)
 
 
 async def _ended(tasks: list[asyncio.Task[None]]) -> None:
@@ -447,7 +449,7 @@ def _of(held: Collection[str], diff: TopologyDiff) -> TopologyDiff:
     )
 
 
-def _unexpected(unit: str, error: BaseException) -> None:
+def _unexpected(_: str, error: BaseException) -> None:
     raise error
 
 

@@ -82,7 +82,7 @@ def report(
                 known_sources.get(name),
                 now,
                 clock_ahead.get(name, timedelta(0)),
-                UNSET if holders is None else holders.get(f"source {name}"),
+                held_by=UNSET if holders is None else holders.get(f"source {name}"),
             )
             for name in (*config.sources, *sorted(known_sources.keys() - config.sources.keys()))
         ),
@@ -93,7 +93,7 @@ def report(
                 known_sinks.get(name),
                 throughput.get(name),
                 now,
-                UNSET if holders is None else holders.get(f"sink {name}"),
+                held_by=UNSET if holders is None else holders.get(f"sink {name}"),
             )
             for name in (*config.sinks, *sorted(known_sinks.keys() - config.sinks.keys()))
         ),
@@ -134,6 +134,7 @@ def _source(
     state: SourceState | None,
     now: datetime,
     clock_ahead: timedelta,
+    *,
     held_by: str | UnsetType | None,
 ) -> SourceStatus:
     checkpoint = lag = None
@@ -223,6 +224,7 @@ def _sink(
     state: SinkState | None,
     throughput: Throughput | None,
     now: datetime,
+    *,
     held_by: str | UnsetType | None,
 ) -> SinkStatus:
     settings = config.sinks.get(name)

@@ -78,8 +78,8 @@ class PostgresEngine:
         self,
         work: Work[T],
         *,
-        spools: bool = False,
-        then: Callable[[T], None] | None = None,  # noqa: ARG002  # there is no room to leave
+        spools: bool = False,  # noqa: ARG002  # there is no room to leave
+        then: Callable[[T], None] | None = None,
     ) -> T:
         """Run *work* as one transaction, under the lease of this engine, if it has one."""
         return await self.writer.write(work, then=then, lease=self._lease)
