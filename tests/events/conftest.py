@@ -177,6 +177,7 @@ def check_asim(row: dict[str, Any]) -> None:
         assert value not in ("", {}), f"{name} is empty"
         assert value in column.get("values", [value]), f"{name}: {value}"
         if column["type"] == "datetime":
+            assert isinstance(value, str)
             assert _ASIM_TIME.fullmatch(value), f"{name}: {value}"
         if "of" in column:
             assert column["of"] in row, f"{name} without {column['of']}"

@@ -21,8 +21,8 @@ from auditrelay.sandbox.server import Double
 TENANT = "11111111-aaaa-4bbb-8ccc-000000000001"
 CLIENT_ID = "22222222-aaaa-4bbb-8ccc-000000000002"
 CLIENT_SECRET = "sandbox-entra-client-secret-not-real"  # noqa: S105  # so it says
-IDENTITY_HEADER = "sandbox-identity-header-not-real"
-ASSERTION = "sandbox.federated-assertion.not-real"
+IDENTITY_HEADER = "5B0D3E1F2A4C46B8sandboxnotreal01"
+ASSERTION = "sandbox.Zm9yIHRoZSBzYW5kYm94.not7a4real2one"
 
 MACHINE_PATH = "/metadata/identity/oauth2/token"
 APP_PATH = "/msi/token"
@@ -151,7 +151,7 @@ class Entra(Double):
         )
 
     def _token(self, resource: str) -> str:
-        token = f"sandbox-token-{next(self._numbers)}.of-entra.not-a-real-one"
+        token = f"sandbox.dG9rZW4gb2YgZW50cmE{next(self._numbers)}.not3a8real1one"
         self._valid[token] = self.clock() + self.life, resource
         self.granted.append(token)
         return token

@@ -35,6 +35,11 @@ class ConfiguredFeeds:
                     self._sources[name] = now
                 for source in (*served.sources, ALERTS) if kind == "sink" else ():
                     self._feeds[name, source] = now
+            # What it has in its configuration and leaves to others is no less configured: they may
+            # all be away.
+            for sink, sources in replica.info.get("elsewhere", {}).items():
+                for source in (*sources, ALERTS):
+                    self._feeds[sink, source] = now
 
     def current(self, now: float) -> tuple[dict[str, list[str]], list[str]] | None:
         """

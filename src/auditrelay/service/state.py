@@ -19,6 +19,7 @@ from auditrelay.store.sql.view import StateView
 from auditrelay.store.sqlite import state_dir
 from auditrelay.store.sqlite.store import open_store, open_view
 from auditrelay.store.sqlite.tip import TipFile
+from auditrelay.telemetry.metrics import Metrics
 
 if TYPE_CHECKING:
     from auditrelay.service.shared import Share
@@ -41,9 +42,13 @@ class State:
 
 
 @contextlib.asynccontextmanager
-async def opened(config: Config, clock: Clock, *, has_end: bool) -> AsyncIterator[State]:
+async def opened(
+    config: Config, clock: Clock, metrics: Metrics, *, has_end: bool
+) -> AsyncIterator[State]:
     """
     Open the state of *config* for this instance, creating it if there is none.
+
+    *metrics* are those of a shared store, if it is one.
 
     A run that *has_end* gives up after *PATIENCE* what a shared store does not answer. Raises
     StateError if the state cannot be used, Locked if another instance has locked it.
@@ -68,7 +73,7 @@ async def opened(config: Config, clock: Clock, *, has_end: bool) -> AsyncIterato
 
     with _seat(config, clock) as seat:
         share = await asyncio.to_thread(
-            Share, config, clock, seat=seat, patience=PATIENCE if has_end else None
+            Share, config, clock, metrics, seat=seat, patience=PATIENCE if has_end else None
         )
         try:
             yield State(await share.open_store(), share.desk, share)

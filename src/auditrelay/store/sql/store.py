@@ -51,6 +51,7 @@ from auditrelay.store.sql import (
     states,
     unit_checks,
 )
+from auditrelay.store.sql.alert_log import AlertLog
 from auditrelay.store.sql.connection import Connection
 from auditrelay.store.sql.engine import Engine
 from auditrelay.store.sql.evidence_log import EvidenceLog
@@ -112,6 +113,8 @@ class SqlStore:
             now=self._now,
             marks=self._marks,
         )
+        self.alerts = AlertLog(engine, self._spooling, shared.spool, self._uids, now=self._now)
+        """The log of the alerts."""
         self._log = EvidenceLog(engine, self._spooling, shared.spool, now=self._now)
         self._contents = KnownContents(
             engine, self._pages, self._spooling, shared.spool, self._uids, clock=shared.clock
@@ -430,6 +433,12 @@ class SqlStore:
     def spool_bytes(self) -> int:
         """The current size of the spool, compressed."""
         return self._spool.used_bytes
+
+    async def spool_size(self) -> int:
+        """Return the current size of the spool, compressed, whoever has written to it."""
+        if not self._engine.shared:
+            return self.spool_bytes
+        return await self._read(lambda db: meta.read(db, "spool_bytes"))
 
     def _now(self) -> int:
         return micros(self._clock.confirmed.certain())
