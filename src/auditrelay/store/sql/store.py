@@ -102,16 +102,10 @@ class SqlStore:
         self._uids = Uids()
         self._look_ups = LookUps()
         self._marks = Marks() if engine.shared else None
-        self._room = engine.room
         self._read = engine.read
         self._spooling = Spooling(engine, shared.spool, shared.pages)
         self._pages = PageReader(
-            engine,
-            shared.pages,
-            self._spooling,
-            shared.spool,
-            now=self._now,
-            marks=self._marks,
+            engine, shared.pages, self._spooling, shared.spool, now=self._now, marks=self._marks
         )
         self.alerts = AlertLog(engine, self._spooling, shared.spool, self._uids, now=self._now)
         """The log of the alerts."""
@@ -167,7 +161,7 @@ class SqlStore:
         condition: SourceCondition | None = None,
     ) -> Added:
         """Spool and remember the new ones of *events*, enter the *proof*, insert the *bad* rows."""
-        self._room.require()
+        self._engine.room.require()
         keys, now = known_keys(events), self._now()
         text = None if condition is None else encode_condition(condition)
 
@@ -302,7 +296,7 @@ class SqlStore:
         self, source: str, sinks: Sequence[str], pages: Sequence[Page], proof: Proof
     ) -> None:
         """Spool *pages*, known or not, for each of *sinks* alone, and enter the *proof*."""
-        self._room.require()
+        self._engine.room.require()
         now = self._now()
         await self._spooling.append(
             lambda db: intake.resend(
@@ -390,7 +384,7 @@ class SqlStore:
         at, before = micros(now), micros(now - self._shared.retention)
         pruned = await self._spooling.rearrange(lambda db: self._spool.prune(db, before, at))
         await forget_old(self._engine, before=micros(now - self._shared.remember), now=at)
-        await self._engine.write(self._room.give_back)
+        await self._engine.write(self._engine.room.give_back)
         return pruned
 
     async def remember_time(self, mark: datetime) -> None:
@@ -405,7 +399,7 @@ class SqlStore:
             made = await self._spooling.rearrange(lambda db: self._spool.delete_delivered(db, now))
         except StoreFull:  # so full that not even a deletion can be written
             made = False
-        return await asyncio.to_thread(self._room.restore) or made
+        return await asyncio.to_thread(self._engine.room.restore) or made
 
     async def forget(self, name: str, *, by: int | None = None) -> None:
         """Delete every row of the source or sink *name*."""
