@@ -195,6 +195,7 @@ def test_any_other_scraper_gets_prometheus_text(accept: str) -> None:
     assert b"# TYPE auditrelay_dead_letters gauge\n" in text
 
 
+@pytest.mark.process
 @pytest.mark.skipif(shutil.which("promtool") is None, reason="promtool is not installed")
 def test_promtool_finds_nothing_wrong_with_the_exposition() -> None:
     ended = subprocess.run(
