@@ -138,7 +138,7 @@ class Link:
         """
         Until when transactions failed (``Clock.monotonic``): now, if they do; -inf: never yet.
 
-        Whoever waited for them made no progress meanwhile, for no fault of its own.
+        What waited for them made no progress meanwhile, for no fault of its own.
         """
         return self._back if self._since is None else self._clock.monotonic()
 
