@@ -12,7 +12,7 @@ import os
 import re
 import shutil
 import sqlite3
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager
 from datetime import timedelta
 from pathlib import Path
@@ -416,23 +416,17 @@ def forge(where: State | Path, *statements: str) -> None:
             db.execute(statement)
 
 
-@contextlib.contextmanager
-def made(engine: Engine, folder: Path, request: pytest.FixtureRequest) -> Iterator[State]:
-    """Yield a new state on *engine*; one on SQLite is in *folder*."""
+def maker(engine: Engine, request: pytest.FixtureRequest) -> Callable[[Path], State]:
+    """Return what makes a state on *engine*; only one on SQLite is in the folder that is given."""
     if engine == "sqlite":
-        state_dir.prepare(folder)
-        yield InFolder(folder)
-        return
+        return InFolder
     server: Server = request.getfixturevalue("postgres")
-    state = InDatabase(server)
-    try:
-        yield state
-    finally:
-        state.drop()
+    return lambda _: InDatabase(server)
 
 
 @pytest.fixture(params=ENGINES)
 def state(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[State]:
     """A new state, on each engine."""
-    with made(request.param, tmp_path / "state", request) as each:
-        yield each
+    made = maker(request.param, request)(tmp_path / "state")
+    yield made
+    made.drop()
