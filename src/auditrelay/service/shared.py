@@ -81,13 +81,15 @@ class Share:
     async def open_store(self) -> SqlStore:
         """Open the store. Raises StateError."""
         spool = self._config.spool
-        return await open_on(
+        store = await open_on(
             self.engine,
             clock=self._clock,
             max_bytes=spool.max_bytes,
             retention=spool.retention,
             remember=spool.remember,
         )
+        self.membership.on_end = store.reaches
+        return store
 
     def card(self, units: Collection[str] | None = None) -> Card:
         """Return what this replica says of itself; *units* are those of a command."""
