@@ -111,9 +111,9 @@ evidence-checker:
 changelog: $(VENV)/.developer
 	$(BIN)/towncrier build --yes --version $(or $(VERSION),$(error name the release: make changelog VERSION=0.1.0))
 
-# The development lock has all packages; the other two are subsets. Whoever installs from a lock gets
-# all extras. Dependencies come from wheels
-# only: the code that a source distribution runs while it is built is in no lock.
+# The development lock has all packages; the other two are subsets. The extras are in the locks, as in
+# the image. Dependencies come from wheels only: the code that a source distribution runs while it is
+# built is in no lock.
 COMPILE = UV_CUSTOM_COMPILE_COMMAND="make lock" $(BIN)/uv pip compile --quiet --universal \
 	--python-version 3.11 --generate-hashes --no-emit-index-url --only-binary :all: $(LOCK)
 

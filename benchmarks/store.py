@@ -21,15 +21,16 @@ from isal import isal_zlib
 
 from auditrelay.store.sql import known
 from auditrelay.store.sql.uids import Uids
+from auditrelay.store.sqlite.connection import Connection
 from auditrelay.store.sqlite.schema import SINCE_3
 
 PAGE = 1000
 DIGESTS = ["00" * 32] * PAGE
 UIDS = Uids()
-Commit = Callable[[sqlite3.Connection, int, list[bytes], list[bytes]], None]
+Commit = Callable[[Connection, int, list[bytes], list[bytes]], None]
 
 
-def row_an_event(db: sqlite3.Connection, first: int, keys: list[bytes], texts: list[bytes]) -> None:
+def row_an_event(db: Connection, first: int, keys: list[bytes], texts: list[bytes]) -> None:
     """One row for each event, its uid unique."""
     db.executemany(
         "insert or ignore into event values (?, ?, ?)",
@@ -37,9 +38,7 @@ def row_an_event(db: sqlite3.Connection, first: int, keys: list[bytes], texts: l
     )
 
 
-def blob_and_random_uids(
-    db: sqlite3.Connection, first: int, keys: list[bytes], texts: list[bytes]
-) -> None:
+def blob_and_random_uids(db: Connection, first: int, keys: list[bytes], texts: list[bytes]) -> None:
     """One blob a page, and a row for each uid in the order of uids."""
     db.executemany(
         "insert or ignore into uid values (?, ?)",
@@ -49,7 +48,7 @@ def blob_and_random_uids(
 
 
 def blob_and_clustered_uids(
-    db: sqlite3.Connection, first: int, keys: list[bytes], texts: list[bytes]
+    db: Connection, first: int, keys: list[bytes], texts: list[bytes]
 ) -> None:
     """One blob a page, uids in the order of event time, and a log of them: ours."""
     known.find_new(db, UIDS, 1, keys)
@@ -61,7 +60,9 @@ def measure(commit: Commit, events: int, *, busy: bool = False) -> tuple[float, 
     """Return microseconds of CPU and of time an event, and megabytes on disk a million events."""
     with tempfile.TemporaryDirectory(prefix="auditrelay-bench-") as folder:
         path = Path(folder, "bench.db")
-        db = sqlite3.connect(path, isolation_level=None, check_same_thread=False)
+        db = sqlite3.connect(
+            path, isolation_level=None, check_same_thread=False, factory=Connection
+        )
         db.executescript(
             "pragma journal_mode = wal; pragma synchronous = full;"
             "create table event (position integer primary key, uid blob unique, text blob);"

@@ -16,8 +16,9 @@ from auditrelay.files import open_regular, read_file, replace_file
 from auditrelay.http.tls import tls_context
 from auditrelay.settings import PeerSettings
 from auditrelay.sources import Folder
-from auditrelay.store.sqlite import disk_reserve, tip
+from auditrelay.store.sqlite import disk_reserve
 from auditrelay.store.sqlite.state_dir import locked
+from auditrelay.store.sqlite.tip import TIP, TipFile
 
 SINK = '[sinks.out]\ntype = "file"\npath = "-"\n'
 
@@ -94,10 +95,10 @@ def test_what_is_no_file_in_the_state_directory_costs_what_it_stands_for(
     """What is kept is as if it were not there; what is replaced is there afterwards."""
     monkeypatch.chdir(tmp_path)
     make, _ = ODD[odd]
-    make(tmp_path / tip.TIP)
+    make(tmp_path / TIP)
     make(tmp_path / "session")
     with at_once():
-        assert tip.read(tmp_path) is None
+        assert TipFile(tmp_path).read() is None
         assert Folder(tmp_path).load("session") is None
 
 

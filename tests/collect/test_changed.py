@@ -259,7 +259,7 @@ async def test_what_was_forwarded_before_digests_were_kept_is_accepted_as_it_is(
 ) -> None:
     shown(record("x"))
     await read(world, collector)
-    await world.store._writer.write(lambda db: db.execute("update known set digest = null"))
+    await world.store._engine.write(lambda db: db.execute("update known set digest = null"))
     shown(record("x", a=1))
     await read(world, collector)
     assert await reports(world) == []

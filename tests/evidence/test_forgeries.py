@@ -37,6 +37,7 @@ from auditrelay.store.packing import pack, unpack
 from auditrelay.store.sql import ledger
 from auditrelay.store.sql.event_proof import event_proof
 from auditrelay.store.sql.facts import insert
+from auditrelay.store.sqlite.connection import Connection
 from auditrelay.store.sqlite.state_dir import DATABASE
 from auditrelay.store.sqlite.tip import TIP
 from auditrelay.window import Interval, micros, moment
@@ -168,9 +169,9 @@ class Case:
     # -- means of forgery
 
     @contextlib.contextmanager
-    def db(self) -> Iterator[sqlite3.Connection]:
+    def db(self) -> Iterator[Connection]:
         """Open the state to write, as root can."""
-        with contextlib.closing(sqlite3.connect(self.state / DATABASE)) as db:
+        with contextlib.closing(sqlite3.connect(self.state / DATABASE, factory=Connection)) as db:
             for (trigger,) in db.execute("select name from sqlite_master where type = 'trigger'"):
                 db.execute(f"drop trigger {trigger}")
             yield db
@@ -349,7 +350,9 @@ def delete_an_event_everywhere(case: Case) -> None:
         entry["state"]["put_aside"] = 0
         for fact in entry["facts"]:
             if fact["fact"] == "covered" and fact["start"] == micros(NOON + HOUR):
-                with contextlib.closing(sqlite3.connect(case.state / DATABASE)) as db:
+                with contextlib.closing(
+                    sqlite3.connect(case.state / DATABASE, factory=Connection)
+                ) as db:
                     span = fact["start"], fact["end"], fact["before"]
                     events, uids = ledger.digest_of(db, owner, *span)
                 fact |= {"events": events, "uids": uids.hex()}

@@ -11,7 +11,6 @@ that was ever made fits.
 
 import contextlib
 import random
-import sqlite3
 from collections import Counter
 from collections.abc import Awaitable, Callable
 from collections.abc import Set as AbstractSet
@@ -33,6 +32,7 @@ from auditrelay.evidence.auditor import program
 from auditrelay.evidence.heads import Head, Keys
 from auditrelay.store import DeadLetter, KnownFile, Proof
 from auditrelay.store.sql.branches import log_of
+from auditrelay.store.sql.connection import Connection
 from auditrelay.window import Interval, micros, moment
 
 pytestmark = pytest.mark.slow
@@ -342,11 +342,11 @@ class Honest:
     async def _limit(self, pages: str) -> None:
         """Let the database have no more than so many *pages*."""
 
-        def limit(db: sqlite3.Connection) -> None:
+        def limit(db: Connection) -> None:
             (most,) = db.execute(f"select {pages}").fetchone()
             db.execute(f"pragma max_page_count = {most}")
 
-        await self.history.store._writer.write(limit)
+        await self.history.store._engine.write(limit)
 
     async def back_up(self) -> None:
         self.backup = self.folder / "backup"

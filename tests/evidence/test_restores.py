@@ -14,8 +14,8 @@ from auditrelay.errors import RelayError, StateError
 from auditrelay.evidence.auditor import program
 from auditrelay.evidence.heads import Head, Keys
 from auditrelay.store.sql import export as exporting
-from auditrelay.store.sqlite import tip
 from auditrelay.store.sqlite.state_dir import DATABASE
+from auditrelay.store.sqlite.tip import TIP, TipFile
 
 Findings = set[tuple[str, str]]
 
@@ -122,9 +122,9 @@ def test_a_state_without_entries_that_is_put_back_beside_its_tip_is_an_alert(
         backup(history.folder, saved)
         await work(history)
         await history.end()
-        kept = (history.folder / tip.TIP).read_text()
+        kept = (history.folder / TIP).read_text()
         restore(history, saved)
-        (history.folder / tip.TIP).write_text(kept)
+        (history.folder / TIP).write_text(kept)
         branch = await history.begin()
         assert branch is not None
         assert branch.is_alert
@@ -164,7 +164,7 @@ def killed_at_the_seal(history: History, *, before: bool) -> Callable[[], Any]:
         await history.poll("okta")
         with history.killing(1, before=before):
             assert not await history.live(history.seal())
-        newest = tip.read(history.folder)
+        newest = TipFile(history.folder).read()
         with history.view() as view:
             state = view.evidence()
         assert newest is not None
@@ -193,7 +193,7 @@ def test_a_state_does_not_begin_without_a_tip(tmp_path: Path) -> None:
     async def story() -> None:
         full = OSError(28, "No space left on device")
         with (
-            mock.patch.object(tip, "write", side_effect=full),
+            mock.patch.object(TipFile, "write", side_effect=full),
             pytest.raises(StateError, match="No space left on device"),
         ):
             await history.begin()

@@ -26,8 +26,8 @@ from auditrelay.service.seal import FIRST, Sealer
 from auditrelay.settings.reserved import ALERTS
 from auditrelay.store.sealing import MUCH_PAGES
 from auditrelay.store.sql.store import SqlStore
-from auditrelay.store.sqlite import tip
 from auditrelay.store.sqlite.store import open_view
+from auditrelay.store.sqlite.tip import TipFile
 
 
 @dataclass
@@ -90,7 +90,7 @@ async def test_a_head_is_an_event_a_log_line_a_line_of_a_file_and_the_tip(world:
     assert (event.native_action, event.uid, event.source) == (SEALED, head.uid, ALERTS)
     assert word in str(event.message)
     assert file.read_text() == f"{word}\n"
-    assert tip.read(world.folder) == Head(head.log, head.size, head.root)
+    assert TipFile(world.folder).read() == Head(head.log, head.size, head.root)
     assert world.announced == 1
     assert world.outcomes == [None]
     explained(world.folder, sealed=True)
@@ -142,7 +142,7 @@ async def test_a_seal_that_fails_is_reported_and_tried_again(
 
 async def test_entries_that_were_changed_are_continued_at_once(world: World) -> None:
     assert await world.sealer.seal()
-    await world.store._writer.write(
+    await world.store._engine.write(
         lambda db: db.execute("update meta set value = zeroblob(8) where name = 'frontier'")
     )
     with capture_logs() as logged:

@@ -21,6 +21,7 @@ SINKS = {
     "azure_logs": [
         f'endpoint = "https://a.example.com"\nrule_id = "dcr-{"0" * 32}"\nidentity = "managed"'
     ],
+    "object_storage": ['bucket = "audit-archive"\nregion = "eu-central-1"'],
     "file": ['path = "-"', 'path = "{folder}/events.ndjson"'],
 }
 """Of each type the keys that it needs, and those with which its success proves more."""
@@ -30,6 +31,7 @@ PROVED = [
     ("datadog", 0, "taken"),
     ("elasticsearch", 0, "stored"),
     ("azure_logs", 0, "taken"),
+    ("object_storage", 0, "stored"),
     ("file", 0, "on stdout: nothing"),
     ("file", 1, "stored"),
 ]

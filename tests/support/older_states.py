@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Final
 
 from auditrelay.store.sqlite import schema
+from auditrelay.store.sqlite.connection import Connection
 from auditrelay.store.sqlite.state_dir import DATABASE
 from auditrelay.store.sqlite.tip import TIP
 
@@ -93,7 +94,7 @@ def make_older(folder: Path, version: int) -> None:
     that was put aside.
     """
     older = folder / "older.db"
-    with contextlib.closing(sqlite3.connect(older, isolation_level=None)) as db:
+    with contextlib.closing(sqlite3.connect(older, isolation_level=None, factory=Connection)) as db:
         db.executescript(f"pragma auto_vacuum = incremental; {SCHEMA_1}")
         db.execute("pragma application_id = 0x41524C59")
         for step in range(1, version):
@@ -116,7 +117,7 @@ def make_older(folder: Path, version: int) -> None:
     (folder / TIP).unlink(missing_ok=True)
 
 
-def _copy(db: sqlite3.Connection, table: str, version: int) -> None:
+def _copy(db: Connection, table: str, version: int) -> None:
     wanted, there = _columns(db, "main", table), _columns(db, "new", table)
     columns = [each for each in wanted if each in there]
     values = list(columns)
@@ -129,7 +130,7 @@ def _copy(db: sqlite3.Connection, table: str, version: int) -> None:
     )
 
 
-def _write_journal(db: sqlite3.Connection) -> None:
+def _write_journal(db: Connection) -> None:
     """Write the records that an older version would have: what became of the ledger."""
     for owner, name in db.execute("select id, name from source").fetchall():
         rows = db.execute("select at, text from new.fact where unit = ?", (f"source {name}",))
@@ -144,7 +145,7 @@ def _write_journal(db: sqlite3.Connection) -> None:
             )
 
 
-def _tables(db: sqlite3.Connection, which: str) -> set[str]:
+def _tables(db: Connection, which: str) -> set[str]:
     rows = db.execute(
         f"select name from {which}.sqlite_schema where type = 'table' "  # main or new
         "and name not like 'sqlite_%'"
@@ -152,5 +153,5 @@ def _tables(db: sqlite3.Connection, which: str) -> set[str]:
     return {name for (name,) in rows}
 
 
-def _columns(db: sqlite3.Connection, which: str, table: str) -> list[str]:
+def _columns(db: Connection, which: str, table: str) -> list[str]:
     return [row[1] for row in db.execute(f"pragma {which}.table_info({table})")]

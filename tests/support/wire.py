@@ -100,14 +100,14 @@ class Wire:
         self._do()
 
     def hold(self, *, to_server: bool = True, to_client: bool = True) -> None:
-        """Carry nothing until the wire is mended, then all that waits: a partition that ends."""
+        """Carry nothing until the wire is healed, then all that waits: a partition that ends."""
         self._stop(_Carries.LATER, to_server=to_server, to_client=to_client)
 
     def drop(self, *, to_server: bool = True, to_client: bool = True) -> None:
         """
         Swallow everything, the ends of connections as well, so that no side learns of it.
 
-        A connection that has lost something is reset when the wire is mended.
+        A connection that has lost something is reset when the wire is healed.
         """
         self._stop(_Carries.NOTHING, to_server=to_server, to_client=to_client)
 
@@ -118,7 +118,7 @@ class Wire:
         The first *after* bytes from the beginning of *at* on get to the server, and *then* it is
         ``cut``: the client is reset, and the server sees an end; or ``hold``: the rest of what the
         client sends waits; or ``mute``: the server gets the rest, and its answers are swallowed.
-        Those two last until the wire is mended. The event says that it has happened.
+        Those two last until the wire is healed. The event says that it has happened.
         """
         self._state.trap = trap = _Trap(then, at, after)
         self._do()
@@ -134,11 +134,11 @@ class Wire:
         self._state.target = _host_and_port(address)
         self._do()
 
-    def mend(self) -> None:
+    def heal(self) -> None:
         """Carry everything at once, as in the beginning."""
         self._state.to_server = self._state.to_client = _Carries.ALL
         self._state.delay, self._state.trap = 0.0, None
-        self._do(_Connection.mend)
+        self._do(_Connection.heal)
 
     def close(self) -> None:
         """Reset all connections, and refuse others."""
@@ -229,7 +229,7 @@ class _Connection:
         while self.lost:  # who has not seen the end believes to be connected
             await self.state.changed.wait()
 
-    def mend(self) -> None:
+    def heal(self) -> None:
         """Carry everything, or reset what has lost something: a stream has no holes."""
         self.to_server = self.to_client = _Carries.ALL
         if self.lost:
@@ -300,7 +300,8 @@ class _Way:
         elif data is None:
             reset(self._writer)
         elif not data:
-            self._writer.write_eof()
+            with contextlib.suppress(OSError):  # as below
+                self._writer.write_eof()
         else:
             if self._to_server:
                 self._state.sent += len(data)
@@ -330,7 +331,7 @@ class _Trap:
                 return None
             self._caught = connection
             self._left += start - len(end)
-        if self._caught is not connection or self.happened.is_set():
+        if self._caught is not connection:
             return None
         if self._left > len(data):
             self._left -= len(data)

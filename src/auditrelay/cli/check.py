@@ -1,11 +1,11 @@
-"""``auditrelay check``: validate the configuration, and query every source and sink."""
+"""``auditrelay check``: validate the configuration, and query the store, sources and sinks."""
 
 import asyncio
 import contextlib
 import secrets
 from collections.abc import Awaitable, Callable, Iterator, Sequence
 from datetime import datetime, timedelta
-from typing import Annotated, Any, NamedTuple
+from typing import Annotated, Any, Final, NamedTuple
 
 import typer
 from rich.text import Text
@@ -21,6 +21,7 @@ from auditrelay.events import AuditEvent
 from auditrelay.events.normalize import Normalizer
 from auditrelay.events.notices import test_event
 from auditrelay.events.page import Page
+from auditrelay.settings.secrets import SecretAddress
 from auditrelay.sinks import Item, Sink, Verdict
 from auditrelay.sources import FileSource, Source
 from auditrelay.supervisor.sinks import make_sink
@@ -71,9 +72,12 @@ def check(
         raise typer.Exit(1)
 
 
+_POSTGRESQL: Final = "postgresql"
+
+
 class Row(NamedTuple):
     """
-    The result for one source or sink.
+    The result for one source or sink, or for the shared store.
 
     *queries* are searches for the test event that was sent to it, and *notes* what could not be
     proved of it. They are printed below the table, which would break the lines that an operator
@@ -115,7 +119,8 @@ def _show(rows: Sequence[Row]) -> None:
 
 def _offline(config: Config) -> list[Row]:
     members: dict[str, Any] = {**config.sources, **config.sinks}
-    return [
+    store = [] if config.store is None else [Row("store", _POSTGRESQL, "valid", "not queried")]
+    return store + [
         Row(name, settings.type, "valid" if settings.enabled else "disabled", "not queried")
         for name, settings in members.items()
     ]
@@ -125,7 +130,9 @@ async def check_all(
     config: Config, clock: Clock, *, test: bool = False, thorough: bool = False
 ) -> list[Row]:
     """
-    Check every source and sink; with *test*, each sink gets a test event.
+    Check the shared store, if there is one, and every source and sink.
+
+    With *test*, each sink gets a test event.
 
     *thorough*: of a described source everything is proved that can be.
     """
@@ -158,7 +165,8 @@ async def check_all(
             )
         return lambda built: _check_source(built, normalizers[name], now)
 
-    checks = [
+    checks = [] if config.store is None else [_store_row(config.store, clock)]
+    checks += [
         _row(name, settings, source, source_check(name))
         if settings.export_directory is None
         else _row(name, settings, file_source, _check_files)
@@ -168,6 +176,21 @@ async def check_all(
         _row(name, settings, sink, sink_check(name)) for name, settings in config.sinks.items()
     ]
     return list(await asyncio.gather(*checks))
+
+
+async def _store_row(secret: SecretAddress, clock: Clock) -> Row:
+    # Only a shared store needs psycopg.
+    from auditrelay.store.postgres.address import Address  # noqa: PLC0415
+    from auditrelay.store.postgres.check import check  # noqa: PLC0415
+
+    try:
+        found = await asyncio.to_thread(check, Address(secret), clock)
+    except RelayError as error:
+        return Row("store", _POSTGRESQL, "failed", scrub(str(error)))
+    risks = [scrub(risk) for risk in found.risks]
+    if found.refusals:
+        return Row("store", _POSTGRESQL, "failed", scrub("; ".join(found.refusals)), notes=risks)
+    return Row("store", _POSTGRESQL, "ok", found.about, notes=risks)
 
 
 async def _row(

@@ -65,6 +65,8 @@ async def _run_here_or_there(
             desk: Desk = ControlSocket(config.state_dir)
             return await desk.ask(request, on_progress), None
         try:
+            if (result := await app.ask_others(request, on_progress)) is not None:
+                return result, None
             return await app.run_command_offline(request, on_progress)
         except BaseExceptionGroup as group:
             raise first_of(group) from group

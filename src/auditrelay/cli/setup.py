@@ -1,4 +1,4 @@
-"""``auditrelay setup``: prepare a SIEM for the first event."""
+"""``auditrelay setup``: prepare a SIEM, or the shared store, for the first event."""
 
 import asyncio
 import contextlib
@@ -16,7 +16,9 @@ from auditrelay.sinks.elasticsearch.templates import COMPONENT, templates
 from auditrelay.supervisor import Supervisor
 from auditrelay.telemetry.metrics import Metrics
 
-setup = typer.Typer(help="Prepares a SIEM for the events.", no_args_is_help=True)
+setup = typer.Typer(
+    help="Prepares a SIEM for the events, or the shared store.", no_args_is_help=True
+)
 
 _PATTERN = "logs-auditrelay."
 _RIGHTS = {
@@ -58,6 +60,50 @@ def elasticsearch(
             f"{COMPONENT} under composed_of in the template of that index",
             err=True,
         )
+
+
+_ROLE = "relay"
+"""The role of the service, as the documentation calls it."""
+
+
+@setup.command()
+def postgres(
+    context: typer.Context,
+    *,
+    only_print: Annotated[
+        bool, typer.Option("--print", help="Print the SQL, and do not connect.")
+    ] = False,
+) -> None:
+    """
+    Make the tables of the shared store, in the PostgreSQL that the key store names.
+
+    AUDITRELAY_STORE may name another role of it, which owns them.
+    """
+    config = Options.of(context).load(default_level="error")
+    if config.store is None:
+        raise ConfigError(
+            "store: is missing, so there is no shared store to set up: SQLite in state_dir needs "
+            "no setup"
+        )
+    # Only a shared store needs psycopg.
+    from auditrelay.store.postgres.address import Address  # noqa: PLC0415
+    from auditrelay.store.postgres.schema import statements  # noqa: PLC0415
+    from auditrelay.store.postgres.setup import grants, set_up  # noqa: PLC0415
+
+    address = Address(config.store)
+    rights = grants(address.schema, _ROLE)
+    if only_print:
+        typer.echo(statements(address.schema))
+        typer.echo(f"-- The role of the service, if it is not the owner:\n{rights}", nl=False)
+        return
+    if set_up(address):
+        typer.echo(f"{address.safe}: the schema {address.schema} is made")
+    else:
+        typer.echo(f"{address.safe}: the schema {address.schema} is there, and of this version")
+    typer.echo(
+        f"\nThe role of the service, {_ROLE} here, needs this and no more:\n\n{rights}",
+        nl=False,
+    )
 
 
 def _chosen(config: Config, wanted: str | None) -> str:

@@ -37,6 +37,7 @@ __all__ = [
     "available_vendors",
     "faults",
     "siems",
+    "usual_vendors",
     "vendors",
 ]
 
@@ -44,6 +45,11 @@ __all__ = [
 def available_vendors() -> list[str]:
     """Return the names of all vendors that a sandbox can have, those with a module first."""
     return [*vendors.available(), *described.available()]
+
+
+def usual_vendors() -> list[str]:
+    """Return the names of the vendors that a sandbox has without being asked for others."""
+    return list(vendors.available())
 
 
 class Sandbox:

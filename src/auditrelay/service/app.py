@@ -11,15 +11,14 @@ import contextlib
 import gc
 import os
 import sys
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Collection
 from dataclasses import asdict
 from datetime import UTC, timedelta
-from typing import Final, Self
+from typing import TYPE_CHECKING, Final, Self
 
 import structlog
 from apscheduler.schedulers.asyncio import AsyncIOScheduler
 
-from auditrelay import __version__
 from auditrelay.clock import Clock
 from auditrelay.collect.source_loop import SourceLoop
 from auditrelay.config.model import Config
@@ -33,19 +32,23 @@ from auditrelay.errors import (
 from auditrelay.service.commands import Commands
 from auditrelay.service.control_socket import ControlSocket
 from auditrelay.service.descriptors import allow_descriptors
-from auditrelay.service.desk import Desk, OnProgress, Request, Result
+from auditrelay.service.desk import Desk, NotServed, OnProgress, Request, Result
 from auditrelay.service.heap import tune_heap
 from auditrelay.service.instance_view import InstanceView
 from auditrelay.service.keeper import Keeper
-from auditrelay.service.state import store_of
+from auditrelay.service.registration import receivers
+from auditrelay.service.state import State, opened
 from auditrelay.service.store import Store
 from auditrelay.service.systemd import Supervisor
-from auditrelay.service.topology import Topology
+from auditrelay.service.topology import Topology, units_of
+from auditrelay.service.workload import Workload
 from auditrelay.status.port import StatusPort
 from auditrelay.status.report import Failing
-from auditrelay.store.leases import KEEPER
-from auditrelay.store.sqlite.state_dir import locked, prepare
+from auditrelay.store.leases import KEEPER, sole
 from auditrelay.telemetry.metrics import Metrics
+
+if TYPE_CHECKING:
+    from auditrelay.service.replica import Replica
 
 ATTEMPTS_ONCE: Final = 5
 """Most attempts at one request in a run that has an end (``run --once``, a command)."""
@@ -96,6 +99,7 @@ class App:
         *,
         clock: Clock,
         attempts: int | None = None,
+        state: State | None = None,
     ) -> None:
         # What is built from what; a line leads down to what is called.
         #
@@ -120,15 +124,26 @@ class App:
             store,
             metrics,
             clock=clock,
+            leases=None if state is None or state.share is None else (),
             attempts=attempts,
             patience=None if attempts is None else ROOM_PATIENCE,
         )
         self.view = InstanceView(self._topology, store, metrics, store.log, clock=clock)
-        self._desk: Desk = ControlSocket(config.state_dir)
-        self._keeper = self._new_keeper(self._topology.leased_store(KEEPER))
-        self._commands = Commands(self._topology, store, clock=clock, seal=self._keeper.sealer.seal)
+        self._desk: Desk = ControlSocket(config.state_dir) if state is None else state.desk
+        self._work = Workload(self._topology, store, self._new_keeper)
+        self._commands = Commands(self._topology, store, clock=clock, seal=self._work.seal)
+        self._replica = None if state is None else self._replica_of(state, metrics)
         self._failed: set[str] = set()
         """Sinks that have failed in a run that has an end."""
+
+    def _replica_of(self, state: State, metrics: Metrics) -> "Replica | None":
+        if state.share is None:
+            return None
+        from auditrelay.service import replica  # noqa: PLC0415  # not for an instance alone
+
+        return replica.Replica(
+            state.share, self._topology, self._work, self.view, metrics, clock=self._clock
+        )
 
     def _new_keeper(self, store: Store) -> Keeper:
         return Keeper(
@@ -138,6 +153,7 @@ class App:
             report=self.view.status,
             announce=self._topology.announce,
             on_seal=self._on_seal,
+            feeds=None if self._replica is None else self._replica.feeds,
         )
 
     @property
@@ -157,29 +173,26 @@ class App:
         """
         config.require_work()
         _tune()
-        prepare(config.state_dir)
-        with locked(config.state_dir, __version__, clock.now()):
-            store = await store_of(config, clock)
-            app = None
+        metrics = Metrics(
+            sources=config.sources,
+            sinks=config.sinks,
+            pairs=[
+                (source, sink)
+                for sink, settings in config.sinks.items()
+                if settings.enabled
+                for source in config.sources_of(sink)
+            ],
+            shared=config.store is not None,
+        )
+        async with opened(config, clock, metrics, has_end=attempts is not None) as state:
+            app = cls(config, state.store, metrics, clock=clock, attempts=attempts, state=state)
             try:
-                metrics = Metrics(
-                    sources=config.sources,
-                    sinks=config.sinks,
-                    pairs=[
-                        (source, sink)
-                        for sink, settings in config.sinks.items()
-                        if settings.enabled
-                        for source in config.sources_of(sink)
-                    ],
-                )
-                app = cls(config, store, metrics, clock=clock, attempts=attempts)
-                await app._keeper.sealer.begin()
+                if app._replica is None:
+                    await app._work.gain(sole(KEEPER))
                 await app._topology.register()
                 yield app
             finally:
-                if app is not None:
-                    await app._topology.close()
-                await store.close()
+                await app._topology.close()
 
     # -- running -----------------------------------------------------------------------------------
 
@@ -201,32 +214,32 @@ class App:
         self.view.restart_command = supervisor.restart_command
         port = StatusPort(self._config.status.listen, self.view, token=self._config.status.token)
         scheduler = AsyncIOScheduler(timezone=UTC)
-        self._keeper.schedule(scheduler)
         async with asyncio.TaskGroup() as tasks:
             status = tasks.create_task(port.serve())
-            self._topology.begin(tasks, scheduler)
+            self._work.begin(tasks, scheduler)
             others: list[asyncio.Task[None]] = [
                 tasks.create_task(self._desk.serve(self._commands.do))
             ]
-            self._store.on_condition = self._keeper.look
             scheduler.start()
             started(port.address)
             supervisor.ready(self.view.summary())
             others += [
                 tasks.create_task(supervisor.keep_notifying(self.view)),
-                *(
-                    tasks.create_task(loop())
-                    for loop in self._keeper.loops(self._topology.has_read)
-                ),
                 tasks.create_task(self._keep_reloading(reload, reread, supervisor)),
             ]
+            pulsing = None
+            if self._replica is not None:
+                pulsing = tasks.create_task(self._replica.member.keep_pulsing())
             await stop.wait()
             supervisor.stopping()
+            if self._replica is not None and pulsing is not None:
+                self._replica.member.drain()
+                await asyncio.wait([pulsing])
             scheduler.shutdown(wait=False)
             for task in others:
                 task.cancel()
             await self._topology.end()
-            await self._keeper.sealer.end()
+            await self._work.end()
             port.stop()
             await asyncio.wait([status])
 
@@ -249,7 +262,9 @@ class App:
                 _log.error("reload_refused", problems=[str(error)])
             else:
                 _log.info("reloaded", **asdict(changes))
-                await self._keeper.sealer.reload()
+                await self._work.reload()
+                if self._replica is not None:
+                    self._replica.reload(self._config)
             supervisor.ready(self.view.summary())
 
     async def run_command_offline(
@@ -260,13 +275,57 @@ class App:
 
         Returns the result, and why what stays in the spool for the service was not delivered.
         """
-        async with self._delivering() as undelivered:
-            result = await self._commands.do(request, on_progress, os.getuid())
-        await self._keeper.sealer.end()
+        async with self._holding(self._needed_for(request)) as missing:
+            if missing:
+                raise StateError(f"{_listed(missing)} cannot be had: a replica holds it")
+            async with self._delivering() as undelivered:
+                result = await self._commands.do(request, on_progress, os.getuid())
+            await self._work.end()
         return result, undelivered
 
+    async def ask_others(self, request: Request, on_progress: OnProgress) -> Result | None:
+        """Let a running replica do *request*; return None if none serves what it is about."""
+        if self._replica is None:
+            return None
+        try:
+            return await self._desk.ask(request, on_progress)
+        except NotServed:
+            return None
+
+    @contextlib.asynccontextmanager
+    async def _holding(self, units: Collection[str]) -> AsyncIterator[set[str]]:
+        """Hold *units* for the block, and yield what cannot be had; alone we hold everything."""
+        if self._replica is None:
+            yield set()
+            return
+        async with self._replica.holding(units) as missing:
+            yield missing
+
+    def _needed_for(self, request: Request) -> list[str]:
+        """Return the units that *request* needs: a source with its sinks, or all."""
+        source = getattr(request, "source", None)
+        if source is None:
+            return [*units_of(self._config), KEEPER]
+        sinks = [name for name, fed in receivers(self._config).items() if source in fed]
+        return [f"source {source}", *(f"sink {name}" for name in sinks), KEEPER]
+
     async def once(self) -> list[str]:
-        """Read every source to its settled end, deliver everything, return the failures."""
+        """
+        Read every source to its settled end, deliver everything, return the failures.
+
+        What another replica holds is left to it, and among the failures. Raises StateError if it
+        holds all.
+        """
+        wanted = [*units_of(self._config), KEEPER]
+        async with self._holding(wanted) as missing:
+            if len(missing) == len(wanted):
+                raise StateError(
+                    "there is nothing to do: other replicas hold all sources and sinks"
+                )
+            left = [f"{unit} is left to the replica that holds it" for unit in sorted(missing)]
+            return [*left, *await self._once()]
+
+    async def _once(self) -> list[str]:
 
         async def collect(collector: SourceLoop) -> None:
             try:
@@ -279,8 +338,8 @@ class App:
         async with self._delivering() as failures, asyncio.TaskGroup() as polls:
             for collector in self._topology.collectors.values():
                 polls.create_task(collect(collector))
-        await self._keeper.prune()  # by now replies have said what time it is
-        await self._keeper.sealer.end()
+        await self._work.prune()  # by now replies have said what time it is
+        await self._work.end()
         async with self._delivering() as untold:  # the head
             pass
         return [*failures, *untold]
@@ -315,3 +374,7 @@ class App:
             yield failures
             for deliverer in deliverers:
                 deliverer.finish()
+
+
+def _listed(units: Collection[str]) -> str:
+    return ", ".join(sorted(units))

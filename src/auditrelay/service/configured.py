@@ -45,7 +45,7 @@ def configured(config: Config) -> facts.Body:
     whole = {
         f"{table}.{key}": value
         for table, settings in tables.items()
-        for key, value in _plain(settings)
+        for key, value in settings_of(settings)
     }
     return facts.configured(
         digest=sha256(facts.text(whole).encode()).digest(),
@@ -55,7 +55,7 @@ def configured(config: Config) -> facts.Body:
     )
 
 
-def _plain(settings: BaseModel) -> Iterator[tuple[str, Value]]:
+def settings_of(settings: BaseModel) -> Iterator[tuple[str, Value]]:
     """Yield the keys of *settings* that are no secrets, with values as one would write them."""
     for key in type(settings).model_fields:
         value = getattr(settings, key)

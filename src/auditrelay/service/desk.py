@@ -189,6 +189,10 @@ Handle = Callable[[Request, OnProgress, int | None], Awaitable[Result]]
 """Does a request, which the user with that id has made; None if the system does not tell."""
 
 
+class NotServed(StateError):
+    """No running replica serves what a request is about."""
+
+
 class Desk(Protocol):
     """Carries requests to the running instance, and its answers back."""
 

@@ -17,6 +17,7 @@ from auditrelay.events import AuditEvent, pack
 from auditrelay.events.page import Page
 from auditrelay.store import DeadLetter, Proof, RejectedEvent
 from auditrelay.store.sqlite import schema, state_dir
+from auditrelay.store.sqlite.connection import Connection
 from auditrelay.store.sqlite.state_dir import DATABASE, prepare
 from auditrelay.store.sqlite.store import open_view
 from auditrelay.window import Interval
@@ -187,7 +188,7 @@ async def test_an_upgrade_without_room_is_not_taken_for_damage(
     path = tmp_path / DATABASE
     before = path.stat().st_size
 
-    def without_room(db: sqlite3.Connection) -> None:
+    def without_room(db: Connection) -> None:
         db.execute("pragma max_page_count = 1")  # no more than it has
         schema.upgrade(db)
 

@@ -12,13 +12,18 @@ from structlog.testing import capture_logs
 
 from auditrelay.errors import StateError, StoreFull
 from auditrelay.store.sqlite import writer as writing
+from auditrelay.store.sqlite.connection import Connection
 from auditrelay.store.sqlite.writer import Writer
 
 PAGES, RESERVED = 20, 10
 PAGE = bytes(4000)
 
 
-def put(db: sqlite3.Connection, pages: int) -> None:
+def connect(path: Path) -> Connection:
+    return sqlite3.connect(path, check_same_thread=False, isolation_level=None, factory=Connection)
+
+
+def put(db: Connection, pages: int) -> None:
     db.executemany("insert into data values (?)", [(PAGE,)] * pages)
 
 
@@ -26,7 +31,7 @@ class Disk:
     """A database that may not grow beyond PAGES until its reserve is released."""
 
     def __init__(self, path: Path) -> None:
-        self.db = sqlite3.connect(path, check_same_thread=False, isolation_level=None)
+        self.db = connect(path)
         self.db.executescript(f"create table data (x); pragma max_page_count = {PAGES}")
         self.released = 0
         self.writer = Writer(self.db, self.release)
@@ -66,7 +71,7 @@ async def test_a_commit_is_reported_before_its_caller_goes_on_and_a_failure_is_n
     def report(result: object) -> None:
         reported.append((result, disk.db.in_transaction))
 
-    def odd(_: sqlite3.Connection) -> str:
+    def odd(_: Connection) -> str:
         raise ValueError("odd")
 
     writes = [
@@ -83,7 +88,7 @@ async def test_a_commit_is_reported_before_its_caller_goes_on_and_a_failure_is_n
 async def test_a_work_that_fails_costs_those_nothing_that_share_its_commit(disk: Disk) -> None:
     go_on = threading.Event()
 
-    def odd(db: sqlite3.Connection) -> None:
+    def odd(db: Connection) -> None:
         put(db, 2)
         raise ValueError("odd")
 
@@ -106,7 +111,7 @@ async def test_a_work_that_fails_costs_those_nothing_that_share_its_commit(disk:
 def writer(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Writer]:
     monkeypatch.setattr(writing, "BUSY_MS", 5)
     monkeypatch.setattr(writing, "LONG_LOG", 1 << 20)
-    db = sqlite3.connect(tmp_path / "state.db", check_same_thread=False, isolation_level=None)
+    db = connect(tmp_path / "state.db")
     db.executescript("pragma journal_mode = wal; create table data (x)")
     made = Writer(db, lambda: None)
     yield made

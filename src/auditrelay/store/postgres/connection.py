@@ -140,25 +140,27 @@ class Connection:
             yield from rows
         self.execute(f"close {name}")
 
-    def begin(self, *, write: bool, snapshot: bool = False) -> None:
+    def begin(self, *, write: bool, snapshot: bool = False, alone: bool = True) -> None:
         """
         Queue the beginning of a transaction.
 
-        One that is to *write* waits until no other replica writes. A *snapshot* sees the state as
-        it was at its first statement, and may take longer.
+        One that is to *write* waits until no other replica writes, unless it need not be *alone*:
+        no part of the state proper is written then. A *snapshot* sees the state as it was at its
+        first statement, and may take longer.
         """
         isolation = "repeatable read" if snapshot else "read committed"
         access = "read write" if write else "read only"
         self._pipeline.allow(SNAPSHOT if snapshot else self._limit, each=snapshot)
         self.execute(f"begin isolation level {isolation}, {access}")
         settings = _SETTINGS
-        if self._raw.info.server_version >= 170000 and not snapshot:
+        is_long = snapshot or self._limit > REQUEST
+        if self._raw.info.server_version >= 170000 and not is_long:
             settings += _TRANSACTION_TIMEOUT
         if write:
             settings += _ON_DISK
-        idle = f"{SNAPSHOT:.0f}s" if snapshot else "10s"
+        idle = f"{max(SNAPSHOT, self._limit):.0f}s" if is_long else "10s"
         self._pipeline.send(settings.encode(), [f"{quoted(self.schema)}, pg_temp", idle])
-        if write:
+        if write and alone:
             # Two states in one database do not wait for each other.
             self.execute(
                 "select pg_advisory_xact_lock(?)", (_NAMESPACE << 32 | crc32(self.schema.encode()),)
@@ -175,7 +177,7 @@ class Connection:
         self.execute("commit")
         self._pipeline.finish()
         if self._warned:
-            # The wait for a standby was ended by somebody: nothing says that it is replicated.
+            # An operator has ended the wait for a standby: nothing says that it is replicated.
             self.close()
             raise psycopg.OperationalError("the commit may not have been replicated")
 

@@ -1,4 +1,4 @@
-"""What an error of PostgreSQL means for whoever has to go on."""
+"""What an error of PostgreSQL means, and what can be done about it."""
 
 from enum import Enum, auto
 from typing import Final
@@ -18,7 +18,7 @@ class Kind(Enum):
     FULL = auto()
     """Wait until there is room."""
     REFUSED = auto()
-    """Somebody has to change something in the database or the configuration."""
+    """An operator has to change something in the database or the configuration."""
     CORRUPT = auto()
     """Stop: what is stored cannot be read."""
     FENCED = auto()
@@ -84,9 +84,14 @@ def kind_of(error: psycopg.Error) -> Kind:
     return _KINDS.get(state) or _CLASSES.get(state[:2], Kind.BUG)
 
 
+def words_of(error: psycopg.Error) -> str:
+    """Return what *error* says, in one line; without its details, which may have stored values."""
+    return error.diag.message_primary or " ".join(str(error).split())
+
+
 def translate(error: psycopg.Error) -> RelayError | psycopg.Error:
     """Return what to raise for *error*: itself if it is a bug of ours."""
-    kind, words = kind_of(error), str(error).strip()
+    kind, words = kind_of(error), words_of(error)
     if kind is Kind.BUG:
         return error
     if kind is Kind.FULL:

@@ -8,7 +8,7 @@ import psycopg
 from auditrelay.errors import RelayError, StateError
 from auditrelay.evidence.tree import Frontier
 from auditrelay.store.postgres.connection import Connection, quoted
-from auditrelay.store.postgres.errors import Kind, kind_of, translate
+from auditrelay.store.postgres.errors import Kind, kind_of, translate, words_of
 from auditrelay.store.postgres.tables import TABLES
 from auditrelay.store.sql.branches import FRONTIER, LOG
 
@@ -24,18 +24,18 @@ _TRIES: Final = 5
 _ROWS: Final = (
     f"""insert into meta (name, value) values
     ('schema', {SCHEMA_VERSION}), ('writable_from', {SCHEMA_VERSION}),
-    ('next_position', 0), ('spool_bytes', 0)""",
+    ('next_position', 0), ('spool_bytes', 0)""",  # noqa: S608  # constants
     # The log of the evidence has a name of its own, and begins without entries.
     f"""insert into meta_text (name, value)
-    values ('{LOG}', replace(gen_random_uuid()::text, '-', ''))""",
+    values ('{LOG}', replace(gen_random_uuid()::text, '-', ''))""",  # noqa: S608  # constants
     f"""insert into meta_bytes (name, value)
-    values ('{FRONTIER}', decode('{Frontier().dump().hex()}', 'hex'))""",
+    values ('{FRONTIER}', decode('{Frontier().dump().hex()}', 'hex'))""",  # noqa: S608  # constants
 )
 """*schema* is the version of the tables, *writable_from* the oldest code that may write to them."""
 
 
 def statements(schema: str) -> str:
-    """Return the SQL that makes *schema*, in one transaction, for somebody to read and to run."""
+    """Return the SQL that makes *schema* in one transaction, for an operator to read and run."""
     lines = [
         "begin",
         f"create schema if not exists {quoted(schema)}",
@@ -101,9 +101,21 @@ def verify(db: Connection) -> None:
         raise _cannot(db.schema, error) from error
 
 
+def drop(db: Connection) -> None:
+    """Remove the schema with all that is in it. Raises StateError."""
+    try:
+        _in_transaction(db, _drop)
+    except psycopg.Error as error:
+        raise _cannot(db.schema, error) from error
+
+
+def _drop(db: Connection) -> None:
+    db.execute(f"drop schema if exists {quoted(db.schema)} cascade")
+
+
 def _in_transaction(db: Connection, work: Callable[[Connection], None]) -> None:
     try:
-        db.begin(write=work is _create)
+        db.begin(write=work is not check)
         work(db)
         db.commit()
     except BaseException:
@@ -117,7 +129,7 @@ def _create(db: Connection) -> None:
         (there,) = db.execute(
             "select exists (select from pg_namespace where nspname = ?)", (db.schema,)
         ).fetchone()
-        if not there:  # whoever may not create one may have been given an empty one
+        if not there:  # a role that may not create one may have been given an empty one
             db.execute(f"create schema {quoted(db.schema)}")
         for statement in (*TABLES, *_ROWS):
             db.execute(statement)
@@ -152,5 +164,5 @@ def _missing(schema: str) -> str:
 
 def _cannot(schema: str, error: psycopg.Error) -> RelayError | psycopg.Error:
     if error.sqlstate == "42501":
-        return StateError(f"{_missing(schema)} ({str(error).strip()})")
+        return StateError(f"{_missing(schema)} ({words_of(error)})")
     return translate(error)

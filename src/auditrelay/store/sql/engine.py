@@ -57,14 +57,21 @@ class Room(Protocol):
 class Tip(Protocol):
     """The newest head that has left, where no backup of the state has it."""
 
+    @property
+    def name(self) -> str:
+        """What it is called, in what a check finds."""
+
     def read(self) -> Head | None:
         """Return that head; None if there is none that can be read."""
 
     def begin(self, db: Any, head: Head, /) -> None:
         """Put the first one of a new state, at the latest with the transaction of *db*."""
 
+    def enter(self, db: Any, head: Head, /) -> None:
+        """Replace it in the transaction of *db* that makes *head*, if it is in the database."""
+
     def write(self, head: Head) -> None:
-        """Replace it, durably. Raises OSError, with the former one as it was."""
+        """Replace it, durably, after that. Raises OSError, with the former one as it was."""
 
 
 class Engine(Writer, Reader, Protocol):

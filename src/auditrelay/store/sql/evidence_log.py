@@ -75,6 +75,8 @@ class EvidenceLog:
             if runs is None:
                 # Before the commit: killed behind it, the state would look like a copy of itself.
                 self._first_tip(db, head)
+            else:
+                self._engine.tip.enter(db, head)
             return branch, head
 
         branch, head = await self._writer.write(work)
@@ -119,7 +121,9 @@ class EvidenceLog:
         now = self._now()
 
         def work(db: Connection) -> tuple[Branch, Head]:
-            return branches.after_damage(db, now), _tip_of(db)
+            branch, head = branches.after_damage(db, now), _tip_of(db)
+            self._engine.tip.enter(db, head)
+            return branch, head
 
         branch, head = await self._writer.write(work)
         await self._write_tip(head)

@@ -296,7 +296,7 @@ def delivery_status(
 def forget_before(db: Connection, before: int, now: int) -> int:
     """Forget some of the uids of events older than *before*; return how many."""
     db.execute("delete from uid_log where newest < ?", (before,))
-    db.execute("delete from late where end < ?", (before,))
+    db.execute('delete from late where "end" < ?', (before,))
     left = FORGET_STEP
     for owner, source in db.execute("select id, name from source order by name").fetchall():
         events = db.execute(

@@ -82,9 +82,12 @@ class Sealing:
         async with self._lock:
             made = await asyncio.to_thread(self._draft, make_head, now, hash_all)
             carrier = event(made.sealed)
-            await self._spooling.append(
-                lambda db: _write(db, self._spool, made, carrier, now), self._spool.waiting.clear
-            )
+
+            def work(db: Connection) -> None:
+                _write(db, self._spool, made, carrier, now)
+                self._engine.tip.enter(db, made.sealed.head)
+
+            await self._spooling.append(work, self._spool.waiting.clear)
             return made.sealed
 
     def _draft(self, make_head: MakeHead, now: int, hash_all: bool) -> _Draft:  # noqa: FBT001  # for a thread

@@ -128,6 +128,20 @@ def locked(state_dir: Path, version: str, now: datetime) -> Iterator[None]:
         os.close(file)
 
 
+def seat(state_dir: Path) -> str:
+    """
+    Return what names the lock of *state_dir*, which is locked, on this run of this machine.
+
+    Raises StateError.
+    """
+    try:
+        found = (state_dir / _LOCK).stat()
+        boot = Path("/proc/sys/kernel/random/boot_id").read_text("ascii").strip()
+    except OSError as error:
+        raise StateError(f"cannot read the lock of {state_dir}: {error.strerror}") from error
+    return f"{boot}:{found.st_dev}:{found.st_ino}"
+
+
 def _owner(file: int) -> str:
     try:
         label = json.loads(os.pread(file, 4096, 0))
