@@ -59,7 +59,6 @@ from auditrelay.store.sql.forgetting import forget_old
 from auditrelay.store.sql.handover import Handover
 from auditrelay.store.sql.known_contents import KnownContents
 from auditrelay.store.sql.look_ups import LookUps
-from auditrelay.store.sql.marks import Marks
 from auditrelay.store.sql.page_reader import PageReader
 from auditrelay.store.sql.readers import Reader, all_readers
 from auditrelay.store.sql.recent import Recent
@@ -101,11 +100,19 @@ class SqlStore:
         self._spool = shared.spool
         self._uids = Uids()
         self._look_ups = LookUps()
-        self._marks = Marks() if engine.shared else None
+        self._recent = shared.pages.anew() if isinstance(shared.pages, Recent) else None
+        self._marks = None if self._recent is None else self._recent.marks
+        pages = self._recent or shared.pages
+        self._room = engine.room
         self._read = engine.read
-        self._spooling = Spooling(engine, shared.spool, shared.pages)
+        self._spooling = Spooling(engine, shared.spool, pages)
         self._pages = PageReader(
-            engine, shared.pages, self._spooling, shared.spool, now=self._now, marks=self._marks
+            engine,
+            pages,
+            self._spooling,
+            shared.spool,
+            now=self._now,
+            marks=self._marks,
         )
         self.alerts = AlertLog(engine, self._spooling, shared.spool, self._uids, now=self._now)
         """The log of the alerts."""
@@ -133,6 +140,11 @@ class SqlStore:
         if not self._engine.shared:  # the lock of the state fences everybody else
             return self
         return type(self)(self._engine.under(lease), self._shared)
+
+    def reaches(self, end: int) -> None:
+        """Take note that the spool reaches to the place *end*: other instances add to it, too."""
+        if self._recent is not None:
+            self._recent.reaches(position_of(end))
 
     async def close(self) -> None:
         """Finish the queued writes, then close everything."""
@@ -328,8 +340,8 @@ class SqlStore:
     ) -> tuple[list[SpoolPage], Reached]:
         """Read the backlog of *sink* from what was *reached* on, from memory if it is there."""
         start = 0 if reached is None else position_of(reached.ends[0])
-        pages, end = await self._pages.read(sink, start, most)
-        return pages, Reached((place(spool.LOG, end),))
+        pages, end, at_end = await self._pages.read(sink, start, most)
+        return pages, Reached((place(spool.LOG, end),), at_end)
 
     async def reread(self, sink: str, places: Range, most: int) -> list[SpoolPage]:
         """Read the backlog of *sink* at *places*."""
@@ -342,9 +354,11 @@ class SqlStore:
         now, marks = self._now(), self._marks
 
         def work(db: Connection) -> tuple[Reader, AbstractSet[int]]:
-            if marks is not None:
-                marks.check_done(db, sink, list(done))
-            return sinks.settle(db, self._spool, sink, done, dead, now=now)
+            look = None if marks is None else marks.done(db, sink, done)
+            settled = sinks.settle(db, self._spool, sink, done, dead, now=now)
+            if look is not None:
+                look.check()
+            return settled
 
         return await self._spooling.settle(sink, work, marks)
 
@@ -429,7 +443,7 @@ class SqlStore:
         return self._spool.used_bytes
 
     async def spool_size(self) -> int:
-        """Return the current size of the spool, compressed, whoever has written to it."""
+        """Return the current size of the spool, compressed, also after writes of other instances."""
         if not self._engine.shared:
             return self.spool_bytes
         return await self._read(lambda db: meta.read(db, "spool_bytes"))
