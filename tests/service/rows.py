@@ -216,6 +216,8 @@ class FakeInstance:
         self.offered: Sequence[Waiting] = ()
         self.failing: RelayError | None = None
         """What it raises when it shall gain something."""
+        self.unruly: RelayError | None = None
+        """What it raises when it shall lose something in good order."""
         self.slow: asyncio.Event | None = None
         """What it waits for before it gains, or loses in good order."""
 
@@ -247,7 +249,10 @@ class FakeInstance:
         self.running[lease.unit] = lease
 
     async def lose(self, lease: Lease, why: Loss) -> None:
-        if self.slow is not None and why in (Loss.MOVED, Loss.DRAINED):
-            await self.slow.wait()
+        if why in (Loss.MOVED, Loss.DRAINED):
+            if self.unruly is not None:
+                raise self.unruly
+            if self.slow is not None:
+                await self.slow.wait()
         self.running.pop(lease.unit, None)
         self.lost.append((lease.unit, why))

@@ -13,7 +13,7 @@ from structlog.testing import capture_logs
 from tests.service.rows import FakeInstance, FakeMembership, Rows
 from tests.support.clock import FakeClock
 
-from auditrelay.errors import ConfigError, Fenced
+from auditrelay.errors import ConfigError, Fenced, StoreFull
 from auditrelay.service.member import REST, Member
 from auditrelay.service.membership import FREE, PULSE, SELF, SETTLED, Loss
 from auditrelay.store.leases import KEEPER, Lease
@@ -56,6 +56,9 @@ class Played:
     @property
     def running(self) -> set[str]:
         return set(self.instance.running)
+
+    def has_drained(self) -> bool:
+        return self.member._drained
 
     async def turn(self) -> None:
         if not self.frozen:
@@ -282,16 +285,93 @@ async def test_a_write_that_is_committed_while_a_pulse_is_under_way_is_not_lost(
     fleet: Fleet,
 ) -> None:
     one = await fleet.add()
-    pulse = one.membership.pulse
+    before, pulse = one.id, one.membership.pulse
 
     async def slow(**options: object) -> object:
         seen = await pulse(**options)  # type: ignore[arg-type]  # as they come
         one.instance.known_writes += 1
+        fleet.rows.writes[one.id] += 1
         return seen
 
     one.membership.pulse = slow  # type: ignore[assignment,method-assign]  # the same
-    await one.turn()
+    for _ in range(3):
+        await one.turn()
     assert one.instance.lost == []
+    assert one.id == before
+
+
+async def test_a_pulse_that_fails_now_and_then_is_no_witness(fleet: Fleet) -> None:
+    one, two = await fleet.add(), await fleet.add()
+    one.frozen = True
+    for _ in range(4):
+        await fleet.pass_(5)
+        two.membership.partitioned = True
+        await fleet.pass_(1)
+        two.membership.partitioned = False
+    assert two.running == set()
+    await fleet.pass_(LIFE + 3)
+    assert two.running == set(UNITS)
+
+
+async def test_what_a_take_has_got_whose_answer_is_on_its_way_is_not_keyed_again(
+    fleet: Fleet,
+) -> None:
+    one = Played(fleet.rows, fleet.clock, fleet._tasks, card(["sink x"]))
+    take, answered = one.membership.take, asyncio.Event()
+
+    async def slow(*arguments: object) -> list[Lease]:
+        leases = await take(*arguments)  # type: ignore[arg-type]  # as they come
+        await answered.wait()
+        return leases
+
+    one.membership.take = slow  # type: ignore[assignment,method-assign]  # the same
+    await one.turn()
+    token = fleet.rows.leases["sink x"].token
+    await one.turn()
+    answered.set()
+    await one.turn()
+    assert fleet.rows.leases["sink x"].token == token
+    assert one.instance.running["sink x"].token == token
+
+
+async def test_what_a_take_got_for_the_replica_that_we_were_is_not_ours(fleet: Fleet) -> None:
+    one = Played(fleet.rows, fleet.clock, fleet._tasks, card(["sink x"]))
+    take, answered = one.membership.take, asyncio.Event()
+
+    async def slow(*arguments: object) -> list[Lease]:
+        leases = await take(*arguments)  # type: ignore[arg-type]  # as they come
+        await answered.wait()
+        return leases
+
+    one.membership.take = slow  # type: ignore[assignment,method-assign]  # the same
+    await one.turn()
+    old = fleet.rows.leases["sink x"].token
+    one.member.rejoin(Loss.ROLLED_BACK)
+    await one.turn()
+    answered.set()
+    for _ in range(3):
+        await one.turn()
+    assert one.instance.running["sink x"].token == fleet.rows.leases["sink x"].token != old
+    assert one.instance.lost == []
+
+
+async def test_what_cannot_end_in_good_order_is_given_all_the_same(fleet: Fleet) -> None:
+    one = await fleet.add(card(["sink x"]))
+    one.instance.unruly = StoreFull("no room")
+    one.member.drain()
+    await one.turn()
+    assert one.instance.lost == [("sink x", Loss.FENCED)]
+    assert fleet.rows.holder("sink x") is None
+
+
+async def test_a_replica_whose_count_of_writes_is_gone_joins_as_another(fleet: Fleet) -> None:
+    one = await fleet.add()
+    before = one.id
+    del fleet.rows.writes[before]
+    for _ in range(3):
+        await one.turn()
+    assert one.id != before
+    assert one.running == set(UNITS)
 
 
 async def test_a_replica_that_was_tidied_away_joins_as_another(fleet: Fleet) -> None:
@@ -317,12 +397,12 @@ async def test_a_replica_that_drains_gives_everything_and_leaves(
     await one.turn()
     assert fleet.rows.replicas[one.id].draining
     assert fleet.rows.holder("source only") == one.id  # it still lands what is in flight
-    assert not one.member._drained
+    assert not one.has_drained()
     one.instance.slow.set()
     await settle()
     assert fleet.rows.holder("source only") is None
     assert one.instance.lost == [("source only", Loss.DRAINED)]
-    assert one.member._drained
+    assert one.has_drained()
     await one.turn()
     assert one.running == set()  # it takes nothing again
     assert two.running == set(UNITS)
@@ -418,7 +498,7 @@ async def test_what_its_planned_holder_does_not_take_another_takes(fleet: Fleet)
     async def take(*_: object) -> list[Lease]:
         return []
 
-    idle.membership.take = take  # type: ignore[method-assign]  # it is what the test is about
+    idle.membership.take = take  # type: ignore[assignment,method-assign]  # it is the point
     fleet.replicas.append(idle)
     await idle.turn()
     one = await fleet.add(card(SOURCES))

@@ -254,7 +254,7 @@ class Member:
         """End everything, and stop being this replica."""
         self._guard.end()
         self._refused.clear()
-        _log.error("replica_fenced", replica=str(self.me), reason=why.value)
+        _log.warning("replica_fenced", replica=str(self.me), reason=why.value)
         metrics, is_old = self._metrics, why is Loss.ROLLED_BACK
         (metrics.store_rolled_back if is_old else metrics.fenced).inc()
         self._held.lose_all(why)

@@ -184,7 +184,7 @@ class Witness:
         still = self._still
         self._sent, self._still = sent, {}
         for replica in replicas:
-            beats, since = still.get(replica.id, (None, answered))
+            beats, since = still.get(replica.id, (None, 0.0))
             moved = beats != replica.beats
             self._still[replica.id] = replica.beats, answered if moved else since + unseen
 

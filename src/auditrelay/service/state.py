@@ -50,8 +50,9 @@ async def opened(
 
     *metrics* are those of a shared store, if it is one.
 
-    A run that *has_end* gives up after *PATIENCE* what a shared store does not answer. Raises
-    StateError if the state cannot be used, Locked if another instance has locked it.
+    A run that *has_end* gives up after *PATIENCE* what a shared store does not answer; it needs no
+    state directory then. Raises StateError if the state cannot be used, Locked if another instance
+    has locked it.
     """
     if config.store is None:
         state_dir.prepare(config.state_dir)
@@ -71,7 +72,8 @@ async def opened(
         return
     from auditrelay.service.shared import Share  # noqa: PLC0415  # it imports psycopg
 
-    with _seat(config, clock) as seat:
+    # A command is a replica of its own, beside the one that has locked the state directory.
+    with contextlib.nullcontext() if has_end else _seat(config, clock) as seat:
         share = await asyncio.to_thread(
             Share, config, clock, metrics, seat=seat, patience=PATIENCE if has_end else None
         )

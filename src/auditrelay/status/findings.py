@@ -584,10 +584,11 @@ def _bad_records(report: Report) -> Iterator[Finding]:
 def _backlogs(report: Report) -> Iterator[Finding]:
     for row in enabled(report.sinks):
         oldest = timedelta(seconds=row.oldest_undelivered_seconds)
+        meant = timedelta(seconds=row.linger_seconds or 0)
         # What no replica holds is up no more, and has the backlog that it had.
-        if not (row.up or row.held_by is None) or oldest < PATIENCE:
+        if not (row.up or row.held_by is None) or oldest < PATIENCE + meant:
             continue
-        moves = age(report, row.last_delivered_at) < PATIENCE
+        moves = age(report, row.last_delivered_at) < PATIENCE + meant
         backlog = humanize.count(row.backlog_events, "event")
         yield Finding(
             "recovering" if moves else "action_required",

@@ -178,6 +178,11 @@ class SinkStatus(PeerStatus, frozen=True, kw_only=True):
     last_error: str | None
     error_code: str | None
     """The short code of last_error."""
+    linger_seconds: float | UnsetType = UNSET
+    """
+    How long events may wait for others that are sent with them, all being well; left out if that is
+    less than ten seconds.
+    """
 
 
 AnyPeer = SourceStatus | SinkStatus

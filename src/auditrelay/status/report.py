@@ -10,7 +10,7 @@ from msgspec import UNSET, UnsetType
 from auditrelay import __version__
 from auditrelay.config.model import Config
 from auditrelay.deliver.throughput import Throughput
-from auditrelay.settings import PeerSettings, SourceSettings
+from auditrelay.settings import PeerSettings, SinkSettings, SourceSettings
 from auditrelay.settings.secrets import Secret
 from auditrelay.settings.values import format_duration
 from auditrelay.status.findings import judge
@@ -44,6 +44,9 @@ Failing = tuple[str, datetime]
 
 SHOWN: Final = timedelta(days=7)
 """How far back the ledger is in the report."""
+
+_NOTICEABLE: Final = timedelta(seconds=10)
+"""A linger from which on an operator may ask where an event is."""
 
 GAPS_SHOWN: Final = timedelta(days=30)
 """How far back gaps are listed and count as problems; older ones are in ``gap_seconds`` only."""
@@ -271,7 +274,14 @@ def _sink(
         last_delivered_at=condition.last_delivered_at,
         last_error=condition.last_error,
         error_code=condition.error_code,
+        linger_seconds=_linger(settings),
     )
+
+
+def _linger(settings: SinkSettings | None) -> float | UnsetType:
+    if settings is None or settings.linger < _NOTICEABLE:
+        return UNSET
+    return settings.linger.total_seconds()
 
 
 def _credentials(settings: PeerSettings | None) -> tuple[Credential, ...] | UnsetType:

@@ -256,6 +256,8 @@ def _sink(report: Report, row: SinkStatus, now: datetime) -> Markup:
     }
     if backlog:
         facts["oldest waiting"] = humanize.span(row.oldest_undelivered_seconds)
+    if row.linger_seconds:
+        facts["waits to be sent"] = f"up to {humanize.span(row.linger_seconds)}, with others"
     if row.enabled:
         everything = len(row.sources) == sum(not each.orphaned for each in report.sources)
         facts["success proves"] = _PROVED[row.proves or "nothing"]

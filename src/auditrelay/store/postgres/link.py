@@ -175,7 +175,7 @@ def read(link: Link, work: Callable[[Connection], T]) -> T:
             db = link.connection()
             db.begin(write=False)
             result = work(db)
-            db.commit()
+            db.end()
         except BaseException as error:
             if db is not None:
                 db.roll_back()
