@@ -230,7 +230,7 @@ class _Row(NamedTuple):
     count: int
     source: str
     sha: bytes | None
-    bytes: int
+    size: int
     blob: bytes | None
 
 
@@ -298,10 +298,10 @@ class _Rows:
         size = 0
         for row in self._waiting:
             if self._recent.find(row.first, row.sha) is None:
-                if size and size + row.bytes > _ASKED_BYTES:
+                if size and size + row.size > _ASKED_BYTES:
                     break
                 self._asked[row.first] = self._blob_at(row.first)
-                size += row.bytes
+                size += row.size
             events -= row.count
             if events <= 0:
                 break

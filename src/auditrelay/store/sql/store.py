@@ -103,7 +103,6 @@ class SqlStore:
         self._recent = shared.pages.anew() if isinstance(shared.pages, Recent) else None
         self._marks = None if self._recent is None else self._recent.marks
         pages = self._recent or shared.pages
-        self._room = engine.room
         self._read = engine.read
         self._spooling = Spooling(engine, shared.spool, pages)
         self._pages = PageReader(
