@@ -58,7 +58,9 @@ class Alike(Machine):
     def show_again(self, count: int, source: str, seed: int) -> None:
         """Show some known events with other times among new ones, and their neighbours."""
         old = [make_event((seed + 7 * n) % (self.made + 1), source=source) for n in range(count)]
-        moved = [make_event(int(each.native_id or 0), source=source, at=each.at + 7) for each in old]
+        moved = [
+            make_event(int(each.native_id or 0), source=source, at=each.at + 7) for each in old
+        ]
         page = [*moved, *self.events(source, 1), *old[:1]]
         looked = self.store.look_up(
             source,

@@ -442,7 +442,7 @@ class SqlStore:
         return self._spool.used_bytes
 
     async def spool_size(self) -> int:
-        """Return the current size of the spool, compressed, also after writes of other instances."""
+        """Return the size of the spool, compressed, also after writes of other instances."""
         if not self._engine.shared:
             return self.spool_bytes
         return await self._read(lambda db: meta.read(db, "spool_bytes"))
