@@ -188,7 +188,7 @@ def test_both_engines_answer_alike(postgres: Server) -> None:
             stateful_step_count=25,
             deadline=None,
             derandomize=True,
-            phases=[Phase.generate, Phase.shrink],
+            phases=[Phase.generate],  # to shrink a failure takes minutes
             database=None,
             suppress_health_check=list(HealthCheck),
         ),
