@@ -6,13 +6,11 @@ import hashlib
 import statistics
 import time
 from collections import Counter
-from collections.abc import AsyncIterator, Callable, Iterator
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Sequence
 from datetime import UTC, datetime, timedelta
 from functools import partial
 from pathlib import Path
 from unittest import mock
-
-import psycopg
 
 import known as known_benchmark
 from auditrelay import config
@@ -131,6 +129,18 @@ async def _trips(
     server: Server, database: str, where: Path, size: int
 ) -> dict[str, tuple[float, ...]]:
     found: dict[str, list[tuple[float, ...]]] = {}
+
+    async def spent(steps: Sequence[Callable[[], Awaitable[object]]]) -> tuple[float, ...]:
+        """Return what each of *steps* takes: see round_trips."""
+        before, counted = (server_cpu(server), number(watching, WAL)), Counter(counts)
+        began = time.process_time()
+        for step in steps:
+            await step()
+        took = time.process_time() - began
+        made = [counts[name] - counted[name] for name in ("statements", "round trips")]
+        wal, cpu = number(watching, WAL) - before[1], server_cpu(server) - before[0]
+        return tuple(each / len(steps) for each in (*made, took * 1e6, cpu * 1e6, wal))
+
     made, rounds, each_time = Pages(size), 12, 8
     with connected(server, database) as watching, counted() as counts:
         async with opened(server.address(database), where) as store:
@@ -144,27 +154,24 @@ async def _trips(
                     ("add a page, all known, the last of a walk", partial(_add, store, last=True)),
                 )
                 for title, step in steps:
-                    before = _spent(server, watching, counts)
-                    for page in pages:
-                        await step(page)
-                    after = _spent(server, watching, counts)
-                    if turn > 1:
-                        used = [(b - a) / each_time for a, b in zip(before, after, strict=True)]
-                        found.setdefault(title, []).append(tuple(used))
-                waiting, reached = await store.read(SINK, reached, 100_000)
-                before = _spent(server, watching, counts)
-                for page_read in waiting:
-                    end = page_read.first + len(page_read.events)
-                    await store.settle(SINK, [(page_read.first, end)])
-                after = _spent(server, watching, counts)
-                before_read = _spent(server, watching, counts)
-                _, reached = await store.read(SINK, reached, 100_000)
-                after_read = _spent(server, watching, counts)
+                    used = await spent([partial(step, page) for page in pages])
+                    if turn > 1:  # what is loaded once is
+                        found.setdefault(title, []).append(used)
+                settles = []
+                while (read := await store.read(SINK, reached, 100_000))[0]:
+                    waiting, reached = read
+                    settles += [
+                        partial(
+                            store.settle, SINK, [(each.first, each.first + len(each.events))]
+                        )
+                        for each in waiting
+                    ]
+                used = await spent(settles)
                 if turn > 1:
-                    used = [(b - a) / each_time for a, b in zip(before, after, strict=True)]
-                    found.setdefault("settle", []).append(tuple(used))
-                    used = [b - a for a, b in zip(before_read, after_read, strict=True)]
-                    found.setdefault("read, and nothing waits", []).append(tuple(used))
+                    found.setdefault("settle", []).append(used)
+                used = await spent([partial(store.read, SINK, reached, 1000)] * each_time)
+                if turn > 1:
+                    found.setdefault("read, and nothing waits", []).append(used)
     return {
         title: tuple(statistics.mean(column) for column in zip(*values, strict=True))
         for title, values in found.items()
@@ -180,18 +187,6 @@ async def _add(store: SqlStore, page: Page, *, last: bool) -> None:
     now = datetime.now(UTC)
     span = Interval(now - timedelta(hours=2), now)
     await store.add(SOURCE, page, proof=Proof(covers=(span,)) if last else None)
-
-
-def _spent(
-    server: Server, watching: psycopg.Connection[tuple[int, ...]], counts: Counter[str]
-) -> tuple[float, ...]:
-    return (
-        counts["statements"],
-        counts["round trips"],
-        time.process_time() * 1e6,
-        server_cpu(server) * 1e6,
-        number(watching, WAL),
-    )
 
 
 # --- what is known --------------------------------------------------------------------------------
