@@ -23,7 +23,6 @@ from auditrelay.evidence.heads import Keys
 from auditrelay.service.configured import settings_of
 from auditrelay.service.table_desk import TableDesk
 from auditrelay.service.topology import units_of
-from auditrelay.settings import PeerSettings
 from auditrelay.settings.secrets import SecretAddress
 from auditrelay.store.leases import KEEPER
 from auditrelay.store.postgres import copying, leases, schema
@@ -186,7 +185,6 @@ def served_by(config: Config, replica: str) -> Mapping[str, Served]:
     served = {KEEPER: Served("")}
     for unit in units_of(config):
         kind, _, name = unit.partition(" ")
-        settings: PeerSettings
         settings = config.sources[name] if kind == "source" else config.sinks[name]
         if not settings.may_be_served_by(replica):
             continue
