@@ -113,8 +113,7 @@ class SqlStore:
             now=self._now,
             marks=self._marks,
         )
-        self.alerts = AlertLog(engine, self._spooling, shared.spool, self._uids, now=self._now)
-        """The log of the alerts."""
+        self._alerts = AlertLog(engine, self._spooling, shared.spool, self._uids, now=self._now)
         self._log = EvidenceLog(engine, self._spooling, shared.spool, now=self._now)
         self._contents = KnownContents(
             engine, self._pages, self._spooling, shared.spool, self._uids, clock=shared.clock
@@ -422,6 +421,11 @@ class SqlStore:
         """Delete what a removal of *name* that was interrupted has left: it starts again."""
         if await self._read(lambda db: removal.is_unfinished(db, name)):
             await removal.finish(self._engine, self._spooling, self._spool, name)
+
+    @property
+    def alerts(self) -> AlertLog:
+        """The log of the alerts."""
+        return self._alerts
 
     @property
     def log(self) -> EvidenceLog:
