@@ -1,5 +1,6 @@
 """A state that several replicas share: how this one opens it, and what they share besides."""
 
+import asyncio
 import contextlib
 import socket
 from collections.abc import Mapping, Sequence
@@ -136,7 +137,8 @@ class Share:
             self.engine.writer.continue_as(replica)
 
     async def close(self) -> None:
-        """Close every connection."""
+        """Finish what is being written, unless the database is away; close every connection."""
+        await asyncio.to_thread(self.engine.close)
         await self.requests.close()
         await self.membership.close()
 
