@@ -153,7 +153,7 @@ def main() -> None:
     parser.add_argument("--repeat", type=int, default=3, help="rounds of cost; medians are shown")
     parser.add_argument("--known", type=int, default=1_000_000, help="uids that are known")
     parser.add_argument("--minutes", type=float, default=2, help="how long rest and snapshot take")
-    parser.add_argument("--kills", type=int, default=6, help="how often a holder is killed")
+    parser.add_argument("--kills", type=int, default=2, help="how often a holder is killed")
     asked = parser.parse_args()
     if asked.list:
         print("\n".join(f"{name}: {row.__doc__}" for name, row in ROWS.items()))
@@ -164,7 +164,7 @@ def main() -> None:
         repeat=repeat,
         known=asked.known // less,
         minutes=asked.minutes / less,
-        kills=asked.kills // less,
+        kills=max(1, asked.kills // less),
     )
     compileall.compile_dir(Path(auditrelay.__path__[0]), quiet=1)
     print(f"Python {platform.python_version()}, {os.cpu_count()} cores, {platform.machine()}")

@@ -12,6 +12,8 @@ from functools import partial
 from pathlib import Path
 from unittest import mock
 
+import psycopg
+
 import known as known_benchmark
 from auditrelay import config
 from auditrelay.clock import Clock
@@ -19,6 +21,7 @@ from auditrelay.events.normalize import Normalizer, vendor_named
 from auditrelay.events.page import Page
 from auditrelay.service import state
 from auditrelay.store import Proof, Reached
+from auditrelay.store.leases import Lease
 from auditrelay.store.postgres.pipeline import Pipeline
 from auditrelay.store.sql import intake
 from auditrelay.store.sql.store import SqlStore
@@ -39,7 +42,14 @@ async def opened(address: str, where: Path) -> AsyncIterator[SqlStore]:
         assert isinstance(found.store, SqlStore)
         await found.store.start_source(SOURCE, known_benchmark.START)
         await found.store.start_sink(SINK, [SOURCE])
-        yield found.store
+        # As a replica works on it: under a lease.
+        with psycopg.connect(address, autocommit=True) as connection:
+            row = connection.execute(
+                "insert into auditrelay.lease (unit, token, holder) "
+                "values ('bench', gen_random_uuid(), gen_random_uuid()) returning token"
+            ).fetchone()
+        assert row is not None
+        yield found.store.under(Lease("bench", 0, row[0]))
 
 
 class Pages:
@@ -147,16 +157,21 @@ async def _trips(
             reached: Reached | None = None
             for turn in range(rounds):
                 pages = [made.next() for _ in range(each_time)]
-                steps = (
-                    ("look up, all new", partial(_look_up, store)),
-                    ("add a page of new ones", partial(_add, store, last=False)),
-                    ("look up, all known", partial(_look_up, store)),
-                    ("add a page, all known, the last of a walk", partial(_add, store, last=True)),
-                )
-                for title, step in steps:
-                    used = await spent([partial(step, page) for page in pages])
-                    if turn > 1:  # what is loaded once is
-                        found.setdefault(title, []).append(used)
+                parts: dict[str, list[tuple[float, ...]]] = {}
+                for number_of, page in enumerate(pages):
+                    last = number_of == len(pages) - 1
+                    for title, step in (
+                        ("look up, all new", partial(_look_up, store, page)),
+                        (
+                            f"add, all new{', the last of a walk' if last else ''}",
+                            partial(_add, store, page, last=last),
+                        ),
+                        ("look up, all known", partial(_look_up, store, page)),
+                    ):
+                        parts.setdefault(title, []).append(await spent([step]))
+                if turn > 1:  # what is loaded once is
+                    for title, values in parts.items():
+                        found.setdefault(title, []).extend(values)
                 settles = []
                 while (read := await store.read(SINK, reached, 100_000))[0]:
                     waiting, reached = read
@@ -171,7 +186,7 @@ async def _trips(
                     found.setdefault("settle", []).append(used)
                 used = await spent([partial(store.read, SINK, reached, 1000)] * each_time)
                 if turn > 1:
-                    found.setdefault("read, and nothing waits", []).append(used)
+                    found.setdefault("read, and nothing waits (after a pulse)", []).append(used)
     return {
         title: tuple(statistics.mean(column) for column in zip(*values, strict=True))
         for title, values in found.items()
