@@ -3,6 +3,7 @@
 import os
 import sys
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 
 import psycopg
@@ -35,8 +36,14 @@ def started() -> Server:
 
 def server_cpu(server: Server) -> float:
     """Return the CPU seconds of all processes of *server* so far, those that have ended too."""
-    first, *others = server.pids()
-    return process_cpu(first, ended=True) + sum(map(process_cpu, others))
+    first = _postmaster(server)
+    others = Path(f"/proc/{first}/task/{first}/children").read_text().split()
+    return process_cpu(first, ended=True) + sum(process_cpu(int(each)) for each in others)
+
+
+@cache
+def _postmaster(server: Server) -> int:
+    return server.pids()[0]
 
 
 def process_cpu(pid: int, *, ended: bool = False) -> float:

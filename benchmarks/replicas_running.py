@@ -27,6 +27,8 @@ PACE = {
     "requests_per_minute": 60_000,
 }
 PATIENCE = 60.0
+_STILL = 3.0
+"""Seconds without a move after which there are no more."""
 Watching = psycopg.Connection[tuple[int, ...]]
 
 
@@ -95,7 +97,7 @@ async def running(
                 each.start()
             with connected(server, database) as watching:
                 units = len(tables) + 1  # and the keeper
-                await _until(lambda: _is_balanced(watching, units, count))
+                await _shared_out(watching, units, count)
                 yield replicas, watching
         finally:
             for each in replicas:
@@ -108,17 +110,22 @@ def _has_tables(server: Server, database: str) -> bool:
     return bool(row and row[0])
 
 
-def _is_balanced(watching: Watching, units: int, count: int) -> bool:
-    held = watching.execute(
-        "select count(*), count(wanted_by) from lease where holder is not null group by holder"
-    ).fetchall()
-    shares = [row[0] for row in held]
-    return (
-        sum(shares) == units
-        and len(shares) == count
-        and not any(row[1] for row in held)
-        and max(shares) - min(shares) <= 1 + units // 10
-    )
+async def _shared_out(watching: Watching, units: int, count: int) -> None:
+    """Wait until each of *count* replicas holds some of the *units*, and no more of them move."""
+    before, since = None, time.monotonic()
+
+    def holds() -> bool:
+        nonlocal before, since
+        held = watching.execute(
+            "select unit, holder from lease where holder is not null and wanted_by is null "
+            "order by unit"
+        ).fetchall()
+        if held != before:
+            before, since = held, time.monotonic()
+        is_whole = len(held) == units and len({row[1] for row in held}) == count
+        return is_whole and time.monotonic() > since + _STILL
+
+    await _until(holds)
 
 
 async def _until(holds: Any) -> None:
@@ -218,7 +225,7 @@ async def _taken_over(server: Server, database: str, kills: int) -> dict[str, li
                     await _until(lambda gone=identity: _all_held_by_others(watching, gone))
                     found[what].append(time.monotonic() - began)
                     victim.start()
-                    await _until(lambda: _is_balanced(watching, len(tables) + 1, 3))
+                    await _shared_out(watching, len(tables) + 1, 3)
     return found
 
 
