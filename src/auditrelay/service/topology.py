@@ -25,7 +25,6 @@ from auditrelay.service.registration import receivers, register, retire
 from auditrelay.service.store import Store
 from auditrelay.settings.reserved import ALERTS
 from auditrelay.sinks import Sink
-from auditrelay.store.conditions import SinkCondition, SourceCondition
 from auditrelay.store.leases import KEEPER, Lease, sole
 from auditrelay.supervisor.sinks import always
 from auditrelay.telemetry.metrics import Metrics
@@ -182,14 +181,12 @@ class Topology:
 
     async def _restore(self, unit: str | None = None) -> None:
         """Restore the health of *unit*, or of each part."""
-        polled = {state.name: state.condition for state in await self._store.sources()}
-        for name, collector in self.collectors.items():
-            if unit is None or unit == f"source {name}":
-                collector.restore(polled.get(name, SourceCondition()))
-        delivered = {state.name: state.condition for state in await self._store.sinks()}
-        for name, deliverer in self.deliverers.items():
-            if unit is None or unit == f"sink {name}":
-                deliverer.restore(delivered.get(name, SinkCondition()))
+        for source in await self._store.sources():
+            if unit in (None, f"source {source.name}") and source.name in self.collectors:
+                self.collectors[source.name].restore(source.condition)
+        for sink in await self._store.sinks():
+            if unit in (None, f"sink {sink.name}") and sink.name in self.deliverers:
+                self.deliverers[sink.name].restore(sink.condition)
 
     def begin(self, tasks: asyncio.TaskGroup, scheduler: AsyncIOScheduler) -> None:
         """Start everything as tasks of *tasks*; *scheduler* sets when polls are due."""

@@ -24,7 +24,7 @@ from auditrelay.errors import Fenced, LeaseLost, RolledBack, StateError
 from auditrelay.store.leases import Lease
 from auditrelay.store.postgres.connection import Connection
 from auditrelay.store.postgres.errors import Kind, kind_of, words_of
-from auditrelay.store.postgres.link import Link, Unreachable
+from auditrelay.store.postgres.link import CLOSING, Link, Unreachable
 
 T = TypeVar("T")
 Work = Callable[[Connection], T]
@@ -108,6 +108,11 @@ class Writer:
         self._thread.start()
 
     @property
+    def away_until(self) -> float:
+        """See ``Link.away_until``."""
+        return self._link.away_until
+
+    @property
     def writes(self) -> int:
         """How many writes are known to be committed; if the database has fewer, it lost some."""
         return self._count.writes
@@ -149,7 +154,10 @@ class Writer:
         self._closing = True
         self._link.give_up()
         self._queue.put(None)
-        self._thread.join()
+        self._thread.join(CLOSING)
+        if self._thread.is_alive():
+            self._link.interrupt()
+            self._thread.join()
 
     # --- on the thread ----------------------------------------------------------------------------
 

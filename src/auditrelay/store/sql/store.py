@@ -34,6 +34,7 @@ from auditrelay.store.keys import keys_of, known_key, known_keys, time_of
 from auditrelay.store.leases import Lease
 from auditrelay.store.places import place, position_of
 from auditrelay.store.progress import Range
+from auditrelay.store.seals import Seal, Seals
 from auditrelay.store.sql import (
     backfills,
     dead_letters,
@@ -43,12 +44,14 @@ from auditrelay.store.sql import (
     ledger,
     meta,
     removal,
+    seals,
     sinks,
     sources,
     spool,
     states,
     unit_checks,
 )
+from auditrelay.store.sql.alert_log import AlertLog
 from auditrelay.store.sql.connection import Connection
 from auditrelay.store.sql.engine import Engine
 from auditrelay.store.sql.evidence_log import EvidenceLog
@@ -102,7 +105,6 @@ class SqlStore:
         self._recent = shared.pages.anew() if isinstance(shared.pages, Recent) else None
         self._marks = None if self._recent is None else self._recent.marks
         pages = self._recent or shared.pages
-        self._room = engine.room
         self._read = engine.read
         self._spooling = Spooling(engine, shared.spool, pages)
         self._pages = PageReader(
@@ -113,6 +115,7 @@ class SqlStore:
             now=self._now,
             marks=self._marks,
         )
+        self._alerts = AlertLog(engine, self._spooling, shared.spool, self._uids, now=self._now)
         self._log = EvidenceLog(engine, self._spooling, shared.spool, now=self._now)
         self._contents = KnownContents(
             engine, self._pages, self._spooling, shared.spool, self._uids, clock=shared.clock
@@ -170,7 +173,7 @@ class SqlStore:
         condition: SourceCondition | None = None,
     ) -> Added:
         """Spool and remember the new ones of *events*, enter the *proof*, insert the *bad* rows."""
-        self._room.require()
+        self._engine.room.require()
         keys, now = known_keys(events), self._now()
         text = None if condition is None else encode_condition(condition)
 
@@ -309,7 +312,7 @@ class SqlStore:
         self, source: str, sinks: Sequence[str], pages: Sequence[Page], proof: Proof
     ) -> None:
         """Spool *pages*, known or not, for each of *sinks* alone, and enter the *proof*."""
-        self._room.require()
+        self._engine.room.require()
         now = self._now()
         await self._spooling.append(
             lambda db: intake.resend(
@@ -363,6 +366,14 @@ class SqlStore:
 
         return await self._spooling.settle(sink, work, marks)
 
+    async def batch_seals(self, sink: str) -> Seals:
+        """Read the seals of *sink* and the name of the state's log."""
+        return await self._read(lambda db: seals.of(db, sink))
+
+    async def seal_batches(self, sink: str, new: Sequence[Seal]) -> Seals:
+        """Write the seals of *sink* with those in *new*, without those that are settled."""
+        return await self._engine.write(lambda db: seals.add(db, sink, new))
+
     # -- dead letters, and what is of both ------------------------------------------------------
 
     async def replay(self, ids: Sequence[int], *, by: int | None = None) -> list[StoredDeadLetter]:
@@ -391,7 +402,7 @@ class SqlStore:
         at, before = micros(now), micros(now - self._shared.retention)
         pruned = await self._spooling.rearrange(lambda db: self._spool.prune(db, before, at))
         await forget_old(self._engine, before=micros(now - self._shared.remember), now=at)
-        await self._engine.write(self._room.give_back)
+        await self._engine.write(self._engine.room.give_back)
         return pruned
 
     async def remember_time(self, mark: datetime) -> None:
@@ -406,7 +417,7 @@ class SqlStore:
             made = await self._spooling.rearrange(lambda db: self._spool.delete_delivered(db, now))
         except StoreFull:  # so full that not even a deletion can be written
             made = False
-        return await asyncio.to_thread(self._room.restore) or made
+        return await asyncio.to_thread(self._engine.room.restore) or made
 
     async def forget(self, name: str, *, by: int | None = None) -> None:
         """Delete every row of the source or sink *name*."""
@@ -422,6 +433,11 @@ class SqlStore:
     def _forget_id(self, source: str) -> None:
         if self._ids is not None:
             self._ids.pop(source, None)
+
+    @property
+    def alerts(self) -> AlertLog:
+        """The log of the alerts."""
+        return self._alerts
 
     @property
     def log(self) -> EvidenceLog:
@@ -440,6 +456,12 @@ class SqlStore:
     def spool_bytes(self) -> int:
         """The current size of the spool, compressed."""
         return self._spool.used_bytes
+
+    async def spool_size(self) -> int:
+        """Return the size of the spool, compressed, also after writes of other instances."""
+        if not self._engine.shared:
+            return self.spool_bytes
+        return await self._read(lambda db: meta.read(db, "spool_bytes"))
 
     def _now(self) -> int:
         return micros(self._clock.confirmed.certain())
