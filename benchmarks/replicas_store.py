@@ -25,6 +25,7 @@ from auditrelay.store.leases import Lease
 from auditrelay.store.postgres.pipeline import Pipeline
 from auditrelay.store.sql import intake
 from auditrelay.store.sql.store import SqlStore
+from auditrelay.telemetry.metrics import Metrics
 from auditrelay.window import Interval, micros
 from load import folder
 from postgres import COMMITS, WAL, Options, Server, connected, number, server_cpu
@@ -38,7 +39,7 @@ async def opened(address: str, where: Path) -> AsyncIterator[SqlStore]:
     path = where / "config.toml"
     path.touch(mode=0o600)
     path.write_text(f'store = "{address}"\n' + known_benchmark.CONFIG.format(folder=where))
-    async with state.opened(config.load(path, {}), Clock(), has_end=True) as found:
+    async with state.opened(config.load(path, {}), Clock(), Metrics(), has_end=True) as found:
         assert isinstance(found.store, SqlStore)
         await found.store.start_source(SOURCE, known_benchmark.START)
         await found.store.start_sink(SINK, [SOURCE])
@@ -177,9 +178,7 @@ async def _trips(
                 while (read := await store.read(SINK, reached, 100_000))[0]:
                     waiting, reached = read
                     settles += [
-                        partial(
-                            store.settle, SINK, [(each.first, each.first + len(each.events))]
-                        )
+                        partial(store.settle, SINK, [(each.first, each.first + len(each.events))])
                         for each in waiting
                     ]
                 used = await spent(settles)
@@ -275,9 +274,7 @@ async def _use(address: str, where: Path) -> tuple[list[str], float]:
     async with opened(address, where) as store:
         rows = await known_benchmark.pages(store)
         began = time.perf_counter()
-        store.resize(
-            max_bytes=1 << 40, retention=timedelta(days=7), remember=timedelta(days=390)
-        )
+        store.resize(max_bytes=1 << 40, retention=timedelta(days=7), remember=timedelta(days=390))
         await store.prune(known_benchmark.START + timedelta(days=known_benchmark.DAYS))
         return rows, time.perf_counter() - began
 
