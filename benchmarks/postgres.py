@@ -5,6 +5,7 @@ import sys
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
+from typing import Any
 
 import psycopg
 
@@ -55,14 +56,14 @@ def process_cpu(pid: int, *, ended: bool = False) -> float:
     return sum(map(int, fields[11:15] if ended else fields[11:13])) / _TICK
 
 
-def connected(server: Server, database: str) -> psycopg.Connection[tuple[int, ...]]:
+def connected(server: Server, database: str) -> psycopg.Connection[tuple[Any, ...]]:
     """Return a connection to *database*, which sees the tables of the state."""
     connection = psycopg.connect(server.address(database), autocommit=True)
     connection.execute("set search_path to auditrelay")
     return connection
 
 
-def number(connection: psycopg.Connection[tuple[int, ...]], sql: str) -> int:
+def number(connection: psycopg.Connection[tuple[Any, ...]], sql: str) -> int:
     """Return the one number that *sql* finds."""
     row = connection.execute(sql.encode()).fetchone()
     assert row is not None

@@ -65,7 +65,7 @@ class Stages:
 
 async def walk(path: Path, load: Load, events: int, stage: Stages) -> None:
     """Take *events* events through all stages."""
-    settings, metrics, clock = config.load(path, {}), Metrics(), Clock()
+    settings, metrics, clock = config.load(path, {}), Metrics(shared=True), Clock()
     source = sources.make("load", settings.sources["load"], metrics, clock, settings.state_dir)
     vendor = (
         vendor_of(descriptions.named(load.vendor).feed())
