@@ -24,7 +24,7 @@ import msgspec
 import pytest
 from tests.conftest import make_event
 from tests.support.histories import HOUR, SINKS, SOURCES, History, Shown, run
-from tests.support.states import ENGINES, InFolder, State, maker
+from tests.support.states import ENGINES, InFolder, State, maker, on_each
 from tests.support.stores import NOON
 
 from auditrelay.errors import EvidenceBroken, StateError
@@ -1113,14 +1113,16 @@ FORGERIES: Final = {
 
 
 CASES: Final = [
-    pytest.param(name, keyed, id=f"{name}, {'with' if keyed else 'without'} a key")
+    (name, keyed)
     for name, forgery in FORGERIES.items()
     for keyed in (False, True)
     if forgery.only in {None, keyed}
 ]
 
 
-@pytest.mark.parametrize(("name", "keyed"), CASES)
+@pytest.mark.parametrize(
+    ("states", "name", "keyed"), on_each(CASES, every=3), indirect=["states"]
+)
 def test_a_forgery_is_found_or_known_not_to_be(
     name: str, keyed: bool, make: Callable[[bool], Case]
 ) -> None:

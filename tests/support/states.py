@@ -12,7 +12,7 @@ import os
 import re
 import shutil
 import sqlite3
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import AbstractContextManager
 from datetime import timedelta
 from pathlib import Path
@@ -21,6 +21,7 @@ from uuid import uuid4
 
 import psycopg
 import pytest
+from tests.support.extent import some_of
 from tests.support.postgres import Server
 from tests.support.shared_state import SCHEMA, connected, link, make_schema, raw
 
@@ -48,12 +49,26 @@ Engine = Literal["sqlite", "postgres"]
 
 _CHOSEN: Final = os.environ.get("ENGINES", "sqlite,postgres").split(",")
 
-ENGINES: Final = [
-    pytest.param(name, marks=[pytest.mark.process] if name == "postgres" else [])
-    for name in ("sqlite", "postgres")
-    if name in _CHOSEN
-]
+_MARKS: Final[dict[Engine, list[Any]]] = {"sqlite": [], "postgres": [pytest.mark.process]}
+
+ENGINES: Final = [pytest.param(name, marks=_MARKS[name]) for name in _MARKS if name in _CHOSEN]
 """The engines that are tried, as values of a parameter."""
+
+
+def on_each(cases: Iterable[Any], *, every: int) -> list[Any]:
+    """
+    Return *cases*, each one or more values of parameters, with each engine before them.
+
+    With PostgreSQL it is each *every*-th of them, unless everything is tried.
+    """
+    listed = [case if isinstance(case, tuple) else (case,) for case in cases]
+    return [
+        pytest.param(engine, *case, marks=marks)
+        for engine, marks in _MARKS.items()
+        if engine in _CHOSEN
+        for case in (listed if engine == "sqlite" else some_of(listed, every))
+    ]
+
 
 GUARDED: Final = (sqlite3.IntegrityError, psycopg.errors.RaiseException)
 """What an engine raises where something that is sealed is changed."""

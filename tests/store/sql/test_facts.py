@@ -8,7 +8,7 @@ from typing import Any
 from unittest import mock
 
 import pytest
-from tests.support.states import State, rows
+from tests.support.states import State, on_each, rows
 from tests.support.stores import MINUTE, NOON, backlog, explained, opened, seal, span
 
 from auditrelay.events import AuditEvent
@@ -295,7 +295,7 @@ async def test_what_is_done_has_its_facts_and_they_explain_the_state(
     explained(state, sealed=True)
 
 
-@pytest.mark.parametrize("act", TELLS, ids=lambda act: act.__name__)
+@pytest.mark.parametrize(("state", "act"), on_each(TELLS, every=3), indirect=["state"])
 async def test_a_fact_and_what_it_tells_of_commit_together(
     state: State, event: Make, act: Act, monkeypatch: pytest.MonkeyPatch
 ) -> None:
