@@ -36,9 +36,9 @@ from auditrelay.evidence.tree import Frontier, leaf
 from auditrelay.store import DeadLetter, KnownFile, Proof
 from auditrelay.store.packing import pack, unpack
 from auditrelay.store.sql import ledger
+from auditrelay.store.sql.connection import Connection
 from auditrelay.store.sql.event_proof import event_proof
 from auditrelay.store.sql.facts import insert
-from auditrelay.store.sql.connection import Connection
 from auditrelay.store.sqlite.tip import TIP
 from auditrelay.window import Interval, micros, moment
 
@@ -1120,9 +1120,7 @@ CASES: Final = [
 ]
 
 
-@pytest.mark.parametrize(
-    ("states", "name", "keyed"), on_each(CASES, every=3), indirect=["states"]
-)
+@pytest.mark.parametrize(("states", "name", "keyed"), on_each(CASES, every=3), indirect=["states"])
 def test_a_forgery_is_found_or_known_not_to_be(
     name: str, keyed: bool, make: Callable[[bool], Case]
 ) -> None:

@@ -85,9 +85,13 @@ on_postgres: Final = pytest.mark.parametrize(
 class State(Protocol):
     """One state, of which several stores may be open."""
 
-    engine: Engine
-    writer: type[Any]
-    """The class whose ``write`` and ``_commit`` all writes go through."""
+    @property
+    def engine(self) -> Engine:
+        """Which engine it is on."""
+
+    @property
+    def writer(self) -> type[Any]:
+        """The class whose ``write`` and ``_commit`` all writes go through."""
 
     def open_engine(self, *, clock: Clock, keys: Keys | None) -> StoreEngine:
         """Open its engine; it blocks."""
@@ -150,7 +154,7 @@ class InFolder:
         self.folder = folder
         self._copies = itertools.count(1)
 
-    def open_engine(self, *, clock: Clock, keys: Keys | None) -> StoreEngine:  # noqa: ARG002  # it has a clock of its own
+    def open_engine(self, *, clock: Clock, keys: Keys | None) -> StoreEngine:
         """See State."""
         self.folder.mkdir(mode=0o700, exist_ok=True)
         return SqliteEngine(self.folder, keys)
@@ -173,9 +177,7 @@ class InFolder:
     def raw(self) -> Iterator[Connection]:
         """See State."""
         path = self.folder / state_dir.DATABASE
-        with contextlib.closing(
-            sqlite3.connect(path, factory=sqlite_connection.Connection)
-        ) as db:
+        with contextlib.closing(sqlite3.connect(path, factory=sqlite_connection.Connection)) as db:
             yield db
             db.commit()
 
@@ -301,7 +303,7 @@ class InDatabase:
             if head is None:
                 db.execute("delete from meta_text where name = ?", (TIP_ROW,))
             else:
-                TipRow(contextlib.nullcontext).enter(db, head)
+                TipRow(self.raw).enter(db, head)
 
     @contextlib.contextmanager
     def raw(self) -> Iterator[Connection]:
@@ -364,7 +366,7 @@ class InDatabase:
             f"strategy file_copy oid {oid}"
         )
 
-    async def fill_up(self, store: SqlStore) -> None:  # noqa: ARG002  # all of them
+    async def fill_up(self, store: SqlStore) -> None:  # all of them
         """See State: what is inserted finds no room, what is updated in place may."""
         with self.raw() as db:
             db.execute(_NO_ROOM)
@@ -374,7 +376,7 @@ class InDatabase:
                     "for each row execute function no_room()"
                 )
 
-    async def clear(self, store: SqlStore) -> None:  # noqa: ARG002
+    async def clear(self, store: SqlStore) -> None:
         """See State."""
         with self.raw() as db:
             for table in _GROWING:

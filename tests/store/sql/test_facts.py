@@ -394,8 +394,8 @@ async def test_late_events_are_counted_in_the_fact_of_their_page(
     await page(store, event)
     await store.add("voice", Page.of([event(3), event(400)]), via="resweep 1h")
     assert [body["late"] for _, body in facts(state) if "late" in body] == [0, 1]
-    (state,) = await store.sources()
-    (late,) = state.late
+    (source,) = await store.sources()
+    (late,) = source.late
     assert (late.events, late.via, late.start) == (1, "resweep 1h", micros(NOON))
 
 

@@ -145,7 +145,7 @@ async def test_a_page_is_not_seen_before_it_is_durable(
         begun.set()
         return go.wait(5)
 
-    writes = [asyncio.ensure_future(store._engine.write(wait))]
+    writes: list[Any] = [asyncio.ensure_future(store._engine.write(wait))]
     await asyncio.to_thread(begun.wait)
     writes += [asyncio.ensure_future(add(store, number)) for number in (1, 2)]
     await asyncio.sleep(0)
