@@ -17,6 +17,7 @@ from auditrelay.store.replicas import (
     LeaseRow,
     Replica,
     Served,
+    Server,
     Situation,
     Unreachable,
     Waiting,
@@ -41,6 +42,7 @@ class Rows:
         self.requests: list[Waiting] = []
         self.end = 0
         self.reachable = True
+        self.server: Server | None = Server("15.1", "7", 1)
         self.locked_by: UUID | None = None
         """A frozen replica that has begun to write."""
         self.lost_answers = 0
@@ -115,6 +117,10 @@ class FakeMembership:
     def _ensure(self, units: Collection[str]) -> None:
         for unit in units:
             self.rows.leases.setdefault(unit, LeaseRow(unit))
+
+    async def server(self) -> Server | None:
+        self._reach()
+        return self.rows.server
 
     async def pulse(self, *, beat: bool, draining: bool, info: Mapping[str, Any]) -> Situation:
         self._reach()
@@ -210,6 +216,8 @@ class FakeInstance:
         self.offered: Sequence[Waiting] = ()
         self.failing: RelayError | None = None
         """What it raises when it shall gain something."""
+        self.unruly: RelayError | None = None
+        """What it raises when it shall lose something in good order."""
         self.slow: asyncio.Event | None = None
         """What it waits for before it gains, or loses in good order."""
 
@@ -241,7 +249,10 @@ class FakeInstance:
         self.running[lease.unit] = lease
 
     async def lose(self, lease: Lease, why: Loss) -> None:
-        if self.slow is not None and why in (Loss.MOVED, Loss.DRAINED):
-            await self.slow.wait()
+        if why in (Loss.MOVED, Loss.DRAINED):
+            if self.unruly is not None:
+                raise self.unruly
+            if self.slow is not None:
+                await self.slow.wait()
         self.running.pop(lease.unit, None)
         self.lost.append((lease.unit, why))

@@ -421,19 +421,43 @@ async def test_the_one_that_was_robbed_answers_nothing_more(fleet: Fleet) -> Non
 
 
 async def test_a_work_that_is_fenced_is_put_back_for_the_next_holder(fleet: Fleet) -> None:
-    one_began = asyncio.Event()
+    """The one that is fenced lives, and serves other units."""
+    began, moved = asyncio.Event(), asyncio.Event()
 
     async def fenced(request: Request, on_progress: OnProgress, by: int | None) -> Result:
-        one_began.set()
+        began.set()
+        await moved.wait()
         raise Fenced("source a")
 
     one, two = await fleet.replica("one", fenced), await fleet.replica("two", done)
     one.take("source a")
     asking = asyncio.ensure_future(fleet.ask())
-    await one_began.wait()
-    one.expire()
-    two.take("source a", dead=(one.id,))
-    assert await asking == DONE
+    await began.wait()
+    one._offering.cancel()
+    fleet.sql.execute("update lease set holder = null, token = null")
+    two.take("source a")
+    await asyncio.sleep(0.2)  # some offers
+    assert not asking.done()  # it is not taken from a replica that lives
+    moved.set()
+    async with asyncio.timeout(5):  # long before the first one expires
+        assert await asking == DONE
+
+
+async def test_only_the_holder_takes_a_request(fleet: Fleet) -> None:
+    one, two = await fleet.replica("one", done), await fleet.replica("two", done)
+    one._offering.cancel()
+    two._offering.cancel()
+    one.take("source a")
+    number = fleet.do(lambda db: requests.ask(db, "source a", encode(ASKED).decode(), "x"))
+    assert fleet.do(lambda db: requests.serve(db, two.id, number)) is None
+    assert fleet.do(lambda db: requests.serve(db, one.id, number)) is not None
+
+
+async def test_a_replica_that_drains_is_not_asked(fleet: Fleet) -> None:
+    one = await fleet.replica("one", done)
+    fleet.do(lambda db: leases.beat(db, one.id, draining=True, info={}))
+    with pytest.raises(StateError, match="no running replica"):
+        await fleet.ask()
 
 
 async def test_a_list_is_not_begun_twice(fleet: Fleet) -> None:

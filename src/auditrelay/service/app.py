@@ -132,13 +132,18 @@ class App:
         self._desk: Desk = ControlSocket(config.state_dir) if state is None else state.desk
         self._work = Workload(self._topology, store, self._new_keeper)
         self._commands = Commands(self._topology, store, clock=clock, seal=self._work.seal)
-        self._replica: "Replica | None" = None
-        if state is not None and state.share is not None:
-            from auditrelay.service.replica import Replica  # noqa: PLC0415  # not for one alone
-
-            self._replica = Replica(state.share, self._topology, self._work, self.view, clock=clock)
+        self._replica = None if state is None else self._replica_of(state, metrics)
         self._failed: set[str] = set()
         """Sinks that have failed in a run that has an end."""
+
+    def _replica_of(self, state: State, metrics: Metrics) -> "Replica | None":
+        if state.share is None:
+            return None
+        from auditrelay.service import replica  # noqa: PLC0415  # not for an instance alone
+
+        return replica.Replica(
+            state.share, self._topology, self._work, self.view, metrics, clock=self._clock
+        )
 
     def _new_keeper(self, store: Store) -> Keeper:
         return Keeper(
@@ -168,17 +173,18 @@ class App:
         """
         config.require_work()
         _tune()
-        async with opened(config, clock, has_end=attempts is not None) as state:
-            metrics = Metrics(
-                sources=config.sources,
-                sinks=config.sinks,
-                pairs=[
-                    (source, sink)
-                    for sink, settings in config.sinks.items()
-                    if settings.enabled
-                    for source in config.sources_of(sink)
-                ],
-            )
+        metrics = Metrics(
+            sources=config.sources,
+            sinks=config.sinks,
+            pairs=[
+                (source, sink)
+                for sink, settings in config.sinks.items()
+                if settings.enabled
+                for source in config.sources_of(sink)
+            ],
+            shared=config.store is not None,
+        )
+        async with opened(config, clock, metrics, has_end=attempts is not None) as state:
             app = cls(config, state.store, metrics, clock=clock, attempts=attempts, state=state)
             try:
                 if app._replica is None:
@@ -227,13 +233,12 @@ class App:
             await stop.wait()
             supervisor.stopping()
             if self._replica is not None and pulsing is not None:
-                self._replica.member.drain()
-                await asyncio.wait([pulsing])
+                await self._replica.leave(pulsing)
             scheduler.shutdown(wait=False)
             for task in others:
                 task.cancel()
             await self._topology.end()
-            await self._work.end()
+            await self._work.end(in_order=self._replica is None)  # it has left, or cannot
             port.stop()
             await asyncio.wait([status])
 

@@ -44,6 +44,7 @@ class Builder:
         self._attempts = attempts
         self._patience = patience
         self._on_batch = on_batch
+        self._asked: dict[str, Sink] = {}
 
     def collector(
         self,
@@ -89,7 +90,7 @@ class Builder:
         may_send: Callable[[], bool],
         strict: bool,
     ) -> tuple[Sink, Deliverer]:
-        """Return the sink *name*, which begins a request only if it *may_send*, and what uses it."""
+        """Return the sink *name*, whose requests begin only if it *may_send*, and what uses it."""
         settings = config.sinks[name]
         sink: Any
         try:
@@ -108,3 +109,14 @@ class Builder:
             attempts=self._attempts,
             on_batch=self._on_batch,
         )
+
+    def sink_to_ask(self, config: Config, name: str) -> Sink:
+        """Return the sink *name*, to which nothing is sent: it is only to be asked something."""
+        if name not in self._asked:
+            self._asked[name] = make_sink(name, config.sinks[name], self._metrics, self._clock)
+        return self._asked[name]
+
+    async def close(self) -> None:
+        """Close the sinks that were only asked."""
+        for sink in self._asked.values():
+            await sink.close()

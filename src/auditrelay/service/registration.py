@@ -1,4 +1,4 @@
-"""Which sink receives which source: told to the store, and ended there what is configured no more."""
+"""Which sink receives which source: registered in the store, and ended there."""
 
 from collections.abc import Collection, Mapping
 from datetime import datetime

@@ -1,8 +1,10 @@
 """A state that several replicas share: how this one opens it, and what they share besides."""
 
+import asyncio
 import contextlib
+import random
 import socket
-from collections.abc import Collection, Mapping
+from collections.abc import Mapping, Sequence
 from functools import partial
 from hashlib import sha256
 from pathlib import Path
@@ -10,6 +12,7 @@ from typing import Final
 from uuid import UUID, uuid4
 
 import psycopg
+import structlog
 
 from auditrelay import __version__
 from auditrelay.clock import Clock
@@ -26,18 +29,24 @@ from auditrelay.store.postgres import copying, leases, schema
 from auditrelay.store.postgres.address import Address
 from auditrelay.store.postgres.connection import Connection
 from auditrelay.store.postgres.engine import PostgresEngine
-from auditrelay.store.postgres.errors import translate
+from auditrelay.store.postgres.errors import Kind, kind_of, translate
 from auditrelay.store.postgres.leases import application_name
-from auditrelay.store.postgres.link import Link
+from auditrelay.store.postgres.link import LONGEST_WAIT, Link
 from auditrelay.store.postgres.membership import PostgresMembership, PostgresRequests
 from auditrelay.store.postgres.reader import ReaderThread
 from auditrelay.store.postgres.tip import TipRow
+from auditrelay.store.postgres.watch import Watch
 from auditrelay.store.replicas import Card, Served, Situation
 from auditrelay.store.sql.checks import check
 from auditrelay.store.sql.store import SqlStore, open_on
 from auditrelay.store.sql.view import StateView
 from auditrelay.store.sqlite import state_dir
+from auditrelay.store.sqlite.connection import Connection as SqliteConnection
 from auditrelay.store.sqlite.tip import TipFile
+from auditrelay.telemetry.metrics import Metrics
+
+_FIRST_WAIT: Final = 0.5
+"""Seconds at most between the first two attempts to reach the database; doubled each time."""
 
 _COPYING: Final = 24 * 3600.0
 """Seconds that a copy of a state may take: it is one transaction."""
@@ -46,16 +55,25 @@ _VIEW: Final = "auditrelay view"
 """The name of the sessions of commands that only read."""
 
 
+_log: structlog.stdlib.BoundLogger = structlog.get_logger(__name__)
+
+
 class Share:
     """
-    The database that *config* names, for this process; its tables are made if they are not there.
+    The database that *config* names, for this process; first :meth:`prepare` it.
 
-    It blocks. *seat* is the lock that this process has, if it has one. With a *patience* (seconds)
-    what the database does not answer fails after it. Raises StateError.
+    *seat* is the lock that this process has, if it has one. With a *patience* (seconds) what the
+    database does not answer fails after it.
     """
 
     def __init__(
-        self, config: Config, clock: Clock, *, seat: str | None, patience: float | None
+        self,
+        config: Config,
+        clock: Clock,
+        metrics: Metrics,
+        *,
+        seat: str | None,
+        patience: float | None,
     ) -> None:
         self._config = config
         self._clock = clock
@@ -63,8 +81,7 @@ class Share:
         self._replica = uuid4()
         self._name = config.replica or socket.gethostname()
         self._address = address = Address(_address(config))
-        with contextlib.closing(self._connect("auditrelay start")) as db:
-            schema.create(db)
+        self._patience = patience
         self.engine = PostgresEngine(
             lambda: address.connect(application_name(self._replica)),
             address.schema,
@@ -72,39 +89,81 @@ class Share:
             clock=clock,
             keys=config.evidence.keys,
             patience=patience,
+            metrics=metrics,
         )
-        self.membership = PostgresMembership(self._connect, self._replica)
-        self.requests = PostgresRequests(self._connect, lambda: application_name(self._replica))
+
+        def watch(what: str) -> Watch:
+            return Watch(metrics, what, clock)
+
+        self.membership = PostgresMembership(self._connect, self._replica, watch)
+        self.requests = PostgresRequests(
+            self._connect, lambda: application_name(self._replica), watch
+        )
         self.desk = TableDesk(self.requests, name=self._name, clock=clock)
+
+    async def prepare(self) -> None:
+        """
+        Make the tables if they are not there, as soon as the database can be reached.
+
+        Raises StateError if it refuses us, or if it stays away for longer than we have patience.
+        """
+        began, wait, said = self._clock.monotonic(), _FIRST_WAIT, False
+        while True:
+            try:
+                await asyncio.to_thread(self._create)
+            except psycopg.Error as error:
+                is_over = (
+                    self._patience is not None
+                    and self._clock.monotonic() + wait - began > self._patience
+                )
+                if kind_of(error) not in (Kind.LOST, Kind.AGAIN) or is_over:
+                    raise translate(error) from error
+                if not said:
+                    _log.warning("store_unreachable", reason=str(translate(error)))
+                said = True
+            else:
+                return
+            await self._clock.sleep(random.uniform(wait / 2, wait))  # noqa: S311  # no secret
+            wait = min(2 * wait, LONGEST_WAIT)
+
+    def _create(self) -> None:
+        with contextlib.closing(self._connect(application_name(self._replica))) as db:
+            schema.create(db)
 
     async def open_store(self) -> SqlStore:
         """Open the store. Raises StateError."""
         spool = self._config.spool
-        return await open_on(
+        store = await open_on(
             self.engine,
             clock=self._clock,
             max_bytes=spool.max_bytes,
             retention=spool.retention,
             remember=spool.remember,
         )
+        self.membership.on_end = store.reaches
+        return store
 
-    def card(self, units: Collection[str] | None = None) -> Card:
-        """Return what this replica says of itself; *units* are those of a command."""
-        served = served_by(self._config)
-        if units is not None:
-            served = {unit: served[unit] for unit in units if unit in served}
+    def served(self, config: Config) -> Mapping[str, Served]:
+        """Return how this replica serves each unit with *config*."""
+        return served_by(config, self._name)
+
+    def elsewhere(self, config: Config) -> Mapping[str, Sequence[str]]:
+        """Return the sources of each sink of *config* that other replicas serve, and not this."""
+        return {
+            name: config.sources_of(name)
+            for name, settings in config.sinks.items()
+            if settings.enabled and not settings.may_be_served_by(self._name)
+        }
+
+    def card(self, serves: Mapping[str, Served], *, command: bool = False) -> Card:
+        """Return what this replica, or one that runs one *command*, says of itself."""
         return Card(
             name=self._name,
             version=__version__,
-            serves=served,
+            serves=serves,
             seat=self._seat,
-            command=units is not None,
+            command=command,
         )
-
-    def reload(self, config: Config) -> Card:
-        """Return the card of this replica with *config*, which is in force now."""
-        self._config = config
-        return self.card()
 
     def joined(self, replica: UUID) -> None:
         """Write as *replica* from now on."""
@@ -113,7 +172,8 @@ class Share:
             self.engine.writer.continue_as(replica)
 
     async def close(self) -> None:
-        """Close every connection."""
+        """Finish what is being written, unless the database is away; close every connection."""
+        await asyncio.to_thread(self.engine.close)
         await self.requests.close()
         await self.membership.close()
 
@@ -121,12 +181,14 @@ class Share:
         return Connection(self._address.connect(name), self._address.schema)
 
 
-def served_by(config: Config) -> Mapping[str, Served]:
-    """Return how a replica with *config* serves each unit."""
+def served_by(config: Config, replica: str) -> Mapping[str, Served]:
+    """Return how the *replica* of that name serves each unit that it may serve, with *config*."""
     served = {KEEPER: Served("")}
     for unit in units_of(config):
         kind, _, name = unit.partition(" ")
         settings = config.sources[name] if kind == "source" else config.sinks[name]
+        if not settings.may_be_served_by(replica):
+            continue
         digest = sha256(facts.text(dict(settings_of(settings))).encode()).hexdigest()
         sources = tuple(config.sources_of(name)) if kind == "sink" else ()
         served[unit] = Served(digest, sources)
@@ -193,20 +255,12 @@ def copy_into(folder: Path, store: SecretAddress, keys: Keys | None) -> dict[str
         ) as db,
     ):
         schema.create(db)
+        tip = TipRow(_snapshots(store).snapshot)
         try:
             db.begin(write=True)
-            if not copying.is_empty(db):
-                raise StateError(f"{address.safe} has a state already; nothing was changed")
-            copied = copying.copy(origin, db)
-            tip = TipFile(folder).read()
-            if tip is not None:
-                TipRow(_snapshots(store).snapshot).enter(db, tip)
-            there, here = check(db), check(origin)
-            if there != here:
-                raise StateError(
-                    "a check of the copy finds something else than one of the original: nothing "
-                    "was copied; run: auditrelay coverage --check"
-                )
+            copied = _copied(origin, db, address.safe)
+            if (head := TipFile(folder).read()) is not None:
+                tip.enter(db, head)
             db.commit()
         except psycopg.Error as error:
             db.roll_back()
@@ -215,4 +269,16 @@ def copy_into(folder: Path, store: SecretAddress, keys: Keys | None) -> dict[str
             db.roll_back()
             raise
     TipFile(folder).remove()
+    return copied
+
+
+def _copied(origin: SqliteConnection, db: Connection, where: str) -> dict[str, int]:
+    if not copying.is_empty(db):
+        raise StateError(f"{where} has a state already; nothing was changed")
+    copied = copying.copy(origin, db)
+    if check(db) != check(origin):
+        raise StateError(
+            "a check of the copy finds something else than one of the original: nothing was "
+            "copied; run: auditrelay coverage --check"
+        )
     return copied

@@ -25,7 +25,6 @@ from auditrelay.service.registration import receivers, register, retire
 from auditrelay.service.store import Store
 from auditrelay.settings.reserved import ALERTS
 from auditrelay.sinks import Sink
-from auditrelay.store.conditions import SinkCondition, SourceCondition
 from auditrelay.store.leases import KEEPER, Lease, sole
 from auditrelay.supervisor.sinks import always
 from auditrelay.telemetry.metrics import Metrics
@@ -95,7 +94,7 @@ class Topology:
         self._running: dict[str, list[asyncio.Task[None]]] = {}
         self._draining: dict[str, tuple[Deliverer, Sink]] = {}
         self._stores: dict[str, Store] = {}
-        """By unit the store under its lease: one, since what it keeps in memory is of that lease."""
+        """By unit the store under its lease: one, as what it keeps in memory is of that lease."""
         self._is_sole = leases is None
         self.may_send: Callable[[], bool] = always
         """Whether a request to a sink may begin, which another replica might make as well."""
@@ -138,7 +137,7 @@ class Topology:
             config,
             name,
             self.leased_store(f"sink {name}"),
-            may_send=lambda: self.may_send(),
+            may_send=lambda: self.may_send(),  # noqa: PLW0108  # it is set later
             strict=self._tasks is not None,
         )
 
@@ -152,6 +151,10 @@ class Topology:
             self.collectors[name] = self._collector(self.config, name)
         else:
             self.sinks[name], self.deliverers[name] = self._deliverer(self.config, name)
+
+    def sink_to_ask(self, name: str) -> Sink:
+        """Return the sink *name*, to ask it something; another replica may be delivering to it."""
+        return self.sinks.get(name) or self._builder.sink_to_ask(self.config, name)
 
     def announce(self) -> None:
         """Wake every sink: there may be new events for it."""
@@ -178,14 +181,12 @@ class Topology:
 
     async def _restore(self, unit: str | None = None) -> None:
         """Restore the health of *unit*, or of each part."""
-        polled = {state.name: state.condition for state in await self._store.sources()}
-        for name, collector in self.collectors.items():
-            if unit is None or unit == f"source {name}":
-                collector.restore(polled.get(name, SourceCondition()))
-        delivered = {state.name: state.condition for state in await self._store.sinks()}
-        for name, deliverer in self.deliverers.items():
-            if unit is None or unit == f"sink {name}":
-                deliverer.restore(delivered.get(name, SinkCondition()))
+        for source in await self._store.sources():
+            if unit in (None, f"source {source.name}") and source.name in self.collectors:
+                self.collectors[source.name].restore(source.condition)
+        for sink in await self._store.sinks():
+            if unit in (None, f"sink {sink.name}") and sink.name in self.deliverers:
+                self.deliverers[sink.name].restore(sink.condition)
 
     def begin(self, tasks: asyncio.TaskGroup, scheduler: AsyncIOScheduler) -> None:
         """Start everything as tasks of *tasks*; *scheduler* sets when polls are due."""
@@ -198,7 +199,7 @@ class Topology:
     # -- leases ------------------------------------------------------------------------------------
 
     async def gain(self, lease: Lease) -> None:
-        """Build and start what works for the unit of *lease*; PeerBug or ConfigError if it can't."""
+        """Build and start what works for the unit of *lease*. Raises PeerBug and ConfigError."""
         self._lease(lease)
         try:
             self._build_unit(lease.unit)
@@ -206,13 +207,9 @@ class Topology:
             del self._stores[lease.unit]
             raise
         await self._restore(lease.unit)
-        if self._tasks is None:
-            return
-        kind, _, name = lease.unit.partition(" ")
-        if kind == "source":
-            self._begin_polling(name)
-        else:
-            self._begin_delivering(name)
+        if self._tasks is not None:
+            kind, _, name = lease.unit.partition(" ")
+            (self._begin_polling if kind == "source" else self._begin_delivering)(name)
 
     async def release(self, unit: str) -> None:
         """Stop what works for *unit* in order, a sink once its requests have landed."""
@@ -288,6 +285,7 @@ class Topology:
             await collector.close()
         for sink in (*self.sinks.values(), *(sink for _, sink in self._draining.values())):
             await sink.close()
+        await self._builder.close()
 
     def _cancel(self, work: str) -> list[asyncio.Task[None]]:
         tasks = self._running.pop(work, [])
@@ -326,7 +324,7 @@ class Topology:
         for name in sinks.removed if self._is_sole else ():
             self._draining[name] = self.deliverers.pop(name), self.sinks.pop(name)
         for name, (sink, deliverer) in new_sinks.items():
-            await self._stop_draining(name)
+            await self.remove_orphan(name)
             self.sinks[name], self.deliverers[name] = sink, deliverer
         self.collectors.update(new_collectors)
         self._metrics.configure(
@@ -400,16 +398,13 @@ class Topology:
             if not delivering.cancelled():
                 _log.info("sink_drained", sink=name)
 
-    async def _stop_draining(self, name: str) -> None:
+    async def remove_orphan(self, name: str) -> None:
+        """Stop delivering to a sink that is not configured any more, if *name* is one."""
         if name in self._draining:
             deliverer, sink = self._draining.pop(name)
             await _drain_within_grace([deliverer])
             await asyncio.wait(self._cancel(f"sink {name}"))
             await sink.close()
-
-    async def remove_orphan(self, name: str) -> None:
-        """Stop delivering to a sink that is not configured any more, if *name* is one."""
-        await self._stop_draining(name)
 
 
 async def _ended(tasks: list[asyncio.Task[None]]) -> None:
@@ -451,7 +446,7 @@ def _of(held: Collection[str], diff: TopologyDiff) -> TopologyDiff:
     )
 
 
-def _unexpected(unit: str, error: BaseException) -> None:
+def _unexpected(_: str, error: BaseException) -> None:
     raise error
 
 

@@ -1,6 +1,7 @@
 """The rows of the replicas, on a server: who may take what, and when."""
 
 import contextlib
+import time
 from collections.abc import Callable, Iterator
 from threading import Thread
 from typing import TypeVar
@@ -138,8 +139,10 @@ def test_a_beat_does_not_wait_longer_than_a_second(joined: Joined, database: str
     one = joined()
     with raw(database) as other, other.transaction():
         other.execute(f"select from {SCHEMA}.replica for update")
+        began = time.monotonic()
         with pytest.raises(psycopg.errors.LockNotAvailable):
             one.beat()
+        assert time.monotonic() - began < 5
     one.beat()
 
 
@@ -214,6 +217,16 @@ def test_two_takers_at_once_never_both_get_it(joined: Joined) -> None:
         for by, lease in taken:
             assert by_id[by].row(lease.unit).holder == by
             by_id[by].do(lambda db, it=lease: leases.give(db, it))  # type: ignore[misc]
+
+
+def test_a_row_that_another_session_has_locked_is_left_for_the_next_time(
+    joined: Joined, database: str
+) -> None:
+    one = joined()
+    with raw(database) as other, other.transaction():
+        other.execute(f"select from {SCHEMA}.lease where unit = 'source a' for update")
+        assert [lease.unit for lease in one.take("source a", "source b")] == ["source b"]
+    assert [lease.unit for lease in one.take("source a")] == ["source a"]
 
 
 def test_a_take_waits_for_the_transaction_that_writes(joined: Joined, database: str) -> None:
@@ -336,3 +349,17 @@ def test_a_clock_of_the_database_that_jumped_robs_no_replica_that_beats(
         assert two.take("source a", dead=()) == []
         one.beat()
         assert LIFE - 2 < two.replica(one.id).expires_in <= LIFE
+
+
+def test_since_when_a_unit_is_free_is_kept_with_it(joined: Joined) -> None:
+    one = joined()
+    made = one.row("keeper").since
+    assert made is not None
+    (lease,) = one.take("keeper")
+    taken = one.row("keeper").since
+    assert taken is not None
+    assert taken > made
+    one.do(lambda db: leases.give(db, lease))
+    given = one.row("keeper").since
+    assert given is not None
+    assert given > taken

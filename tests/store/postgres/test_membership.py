@@ -11,7 +11,7 @@ from uuid import UUID, uuid4
 import psycopg
 import pytest
 from tests.support.replicas import connection
-from tests.support.shared_state import SCHEMA, raw, rows
+from tests.support.shared_state import SCHEMA, rows
 
 from auditrelay.clock import Clock
 from auditrelay.errors import StateError
@@ -25,7 +25,15 @@ from auditrelay.store.replicas import Card, LeaseRow, Served, Unreachable
 
 pytestmark = pytest.mark.process
 
+NOWHERE = "postgresql://127.0.0.1:1/x"
 CARD = Card(name="r", version="1", serves={unit: Served("d") for unit in ("a", "b")})
+
+
+async def until_only(name: str, url: str) -> None:
+    """Wait until all sessions have that name: the server ends those that were closed by itself."""
+    async with asyncio.timeout(20):
+        while names(url) != {name}:  # noqa: ASYNC110  # as above
+            await asyncio.sleep(0.01)
 
 
 @pytest.fixture
@@ -88,16 +96,14 @@ async def test_a_session_that_was_ended_is_unreachable_once(line: Line, database
 
 
 async def test_a_server_that_is_not_there_is_unreachable() -> None:
-    line = Line(lambda _: connection("postgresql://127.0.0.1:1/x"), lambda: "")
-    with pytest.raises(Unreachable, match="cannot connect"):
-        await line.run(put(1))
-
     def refuse(_: str) -> Connection:
         raise StateError("another database")
 
-    with pytest.raises(Unreachable, match="another database"):
-        await Line(refuse, lambda: "").run(put(1))
-    await line.close()
+    for connect, why in ((lambda _: connection(NOWHERE), "refused"), (refuse, "another database")):
+        line = Line(connect, lambda: "")
+        with pytest.raises(Unreachable, match=f"cannot connect .*{why}"):
+            await line.run(put(1))
+        await line.close()
 
 
 async def test_our_own_bug_is_not_called_unreachable(line: Line) -> None:
@@ -140,14 +146,16 @@ async def test_a_take_that_waits_delays_no_pulse(members: Members, database: str
     assert [lease.unit for lease in await taking] == ["a"]
 
 
-async def test_to_join_twice_is_to_join_once(members: Members) -> None:
+async def test_to_join_twice_is_to_join_once(members: Members, database: str) -> None:
     one, seated = members(), members()
     me = await one.join(CARD)
     assert await one.join(CARD) == me  # the answer to the first time was lost
     assert [each.id for each in (await pulse(one)).replicas] == [me]
     card = Card(name="r", version="1", serves={}, seat="boot:1:2")
     await seated.join(card)
+    rows(database, "update writer set writes = 3 returning writes")
     await seated.join(card)
+    assert (await pulse(seated)).writes == 3
     assert len((await pulse(one)).replicas) == 2
 
 
@@ -166,8 +174,7 @@ async def test_who_left_joins_as_another_and_its_sessions_have_that_name(
     assert [each.id for each in seen.replicas] == [second]
     assert all(row.holder is None for row in seen.leases)
     await one.take(["a"], [])
-    while names(database) != {application_name(second)}:  # the server ends sessions by itself
-        await asyncio.sleep(0.01)
+    await until_only(application_name(second), database)
 
 
 async def test_a_command_stays_one_with_each_beat(members: Members) -> None:
@@ -217,8 +224,6 @@ async def test_the_writer_of_a_replica_that_joins_again_has_a_session_of_its_nam
         me = second
         writer.continue_as(second)
         await writer.write(put(2))
-        with raw(database):
-            while names(database) != {application_name(second)}:
-                await asyncio.sleep(0.01)
+        await until_only(application_name(second), database)
     finally:
         await asyncio.to_thread(writer.close)

@@ -378,6 +378,19 @@ async def test_a_whole_group_is_done_exactly_once(database: str, wire: Wire) -> 
     assert written(database) == ["a", "b", "c", "first"]
 
 
+async def test_works_that_take_too_long_together_are_run_one_by_one(database: str) -> None:
+    def slow(name: str) -> Work[str]:
+        def work(db: Connection) -> str:
+            db.execute("select pg_sleep(0.4)").fetchone()
+            return put(name)(db)
+
+        return work
+
+    async with writing(database, own=link(database, limit=0.7)) as writer:
+        assert await grouped(writer, slow("a"), slow("b"), slow("c")) == ["a", "b", "c"]
+    assert written(database) == ["a", "b", "c"]
+
+
 async def test_a_restart_of_the_server_is_waited_for(postgres: Server, database: str) -> None:
     async with writing(database) as writer:
         await writer.write(put("a"))

@@ -47,7 +47,7 @@ _CATCH_UP = 60.0
 """Most seconds to wait at the end until everything has arrived."""
 
 
-def demo(
+def demo(  # noqa: PLR0917  # the shape of typer's commands
     duration: Annotated[
         str, typer.Option(metavar="DURATION", help="How long to make events, such as 30s or 10m.")
     ] = "20s",
@@ -91,32 +91,45 @@ def demo(
     every = None if kill_every is None else _duration("--kill-every", kill_every)
     if every is not None and not every:
         raise ConfigError("--kill-every: must be more than 0")
-    if store is None and replicas > 1:
-        raise ConfigError("--replicas: several daemons need a store that they share: --store URL")
-    if store is not None:
-        _must_be_new(store)
     for name in vendor or ():
         if name not in (known := available_vendors()):
             hint = suggestion(name, known) or ": see `auditrelay description list`"
             raise ConfigError(f"--vendor {name}: there is no such vendor{hint}")
-    with tempfile.TemporaryDirectory(prefix="auditrelay-demo-") as folder:
-        state = Path(folder, "state") if state_dir is None else _empty(state_dir)
-        good = asyncio.run(
-            _demo(vendor, length, every, Path(folder), state, store=store, replicas=replicas)
-        )
-    if not good:
-        if store is not None:
-            typer.echo("The state is left in the store.")
-        elif state_dir is not None:
-            typer.echo(f"The state is left in {state}.")
-        raise typer.Exit(1)
-    if store is not None:
-        from auditrelay.service import shared  # noqa: PLC0415  # as above
+    with _state(state_dir, store, replicas) as state:
+        with tempfile.TemporaryDirectory(prefix="auditrelay-demo-") as folder:
+            own = Path(folder, "state") if state is None else state
+            good = asyncio.run(
+                _demo(vendor, length, every, Path(folder), own, store=store, replicas=replicas)
+            )
+        if not good:
+            raise typer.Exit(1)
 
-        shared.remove(_address(store))
-    if state_dir is not None:
-        for path in state.iterdir():
-            path.unlink() if not path.is_dir() else shutil.rmtree(path)
+
+@contextlib.contextmanager
+def _state(state_dir: Path | None, store: str | None, replicas: int) -> Iterator[Path | None]:
+    """
+    Yield the folder for the state, if one is named.
+
+    If all goes well, it and the *store* are emptied again, else they are left as they are. Raises
+    ConfigError if there is a state in them.
+    """
+    if store is None and replicas > 1:
+        raise ConfigError("--replicas: several daemons need a store that they share: --store URL")
+    folder = None if state_dir is None else _empty(state_dir)
+    address = None if store is None else _new(store)
+    try:
+        yield folder
+    except typer.Exit:
+        where = "the store" if address is not None else folder
+        if where is not None:
+            typer.echo(f"The state is left in {where}.")
+        raise
+    if address is not None:
+        from auditrelay.service import shared  # noqa: PLC0415  # it imports psycopg
+
+        shared.remove(address)
+    for path in () if folder is None else folder.iterdir():
+        path.unlink() if not path.is_dir() else shutil.rmtree(path)
 
 
 def _duration(option: str, text: str) -> timedelta:
@@ -137,22 +150,19 @@ def _empty(state_dir: Path) -> Path:
     return state_dir.resolve()
 
 
-def _must_be_new(store: str) -> None:
-    """Raise ConfigError unless *store* is the address of a database without a state."""
-    from auditrelay.service import shared  # noqa: PLC0415  # it imports psycopg
+def _new(store: str) -> SecretAddress:
+    """Return the address *store*. Raises ConfigError unless it is of a database without a state."""
+    from auditrelay.service import shared  # noqa: PLC0415  # as above
 
-    if shared.is_there(_address(store)):
-        raise ConfigError(
-            "--store: there is a state in it; name another database, or add ?schema=demo"
-        )
-
-
-def _address(store: str) -> SecretAddress:
     try:
         address = SecretAddress(store)
         check_address(address)
     except ValueError as error:
         raise ConfigError(f"--store: {error}") from error
+    if shared.is_there(address):
+        raise ConfigError(
+            "--store: there is a state in it; name another database, or add ?schema=demo"
+        )
     return address
 
 

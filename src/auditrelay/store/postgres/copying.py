@@ -38,8 +38,12 @@ _NUMBERED: Final = ("source", "uid_log", "backfill", "sink", "dead_letter", "fac
 
 def is_empty(db: Connection) -> bool:
     """Return whether nothing has been stored yet in the state of *db*."""
-    rows = " union all ".join(f"select 1 from {table}" for table in ("source", "sink", "entry"))
-    return db.execute(f"select 1 from ({rows}) as stored limit 1").fetchone() is None  # noqa: S608  # constants
+    query = (
+        "select exists (select 1 from source) or exists (select 1 from sink) "
+        "or exists (select 1 from entry)"
+    )
+    (stored,) = db.execute(query).fetchone()
+    return not stored
 
 
 def copy(origin: Any, db: Connection) -> dict[str, int]:

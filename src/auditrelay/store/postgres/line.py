@@ -15,6 +15,8 @@ import psycopg
 from auditrelay.errors import StateError
 from auditrelay.store.postgres.connection import Connection
 from auditrelay.store.postgres.errors import Kind, kind_of, translate
+from auditrelay.store.postgres.watch import Watch
+from auditrelay.store.postgres.link import CLOSING
 from auditrelay.store.replicas import Unreachable
 
 T = TypeVar("T")
@@ -29,9 +31,13 @@ class Line:
     Transactions on a connection that *connect* makes, and makes again after a loss.
 
     Its session has the name that *name* returns: once that is another, so is the connection.
+    *watch* measures the transactions.
     """
 
-    def __init__(self, connect: Connect, name: Callable[[], str]) -> None:
+    def __init__(
+        self, connect: Connect, name: Callable[[], str], watch: Watch | None = None
+    ) -> None:
+        self._watch = watch
         self._connect = connect
         self._name = name
         self._named = ""
@@ -49,8 +55,12 @@ class Line:
         return await loop.run_in_executor(self._thread, self._run, work, alone)
 
     async def close(self) -> None:
-        """Finish what was begun, and close the connection."""
-        await asyncio.get_running_loop().run_in_executor(self._thread, self._close)
+        """Finish what was begun, unless the database is away, and close the connection."""
+        closing = asyncio.get_running_loop().run_in_executor(self._thread, self._close)
+        done, _ = await asyncio.wait([closing], timeout=CLOSING)
+        if not done and (db := self._db) is not None:
+            db.interrupt()
+        await closing
         self._thread.shutdown(wait=False)
 
     def _run(self, work: Callable[[Connection], T], alone: bool) -> T:  # noqa: FBT001  # see run
@@ -58,6 +68,8 @@ class Line:
             db = self._connected()
         except (psycopg.Error, StateError) as error:
             raise Unreachable(f"cannot connect to the database: {error}") from error
+        if self._watch is not None:
+            self._watch.begin()
         try:
             db.begin(write=True, alone=alone)
             done = work(db)
@@ -72,6 +84,8 @@ class Line:
         except BaseException:
             db.roll_back()
             raise
+        if self._watch is not None:
+            self._watch.done()
         return done
 
     def _connected(self) -> Connection:

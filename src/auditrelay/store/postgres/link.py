@@ -4,7 +4,7 @@ import contextlib
 import random
 import threading
 from collections.abc import Callable, Iterator
-from typing import Any, Final, NoReturn, TypeVar
+from typing import TYPE_CHECKING, Any, Final, NoReturn, TypeVar
 
 import psycopg
 import structlog
@@ -22,8 +22,14 @@ AT_ONCE: Final = 5
 LONGEST_WAIT: Final = 5.0
 """Seconds between two attempts to connect, at most and with full jitter."""
 
+CLOSING: Final = 2.0
+"""Seconds for which what is under way may go on when a connection is to be closed."""
+
 REFUSED_WAIT: Final = 30.0
 """Seconds between two attempts to connect where an operator has to change something first."""
+
+if TYPE_CHECKING:
+    from auditrelay.store.postgres.watch import Watch
 
 T = TypeVar("T")
 
@@ -71,6 +77,10 @@ class Link:
         self._since: float | None = None
         self._said = False
         self._closing = threading.Event()
+        self._interrupted = False
+        self._back = float("-inf")
+        self.watch: Watch | None = None
+        """Measures the transactions, if they are all of one thread."""
 
     def connection(self) -> Connection:
         """
@@ -81,8 +91,12 @@ class Link:
         db = self.live
         if db is None:
             self._db = None  # so that an error now is one at connecting
+            if self._interrupted:
+                raise psycopg.OperationalError("it has not replied in time")
             db = Connection(self._connect(), self._schema, keys=self._keys, limit=self._limit)
             self._db = db
+        if self.watch is not None:
+            self.watch.begin()
         return db
 
     @property
@@ -103,6 +117,8 @@ class Link:
             self.drop()
         elif kind is not Kind.AGAIN and not (kind is Kind.REFUSED and at_connecting):
             give_up(error)
+        if self.watch is not None:
+            self.watch.retried(kind)
         self._failures += 1
         if self._since is None:
             self._since = self._clock.monotonic()
@@ -119,7 +135,20 @@ class Link:
         if self._said:
             since = self._since or 0.0
             _log.info("store_reached", seconds=round(self._clock.monotonic() - since, 1))
+        if self._since is not None:
+            self._back = self._clock.monotonic()
         self._failures, self._since, self._said = 0, None, False
+        if self.watch is not None:
+            self.watch.done()
+
+    @property
+    def away_until(self) -> float:
+        """
+        Until when transactions failed (``Clock.monotonic``): now, if they do; -inf: never yet.
+
+        What waited for them made no progress meanwhile, for no fault of its own.
+        """
+        return self._back if self._since is None else self._clock.monotonic()
 
     def drop(self) -> None:
         """Close the connection, if there is one; the next one is another."""
@@ -130,6 +159,12 @@ class Link:
     def give_up(self) -> None:
         """Let :meth:`recover` wait no longer, from any thread: what now fails has failed."""
         self._closing.set()
+
+    def interrupt(self) -> None:
+        """Let what waits for the server fail as if it had gone, from any thread; for good."""
+        self._interrupted = True
+        if (db := self._db) is not None:
+            db.interrupt()
 
     def _wait(self, kind: Kind) -> float:
         """Return how many seconds to wait for the next attempt."""
@@ -154,7 +189,7 @@ def read(link: Link, work: Callable[[Connection], T]) -> T:
             db = link.connection()
             db.begin(write=False)
             result = work(db)
-            db.commit()
+            db.end()
         except BaseException as error:
             if db is not None:
                 db.roll_back()

@@ -7,7 +7,10 @@ acknowledges bytes for a dead server; and nothing ever sends a cancel request, w
 wait of a COMMIT for a standby as if it had been replicated.
 """
 
+import contextlib
+import os
 import select
+import socket
 import time
 from collections import deque
 from collections.abc import Callable, Sequence
@@ -113,6 +116,22 @@ class Pipeline:
         if self._error is not None:
             raise self._error
 
+    def finish_later(self) -> None:
+        """
+        Send what is queued; what comes next on this connection waits for its replies, too.
+
+        Nothing may be queued but what cannot fail without that showing there as well.
+        """
+        self._check()
+        self.sync()
+        if self._pgconn.flush():
+            self._wait(lambda: not self._sent)
+
+    @property
+    def unread(self) -> int:
+        """How many replies were not waited for."""
+        return len(self._sent)
+
     def sync(self) -> None:
         """Queue the end of what fails together; the server goes on behind it after an error."""
         self._pgconn.pipeline_sync()
@@ -126,6 +145,12 @@ class Pipeline:
         self.sync()
         self._wait(lambda: not self._sent)
         self._error = None
+
+    def interrupt(self) -> None:
+        """Let what waits for the server fail as if it had gone, from any thread."""
+        with contextlib.suppress(OSError, psycopg.Error):  # it has gone, or is closed
+            with socket.socket(fileno=os.dup(self._pgconn.socket)) as ours:
+                ours.shutdown(socket.SHUT_RDWR)
 
     def close(self) -> None:
         """Close the socket, without a word to the server."""
@@ -146,11 +171,11 @@ class Pipeline:
 
     def _wait(self, done: Callable[[], bool]) -> None:
         """Send and read until *done*, or until the deadline."""
-        socket, end = self._pgconn.socket, min(self._deadline, time.monotonic() + self._longest)
+        handle, end = self._pgconn.socket, min(self._deadline, time.monotonic() + self._longest)
         try:
             while not done():
                 more = self._pgconn.flush()
-                self._poll.modify(socket, select.POLLIN | (select.POLLOUT if more else 0))
+                self._poll.modify(handle, select.POLLIN | (select.POLLOUT if more else 0))
                 left = end - time.monotonic()
                 if left <= 0 or not self._poll.poll(left * 1000):
                     raise psycopg.OperationalError("the server has not replied in time")

@@ -3,12 +3,13 @@
 import asyncio
 import contextlib
 from collections.abc import Callable, Iterator
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import ThreadPoolExecutor, wait
 from typing import TypeVar
 
 from auditrelay.store.postgres import link
 from auditrelay.store.postgres.connection import Connection
-from auditrelay.store.postgres.link import Link
+from auditrelay.store.postgres.link import CLOSING, Link
+from auditrelay.store.postgres.watch import Watch
 
 T = TypeVar("T")
 
@@ -17,12 +18,14 @@ class ReaderThread:
     """
     Runs functions that read, one after the other, each as one transaction.
 
-    *make* makes the link of a thread. While the database is away, reading waits.
+    *make* makes the link of a thread, *watch* measures what is read. While the database is away,
+    reading waits.
     """
 
-    def __init__(self, make: Callable[[], Link]) -> None:
+    def __init__(self, make: Callable[[], Link], watch: Watch | None = None) -> None:
         self._make = make
         self._link = make()
+        self._link.watch = watch
         self._snapshots: set[Link] = set()
         self._closed = False
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="store-reader")
@@ -54,10 +57,18 @@ class ReaderThread:
             self._snapshots.discard(own)
             own.drop()
 
+    @property
+    def away_until(self) -> float:
+        """See ``Link.away_until``."""
+        return self._link.away_until
+
     def close(self) -> None:
         """Finish what is read, unless the database is away; then close the connection."""
         self._closed = True
         for each in (self._link, *self._snapshots):
             each.give_up()
+        wait([self._thread.submit(lambda: None)], CLOSING)
+        for each in (self._link, *self._snapshots):  # nothing awaits what these still read
+            each.interrupt()
         self._thread.shutdown()
         self._link.drop()

@@ -39,6 +39,8 @@ where q.id = before.id
 returning q.request, before.taken_by is not null
 """  # noqa: S608
 
+_AFTER: Final = "select coalesce(max(seq) + 1, 0) from answer where request = :id"
+
 _ANSWER: Final = """
 with ours as (
     select id from request where id = :id and taken_by = :me for share
@@ -89,14 +91,12 @@ def withdraw(db: Connection, number: int) -> None:
 
 
 def serve(db: Connection, me: UUID, number: int) -> Taken | None:
-    """Take the request *number* for the replica *me*, if it holds the unit and no live one has it."""
+    """Take the request *number* for *me*, if that holds the unit and no live replica has it."""
     row = db.execute(_SERVE, {"me": me, "id": number}).fetchone()
     if row is None:
         return None
     # Only now: what was answered meanwhile by who had it was not to be seen before.
-    (after,) = db.execute(
-        "select coalesce(max(seq) + 1, 0) from answer where request = :id", {"id": number}
-    ).fetchone()
+    (after,) = db.execute(_AFTER, {"id": number}).fetchone()
     text, before = row
     return Taken(text, begun=before or after > 0, after=after)
 

@@ -35,7 +35,7 @@ _ROWS: Final = (
 
 
 def statements(schema: str) -> str:
-    """Return the SQL that makes *schema*, in one transaction, for an operator to read and to run."""
+    """Return the SQL that makes *schema* in one transaction, for an operator to read and run."""
     lines = [
         "begin",
         f"create schema if not exists {quoted(schema)}",

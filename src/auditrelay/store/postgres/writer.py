@@ -24,7 +24,7 @@ from auditrelay.errors import Fenced, LeaseLost, RolledBack, StateError
 from auditrelay.store.leases import Lease
 from auditrelay.store.postgres.connection import Connection
 from auditrelay.store.postgres.errors import Kind, kind_of, words_of
-from auditrelay.store.postgres.link import Link, Unreachable
+from auditrelay.store.postgres.link import CLOSING, Link, Unreachable
 
 T = TypeVar("T")
 Work = Callable[[Connection], T]
@@ -80,6 +80,10 @@ class _Entry(NamedTuple):
         self.future.set_result(result)
 
 
+class _Apart(Exception):
+    """These works are to run one by one: together they may take too long for one transaction."""
+
+
 class Writer:
     """
     Runs works on its own thread over *link*, each as one transaction, as the *replica*.
@@ -102,6 +106,11 @@ class Writer:
         self._queue: queue.SimpleQueue[_Entry | None] = queue.SimpleQueue()
         self._thread = threading.Thread(target=self._work, name="store-writer", daemon=True)
         self._thread.start()
+
+    @property
+    def away_until(self) -> float:
+        """See ``Link.away_until``."""
+        return self._link.away_until
 
     @property
     def writes(self) -> int:
@@ -145,7 +154,10 @@ class Writer:
         self._closing = True
         self._link.give_up()
         self._queue.put(None)
-        self._thread.join()
+        self._thread.join(CLOSING)
+        if self._thread.is_alive():
+            self._link.interrupt()
+            self._thread.join()
 
     # --- on the thread ----------------------------------------------------------------------------
 
@@ -210,8 +222,7 @@ class Writer:
                     db.roll_back()
                 if not isinstance(error, psycopg.Error):
                     raise
-                self._recover(error, count, sent=results is not None)
-                if results is not None and count.unsettled and self._outcome(count):
+                if self._recover(error, group, results) and results is not None:
                     return results
             else:
                 count.writes += 1
@@ -224,16 +235,24 @@ class Writer:
             self._link.drop()
             self._written_as = replica
 
-    def _recover(self, error: psycopg.Error, count: _Count, *, sent: bool) -> None:
-        kind = kind_of(error)
+    def _recover(
+        self, error: psycopg.Error, group: list[_Entry], results: list[object] | None
+    ) -> bool:
+        """Return whether *group*, with *results*, was committed; if not it may run again."""
+        kind, count = kind_of(error), group[0].counted
         if kind is Kind.FENCED:
             if self._outcome(count):
                 count.lost = Fenced("another process has written as this replica")
                 raise count.lost
             raise Fenced(words_of(error)) from error
         # Without the statement to commit, which comes after the results, nothing is committed.
-        count.unsettled = sent and kind is Kind.LOST
+        count.unsettled = results is not None and kind is Kind.LOST
         self._link.recover(error)
+        if count.unsettled and self._outcome(count):
+            return True
+        if kind is Kind.LOST and len(group) > 1:
+            raise _Apart from error
+        return False
 
     def _register(self, db: Connection, count: _Count) -> None:
         db.begin(write=True)
