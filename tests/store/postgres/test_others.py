@@ -43,7 +43,7 @@ async def test_a_table_that_is_locked_is_waited_for(
     assert await uids(store) == [event(1).uid]
 
 
-async def test_a_transaction_that_never_ends_keeps_nobody_waiting(
+async def test_a_transaction_that_never_ends_holds_no_write_up(
     state: InDatabase, store: SqlStore, event: Make
 ) -> None:
     with contextlib.closing(raw(state.url)) as other:

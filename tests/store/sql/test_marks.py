@@ -138,9 +138,9 @@ async def test_a_verdict_on_a_page_that_was_lost_is_not_one_on_what_took_its_pla
     assert len(await uids(third)) == 10, "they wait"
     assert dead_letters(state) == []
     go_on(other)
-    anew = other.under(take(state.url, "sink splunk"))
-    assert await uids(anew) == [event(100 + number).uid for number in range(10)]
-    await anew.settle("splunk", [(0, 10)])
+    afresh = other.under(take(state.url, "sink splunk"))
+    assert await uids(afresh) == [event(100 + number).uid for number in range(10)]
+    await afresh.settle("splunk", [(0, 10)])
     await seal(third)
     explained(state, sealed=True)
 
@@ -196,8 +196,8 @@ async def test_what_was_settled_in_the_tail_is_delivered_again(
     with pytest.raises(RolledBack, match="lost 1 of"):
         await sink.settle("splunk", [])
     go_on(store)
-    anew = store.under(take(state.url, "sink splunk"))
-    assert await uids(anew) == [event(2).uid]
+    afresh = store.under(take(state.url, "sink splunk"))
+    assert await uids(afresh) == [event(2).uid]
     assert dead_letters(state) == []
     explained(state)
 
