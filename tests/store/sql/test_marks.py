@@ -153,7 +153,7 @@ async def test_without_marks_they_would_be_said_to_be_delivered(
     event: Make,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr(Marks, "check_done", lambda *_: None)
+    monkeypatch.setattr(Marks, "done", lambda *_: None)
     sink, _ = await read_what_is_lost(state, store, other, third, event, then=10)
     await sink.settle("splunk", [(0, 10)])
     assert await uids(third) == [], "never sent, and lost"
@@ -176,7 +176,7 @@ async def test_without_marks_it_would_be_passed_over(
     event: Make,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr(Marks, "check_read", lambda *_: None)
+    monkeypatch.setattr(Marks, "last", lambda *_: None)
     sink, reached = await read_what_is_lost(state, store, other, third, event, then=14)
     pages, _ = await sink.read("splunk", reached, 100)
     assert sum(len(page.events) for page in pages) < 14
