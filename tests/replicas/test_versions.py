@@ -5,7 +5,7 @@ from datetime import UTC, datetime, timedelta
 
 import pytest
 from tests.support.daemon import command, eventually
-from tests.support.fleet import Fleet, add, fill
+from tests.support.fleet import BOUND, Fleet, add, fill
 from tests.support.shared_state import raw
 
 from auditrelay.sandbox import Sandbox
@@ -69,7 +69,7 @@ async def test_a_state_that_is_too_new_ends_the_replicas(fleet: Fleet, sandbox: 
     assert all(leased.holder is None for leased in fleet.leases().values())
     ended = await command(a.config, "run")
     assert ended.status == 3
-    fleet.check_result(bound=0)
+    fleet.check_result(bound=BOUND)
 
 
 async def test_two_replicas_make_the_tables_at_once(
@@ -82,7 +82,7 @@ async def test_two_replicas_make_the_tables_at_once(
     await asyncio.gather(*(daemon.start() for daemon in daemons))
     await fleet.delivered()
     for daemon in daemons:
-        assert await daemon.end() == 0
+        assert await daemon.end() == 0, daemon.log[-3000:]
     assert set(fleet.repeats().values()) == {0}
 
 
@@ -93,11 +93,11 @@ async def test_replicas_may_have_one_name_and_not_one_state_directory(
     await fleet.start("a")
     ended = await command(fleet.daemons["a"].config, "run")
     assert ended.status == 3
-    assert "locked" in ended.stderr
+    assert "stop that instance first, or give this one its own state_dir" in ended.stderr
     await fleet.start("b", replica="a")
     ids = fleet.rows("select count(distinct id), count(distinct name) from replica")
     assert ids == [(2, 1)]
     await fleet.delivered()
     for daemon in fleet.daemons.values():
-        assert await daemon.end() == 0
+        assert await daemon.end() == 0, daemon.log[-3000:]
     assert set(fleet.repeats().values()) == {0}
