@@ -61,7 +61,8 @@ class Sandbox:
     that have it. All send a ``Date``, by *clock*; see ``Double.date``.
 
     With *only* it has those of :func:`available_vendors` alone; without, those with a module. The
-    double of a description is called as its sample reply is: ``okta``, ``entra.sign_ins``.
+    double of a description is called as its sample reply is: ``okta``, ``entra.sign_ins``. Of the
+    intakes that are there on request it has those whose types are in *also*.
     """
 
     def __init__(
@@ -71,6 +72,7 @@ class Sandbox:
         clock: Callable[[], float] = time.time,
         seed: int = 0,
         only: Sequence[str] | None = None,
+        also: Sequence[str] = (),
     ) -> None:
         modules = vendors.available()
         self.vendors: dict[str, Vendor] = {}
@@ -83,7 +85,9 @@ class Sandbox:
                 is_siem = origin in {each.NAME for each in siems.available().values()}
                 self.vendors[f"{origin}-log" if is_siem else origin] = double
         self.siems: dict[str, Intake] = {}
-        for intake in siems.available().values():
+        for kind, intake in siems.available().items():
+            if intake.ON_REQUEST and kind not in also:
+                continue
             options = {"flavour": flavour} if flavour in intake.FLAVOURS else {}
             self.siems[intake.NAME] = intake(clock=clock, seed=seed, **options)
         for every in (*self.vendors.values(), *self.siems.values()):

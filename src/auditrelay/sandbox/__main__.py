@@ -37,7 +37,8 @@ def main() -> None:
 
 
 def _arguments() -> argparse.Namespace:
-    intakes = siems.available().values()
+    intakes = [each for each in siems.available().values() if not each.ON_REQUEST]
+    more = [kind for kind, each in siems.available().items() if each.ON_REQUEST]
     parser = argparse.ArgumentParser(
         prog="python -m auditrelay.sandbox", description="Serve the doubles on loopback."
     )
@@ -85,6 +86,13 @@ def _arguments() -> argparse.Namespace:
     flavours = [name for intake in intakes for name in intake.FLAVOURS]
     parser.add_argument("--flavour", choices=flavours, default="elasticsearch")
     parser.add_argument(
+        "--siem",
+        choices=more,
+        action="append",
+        default=[],
+        help="an intake that is there only if it is named; repeatable",
+    )
+    parser.add_argument(
         "--first-port",
         type=int,
         default=0,
@@ -108,7 +116,9 @@ def _duration(text: str) -> timedelta:
 
 async def _serve(arguments: argparse.Namespace) -> None:
     sandbox = Sandbox(
-        flavour=arguments.flavour, only=[*vendors.available(), *(arguments.vendor or ())]
+        flavour=arguments.flavour,
+        only=[*vendors.available(), *(arguments.vendor or ())],
+        also=arguments.siem,
     )
     for vendor in sandbox.vendors.values() if arguments.sample else ():
         if isinstance(vendor, Described):

@@ -98,6 +98,11 @@ class Double:
     async def stop(self) -> None:
         """Refuse new connections and reset the open ones. Raises the bugs of the double itself."""
         if self._server is not None:
+            for listening in self._server.sockets:
+                asyncio.get_running_loop().remove_reader(listening)
+            # A closed server refuses to attach what it has accepted, and leaves that open.
+            for _ in range(2):
+                await asyncio.sleep(0)
             self._server.close()
             self._server = None
         tasks = dict(self._open)

@@ -27,7 +27,7 @@ from auditrelay.events.reduced import ACTION as REDUCED
 from auditrelay.settings import SinkSettings
 from auditrelay.telemetry.metrics import Metrics
 
-Form = Literal["cim", "datadog", "ecs", "ocsf", "raw"]
+Form = Literal["asim", "cim", "datadog", "ecs", "ocsf", "raw"]
 """The forms that a sink can be configured for: the keys of ``events.forms.FORMS``."""
 
 

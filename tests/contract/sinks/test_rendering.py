@@ -1,5 +1,6 @@
 """A page of events is rendered for a product as each of its events alone, byte for byte."""
 
+import asyncio
 from collections.abc import Mapping
 from functools import cache
 from importlib import import_module
@@ -30,31 +31,24 @@ OTHER_SETTINGS: Mapping[str, Mapping[str, Any]] = {
 def sinks_of(kind: str) -> list[Sink]:
     """Return a sink of *kind* for each form, as its settings are by default and otherwise."""
     module = import_module(f"auditrelay.sinks.{kind}")
-    known = module.Settings.model_fields
-    required = {"path": "-"}
-    if kind in DOUBLES:
-        required = {
-            DOUBLES[kind].SECRET_KEY: DOUBLES[kind](clock=lambda: 0).secret,
-            **dict.fromkeys(("url", "urls"), "https://siem.example"),
-        }
+    required = asyncio.run(_settings(kind)) if kind in DOUBLES else {"path": "-"}
     every: list[Mapping[str, Any]] = [{}, OTHER_SETTINGS.get(kind, {})]
     return [
         module.build(
             "siem",
-            module.Settings.model_validate(
-                {
-                    "type": kind,
-                    "format": form,
-                    **{key: value for key, value in required.items() if key in known},
-                    **more,
-                }
-            ),
+            module.Settings.model_validate({"type": kind, "format": form, **required, **more}),
             Metrics(),
             FakeClock(),
         )
         for form in sorted(FORMS)
         for more in every
     ]
+
+
+async def _settings(kind: str) -> dict[str, Any]:
+    """Return the settings of a sink that sends to a double of *kind*."""
+    async with DOUBLES[kind](clock=lambda: 0) as double:
+        return double.settings()
 
 
 def check(sink: Sink, page: Page, now: int, *, copies: int = 1, every: int = 1) -> None:

@@ -53,6 +53,9 @@ class Intake(Double, ABC):
     PLACE: ClassVar[int] = 100
     """Its place in the order of intakes; those of the same place are ordered by type."""
 
+    ON_REQUEST: ClassVar[bool] = False
+    """Whether a sandbox has it only if it is asked for; the demo has not."""
+
     SECRET_KEY: ClassVar[str] = "api_key"  # noqa: S105  # the name of a key, not its value
     """The key of a sink's settings for the credential."""
 

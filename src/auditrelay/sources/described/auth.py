@@ -21,16 +21,17 @@ from auditrelay.descriptions.model import (
 )
 from auditrelay.descriptions.settings import DescribedSettings
 from auditrelay.http.credentials import Credentials, KeyCredentials
+from auditrelay.http.grants import MAX_REPLY_BYTES
 from auditrelay.http.peer import Heard, Peer
 from auditrelay.http.quota import Quota, asked_wait
 from auditrelay.http.rate import RateLimiter
 from auditrelay.http.replies import Reply
+from auditrelay.http.tokens import TokenCredentials, shared
 from auditrelay.settings.secrets import Secret
 from auditrelay.sources.described.basic import basic
 from auditrelay.sources.described.duo import DuoSignature
-from auditrelay.sources.described.grants import MAX_REPLY_BYTES, TokenRequest
+from auditrelay.sources.described.grants import TokenRequest
 from auditrelay.sources.described.refusals import is_throttled, quota_headers
-from auditrelay.sources.described.tokens import TokenCredentials, shared
 from auditrelay.telemetry.metrics import Metrics
 
 

@@ -1,16 +1,16 @@
 """
 The token of a client: kept in memory only, taken again before it ends or when it was refused.
 
-Some vendors end a client's former token with each new one, and some count tokens. So sources that
-are the same client share one: see :func:`shared`.
+Some vendors end a client's former token with each new one, and some count tokens. So sources and
+sinks that are the same client share one: see :func:`shared`.
 """
 
 import asyncio
 import math
 import weakref
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Final
+from typing import Final, Protocol
 
 import httpx
 
@@ -18,15 +18,37 @@ from auditrelay.clock import Clock
 from auditrelay.errors import Refused, Retryable
 from auditrelay.http.credentials import Rotation
 from auditrelay.http.failures import forget
+from auditrelay.http.grants import Granted
 from auditrelay.http.peer import Peer
 from auditrelay.http.replies import Reply
 from auditrelay.settings.secrets import Secret
-from auditrelay.sources.described.grants import Granted, TokenRequest
 from auditrelay.telemetry.logs import log
 from auditrelay.telemetry.scrubber import scrubber
 
 EARLY: Final = 60.0
 """Seconds before its end in which a token is taken again; a tenth of its life if that is less."""
+
+
+class TokenRequest(Protocol):
+    """What a client sends to its token endpoint, and what it reads in the answer."""
+
+    @property
+    def secrets(self) -> Sequence[Secret]:
+        """The operator's secrets in it."""
+
+    async def send(self, endpoint: Peer) -> Reply:
+        """
+        Ask *endpoint* for a token; return its answer, whatever it is.
+
+        Raises Retryable or Refused if there is none.
+        """
+
+    def read(self, reply: Reply) -> Granted:
+        """
+        Return the token in *reply*.
+
+        Raises Refused if an operator must act, and Retryable for anything else.
+        """
 
 
 @dataclass(frozen=True, slots=True)
@@ -138,7 +160,11 @@ _existing: weakref.WeakValueDictionary[tuple[Clock, str], SharedToken] = (
 
 
 def shared(clock: Clock, client: str) -> SharedToken:
-    """Return the token of *client* (``TokenRequest.client``); a process has one clock."""
+    """
+    Return the token of *client*, by a digest of all that it asks for and by; not of its secret.
+
+    A process has one clock.
+    """
     token = _existing.get((clock, client))
     if token is None:
         token = _existing[clock, client] = SharedToken(clock)
@@ -149,7 +175,7 @@ class TokenCredentials:
     """
     A token in the header ``Authorization``, behind *prefix*.
 
-    *request* is sent to *endpoint* for a new one, which is then in *token*, for other sources too.
+    *request* is sent to *endpoint* for a new one, which is then in *token*, for others too.
     """
 
     def __init__(
@@ -163,8 +189,12 @@ class TokenCredentials:
         self._rotation = Rotation(request.secrets)
 
     async def prepare(self) -> int:
-        """See :class:`Credentials`."""
-        return await self._token.fresh(self, self._take)
+        """See :class:`Credentials`. What the token is for was not sent, whatever was for it."""
+        try:
+            return await self._token.fresh(self, self._take)
+        except (Retryable, Refused) as error:
+            error.sent = False
+            raise
 
     def headers(self, _request: httpx.Request) -> Mapping[str, str]:
         """See :class:`Credentials`."""
@@ -188,19 +218,20 @@ class TokenCredentials:
 
     async def _take(self) -> Granted:
         count = self._rotation.count
-        reply = await self._ask()
-        if self._request.refuses_client(reply) and await self._rotation.changed_since(count):
-            reply = await self._ask()
-        granted = self._request.read(reply)
+        try:
+            granted = self._request.read(await self._ask())
+        except Refused:
+            if not await self._rotation.changed_since(count):
+                raise
+            granted = self._request.read(await self._ask())
         if granted.rotates and not self._token.rotates:
             log.warning("refresh_token_rotates", peer=self._name)
             self._token.rotates = True
         return granted
 
     async def _ask(self) -> Reply:
-        content, headers = await self._request.content()
         try:
-            return await self._endpoint.request("POST", "", headers=headers, content=content)
+            return await self._request.send(self._endpoint)
         except Retryable as error:
             if error.reason != "reply_too_large":
                 raise
