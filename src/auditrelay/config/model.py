@@ -277,3 +277,7 @@ def secrets_in(settings: BaseModel) -> Iterator[tuple[str, Secret]]:
         value = getattr(settings, key)
         if isinstance(value, Secret):
             yield key, value
+        elif isinstance(value, Mapping):
+            for name, each in value.items():
+                if isinstance(each, Secret):
+                    yield f"{key}.{name}", each

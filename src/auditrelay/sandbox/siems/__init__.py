@@ -59,6 +59,9 @@ class Intake(Double, ABC):
     SECRET_KEY: ClassVar[str] = "api_key"  # noqa: S105  # the name of a key, not its value
     """The key of a sink's settings for the credential."""
 
+    ENVELOPE: ClassVar[int] = 1
+    """The most bytes of a body that its sink leaves unused, for what is not an event."""
+
     FLAVOURS: ClassVar[tuple[str, ...]] = ()
     """The products that it can be, if it takes a *flavour*."""
 
@@ -112,9 +115,14 @@ class Intake(Double, ABC):
     def limit_body(self, size: int) -> None:
         """Answer 413 to a body of more than *size* bytes."""
 
-    def credentials(self) -> dict[str, str]:
+    @classmethod
+    def keys_of(cls, secret: Any) -> dict[str, Any]:
+        """Return the settings by which *secret* is the credential of a sink."""
+        return {cls.SECRET_KEY: secret}
+
+    def credentials(self) -> dict[str, Any]:
         """Return every credential that it accepts, by the key of a sink's settings."""
-        return {self.SECRET_KEY: self.secret}
+        return self.keys_of(self.secret)
 
     def fail_batches(self, action: Action, times: int | None = 1) -> None:
         """Apply *action* to the next requests that carry events."""
