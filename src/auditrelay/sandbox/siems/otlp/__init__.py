@@ -174,8 +174,6 @@ class Otlp(Intake):
         if self.switches.terse and encoding == "json":
             return _plain(400, "json encoding isn't supported for opentelemetry format")
         try:
-            if not body:
-                raise Undecodable("the body is empty")
             records = of_protobuf(body) if encoding == "protobuf" else of_json(body)
         except Undecodable as error:
             if self.switches.terse:
