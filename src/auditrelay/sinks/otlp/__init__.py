@@ -17,7 +17,7 @@ from itertools import takewhile
 from typing import Final
 
 from auditrelay.clock import Clock
-from auditrelay.errors import Refused, Rejected, Retryable
+from auditrelay.errors import Refused, Rejected, RelayError, Retryable, TooLarge
 from auditrelay.events import AuditEvent
 from auditrelay.events.forms import FORMS, SPLICED
 from auditrelay.events.forms.derived import Derived, RenderContext
@@ -103,16 +103,7 @@ class Sink:
     ) -> list[Rendered]:
         """Return each event of *page* as a log record; what it has as its key is its resource."""
         bodies = self._bodies.texts(page, RenderContext(now, marks))
-        encoding = self._encoding
-        shared = list(map(encoding.shared, page.sorts))
-        return [
-            Rendered(
-                encoding.record(shared[sort], at, fetched, uid, actor, body), shared[sort].resource
-            )
-            for sort, at, fetched, uid, actor, body in zip(
-                page.sort, page.at, page.fetched, page.uid, page.actor, bodies, strict=True
-            )
-        ]
+        return [Rendered(*each) for each in self._encoding.records(page, bodies)]
 
     def _body(self, event: AuditEvent, context: RenderContext) -> bytes:
         return dump(self._form(event, marks=context.marks))
@@ -138,9 +129,12 @@ class Sink:
     async def _send(self, batch: Sequence[Item]) -> Verdict:
         records = grouped([(_resource_of(item), item.text) for item in batch])
         answer = await self._post(self._encoding.pieces(records))
-        if answer.accepted is None:
-            raise answer.error()
-        return self._verdict(answer, answer.accepted, batch)
+        if answer.accepted is not None:
+            return self._verdict(answer, answer.accepted, batch)
+        error = answer.error()
+        if isinstance(error, Rejected) and not isinstance(error, TooLarge):
+            await self._ask()  # if not even that is taken, no event is the cause
+        raise error
 
     async def _post(self, pieces: Sequence[bytes]) -> Answer:
         content, headers = await body_of(pieces, self._settings.compression, between=b"")
@@ -182,28 +176,27 @@ class Sink:
         Where nothing but a status comes back, which any server may send, something that is no
         request must be refused as well.
         """
-        answer = await self._ask(self._encoding.empty)
+        answer = await self._ask()
         address = f"{self._settings.endpoint}{PATH}"
-        if not answer.proves_nothing:
+        if answer.reply.body:
             return f"{address} takes log records"
-        if (await self._ask(self._encoding.broken, refused=True)).reply.status < 300:
+        other = await self._post([self._encoding.broken])
+        if other.reply.status < 300:
             raise unproven(answer.reply, PRODUCT)
-        return f"{address} takes log records, and says no more than that"
+        if not 400 <= other.reply.status < 500:
+            raise _without_records(other)
+        return f"{address} takes log records; its answers have no words"
 
-    async def _ask(self, content: bytes, *, refused: bool = False) -> Answer:
-        """Send *content*, which has no records, and return the answer if it is as expected."""
-        answer = await self._post([content])
-        is_expected = answer.reply.status == 400 if refused else answer.accepted is not None
-        if is_expected or (refused and answer.reply.status < 300):
-            return answer
-        error = answer.error()
-        if isinstance(error, Retryable | Refused):
+    async def _ask(self) -> Answer:
+        """Send a request without records; raise Retryable or Refused if that is not taken."""
+        try:
+            answer = await self._post([self._encoding.empty])
+        except (Retryable, Refused) as error:
             error.sent = False
-            raise error
-        raise Refused(
-            f"{error}; not even a request without records is taken, check endpoint and encoding",
-            status=answer.reply.status,
-        )
+            raise
+        if answer.accepted is None:
+            raise _without_records(answer)
+        return answer
 
     def backfill_notice(self, start: datetime, end: datetime, now: datetime) -> str | None:  # noqa: ARG002
         """Give no notice: OTLP knows no age; what stores the records may."""
@@ -216,6 +209,18 @@ class Sink:
     async def close(self) -> None:
         """Close the connections."""
         await self._peer.aclose()
+
+
+def _without_records(answer: Answer) -> RelayError:
+    """Return the error of an *answer* to a request without records."""
+    error = answer.error()
+    if isinstance(error, Retryable | Refused):
+        error.sent = False
+        return error
+    return Refused(
+        f"{error}; not even a request without records is taken, check endpoint and encoding",
+        status=answer.reply.status,
+    )
 
 
 def _resource_of(item: Item) -> bytes:

@@ -18,9 +18,6 @@ PRODUCT: Final = "a receiver of OTLP"
 _TOO_LARGE: Final = "too large"
 """What a Collector answers, with 400, to a body that is too large, unpacked or not."""
 
-_RETRIED: Final = frozenset({429, 502, 503, 504})
-"""The statuses after which the specification says to send the same again."""
-
 _HINTS: Final = {
     401: "check headers, which identify us",
     403: "check headers, which identify us",
@@ -69,37 +66,28 @@ class Answer(NamedTuple):
             return cls(reply, Accepted() if empty_is_success or reply.status == 204 else None)
         return cls(reply, _accepted(reply))
 
-    @property
-    def proves_nothing(self) -> bool:
-        """Whether any server could have answered so."""
-        return self.accepted is None or not self.reply.body
-
     def error(self) -> RelayError:
         """Return the error that it means for the records, if it is no success."""
-        reply, status = self.reply, self.status
+        reply = self.reply
         if reply.status < 300:
             # A connection that breaks may hold the next time.
-            if reply.unread is not None and reply.unread.reason in ("timeout", "reset"):
-                return reply.unread
-            return unproven(reply, PRODUCT)
-        message = self._message()
-        error = error_for(reply, message=message)
-        if isinstance(error, TooLarge):
-            return error
+            is_broken = reply.unread is not None and reply.unread.reason in ("timeout", "reset")
+            return reply.unread if reply.unread and is_broken else unproven(reply, PRODUCT)
+        error = error_for(reply, message=self._message())
         if isinstance(error, Rejected):
-            if _TOO_LARGE in message:
-                return TooLarge(str(error), reason="too_large", status=reply.status)
-            return error
-        text = str(error)
-        if isinstance(error, Refused) and reply.status in _HINTS:
-            text = f"{text}; {_HINTS[reply.status]}"
-        if status is None:
-            passed_on = ""
-        else:
-            # Of several receivers behind a Collector another one may have stored the records.
-            error.sent = True
-            passed_on = f"; {_PASSED_ON}"
-        return _with_text(error, f"{text}{passed_on}")
+            if isinstance(error, TooLarge) or _TOO_LARGE not in self._message():
+                return error
+            return TooLarge(str(error), reason=error.reason, status=reply.status)
+        # Of several receivers behind a Collector another one may have stored the records.
+        is_own = self.status is not None
+        hints = _HINTS.get(reply.status), _PASSED_ON if is_own else None
+        text = "; ".join(filter(None, (str(error), *hints)))
+        if isinstance(error, Refused):
+            return Refused(text, status=error.status, sent=error.sent or is_own)
+        assert isinstance(error, Retryable)  # noqa: S101  # for the type checker: no other is left
+        return Retryable(
+            text, reason=error.reason, retry_after=error.retry_after, sent=error.sent or is_own
+        )
 
     def _message(self) -> str:
         """Return what the answer says in words."""
@@ -110,20 +98,10 @@ class Answer(NamedTuple):
         return ""
 
 
-def _with_text(error: RelayError, text: str) -> RelayError:
-    """Return *error*, which is one of :func:`error_for`, with *text* as its message."""
-    if isinstance(error, Retryable):
-        return Retryable(
-            text, reason=error.reason, retry_after=error.retry_after, sent=error.sent
-        )
-    if isinstance(error, Refused):
-        return Refused(text, status=error.status, sent=error.sent)
-    return error
-
-
 def _kind(reply: Reply) -> str:
     """Return the content type that *reply* says it has."""
-    return reply.headers.get("content-type", "").partition(";")[0].strip().lower()
+    kind: str = reply.headers.get("content-type", "")
+    return kind.partition(";")[0].strip().lower()
 
 
 def _is_json(reply: Reply) -> bool:
@@ -131,7 +109,7 @@ def _is_json(reply: Reply) -> bool:
 
 
 def _accepted(reply: Reply) -> Accepted | None:
-    """Return what the body of a success says; None if it is not an ``ExportLogsServiceResponse``."""
+    """Return what the body of a success says; None if it is not one."""
     if _is_json(reply):
         answer = reply.object()
         if answer is None or (answer and "partialSuccess" not in answer):
@@ -140,7 +118,9 @@ def _accepted(reply: Reply) -> Accepted | None:
         if partial is None:
             return Accepted()
         message = part_of(partial, str, "errorMessage") or ""
-        refused = _integer(partial.get("rejectedLogRecords", 0)) if isinstance(partial, dict) else None
+        refused = (
+            _integer(partial.get("rejectedLogRecords", 0)) if isinstance(partial, dict) else None
+        )
         return None if refused is None else Accepted(refused, message)
     try:
         return _accepted_in_protobuf(reply)
@@ -176,7 +156,11 @@ def _status(reply: Reply) -> Status | None:
         answer = reply.object() or {}
         code, message = _integer(answer.get("code", 0)), answer.get("message", "")
         known = {"code", "message", "details"}.issuperset(answer) and bool(answer)
-        return Status(code, message) if known and code is not None and isinstance(message, str) else None
+        return (
+            Status(code, message)
+            if known and code is not None and isinstance(message, str)
+            else None
+        )
     try:
         return _status_in_protobuf(reply.body)
     except ValueError:

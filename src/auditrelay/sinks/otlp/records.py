@@ -8,14 +8,14 @@ are texts and severities numbers, as the specification of OTLP has it
 """
 
 import struct
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from functools import lru_cache
 from typing import Any, Final, NamedTuple, Protocol
 
 import orjson
 
 from auditrelay.events import Actor
-from auditrelay.events.page import Sort
+from auditrelay.events.page import Page, Sort
 from auditrelay.sinks._requests import dump
 from auditrelay.sinks.otlp.wire import field, text, varint
 
@@ -37,7 +37,7 @@ _LATEST: Final = 2**64
 """The first time, in nanoseconds since 1970, that has no place in a record."""
 
 
-class Shared(NamedTuple):
+class _Shared(NamedTuple):
     """What the records of all events of one sort have in common, as it is written."""
 
     resource: bytes
@@ -56,16 +56,11 @@ class Encoding(Protocol):
     broken: bytes
     """What is no request."""
 
-    def shared(self, sort: Sort) -> Shared:
-        """Return what the records of *sort* have in common."""
-
-    def record(  # noqa: PLR0913  # the columns of a page
-        self, shared: Shared, at: int, fetched: int, uid: str, actor: Actor, body: bytes
-    ) -> bytes:
+    def records(self, page: Page, bodies: Sequence[bytes]) -> Iterator[tuple[bytes, bytes]]:
         """
-        Return the record of the event *uid* by *actor*, which is *body* in the form that is sent.
+        Yield the record of each event of *page*, and its resource.
 
-        *at* and *fetched* are in microseconds since 1970 UTC.
+        *bodies* are the events in the form that is sent.
         """
 
     def pieces(self, records: Mapping[bytes, Sequence[bytes]]) -> list[bytes]:
@@ -145,36 +140,28 @@ class Protobuf:
     empty = field(1, b"")
     broken = b"\xff"
 
-    def shared(self, sort: Sort) -> Shared:
-        """See :class:`Encoding`."""
-        number, severity = _severity(sort)
-        return Shared(
-            b"".join(_attribute(1, *each) for each in _resource(sort).items()),
-            varint(_SEVERITY)
-            + varint(number)
-            + field(3, text(severity))
-            + field(12, text(_name(sort))),
-        )
-
-    def record(  # noqa: PLR0913  # as above
-        self, shared: Shared, at: int, fetched: int, uid: str, actor: Actor, body: bytes
-    ) -> bytes:
-        """See :class:`Encoding`; it begins with its own tag and length."""
-        size = varint(len(body))
-        record = b"".join(
-            (
-                _TIMES.pack(_TIME, _nanoseconds(at), _OBSERVED, _nanoseconds(fetched)),
-                shared.head,
-                _attribute(6, UID, uid),
-                _protobuf_of_actor(actor),
-                _BODY,
-                varint(len(_STRING) + len(size) + len(body)),
-                _STRING,
-                size,
-                body,
+    def records(self, page: Page, bodies: Sequence[bytes]) -> Iterator[tuple[bytes, bytes]]:
+        """See :class:`Encoding`; a record begins with its own tag and length."""
+        sorts = list(map(_protobuf_of_sort, page.sorts))
+        for sort, at, fetched, uid, actor, body in zip(
+            page.sort, page.at, page.fetched, page.uid, page.actor, bodies, strict=True
+        ):
+            resource, head = sorts[sort]
+            size = varint(len(body))
+            record = b"".join(
+                (
+                    _TIMES.pack(_TIME, _nanoseconds(at), _OBSERVED, _nanoseconds(fetched)),
+                    head,
+                    _attribute(6, UID, uid),
+                    _protobuf_of_actor(actor),
+                    _BODY,
+                    varint(len(_STRING) + len(size) + len(body)),
+                    _STRING,
+                    size,
+                    body,
+                )
             )
-        )
-        return _RECORD + varint(len(record)) + record
+            yield _RECORD + varint(len(record)) + record, resource
 
     def pieces(self, records: Mapping[bytes, Sequence[bytes]]) -> list[bytes]:
         """See :class:`Encoding`."""
@@ -187,12 +174,29 @@ class Protobuf:
         return pieces
 
 
+def _protobuf_of_sort(sort: Sort) -> _Shared:
+    number, severity = _severity(sort)
+    return _Shared(
+        b"".join(_attribute(1, *each) for each in _resource(sort).items()),
+        varint(_SEVERITY)
+        + varint(number)
+        + field(3, text(severity))
+        + field(12, text(_name(sort))),
+    )
+
+
 @lru_cache(maxsize=4096)
 def _protobuf_of_actor(actor: Actor) -> bytes:
     return b"".join(_attribute(6, *each) for each in _of_actor(actor).items())
 
 
 # -- JSON
+
+
+_JSON_RECORD: Final = (
+    b'{"timeUnixNano":"%d","observedTimeUnixNano":"%d",%b,"attributes":[%b%b],'
+    b'"body":{"stringValue":%b}}'
+)
 
 
 class Json:
@@ -203,24 +207,25 @@ class Json:
     empty = b"{}"
     broken = b"{"
 
-    def shared(self, sort: Sort) -> Shared:
+    def records(self, page: Page, bodies: Sequence[bytes]) -> Iterator[tuple[bytes, bytes]]:
         """See :class:`Encoding`."""
-        number, severity = _severity(sort)
-        head = {"severityNumber": number, "severityText": severity, "eventName": _name(sort)}
-        return Shared(dump({"attributes": _listed(_resource(sort))}), dump(head)[1:-1])
-
-    def record(  # noqa: PLR0913  # as above
-        self, shared: Shared, at: int, fetched: int, uid: str, actor: Actor, body: bytes
-    ) -> bytes:
-        """See :class:`Encoding`."""
-        return b'{"timeUnixNano":"%d","observedTimeUnixNano":"%d",%b,"attributes":[%b%b],%b}' % (
-            _nanoseconds(at),
-            _nanoseconds(fetched),
-            shared.head,
-            dump(_json_attribute(UID, uid)),
-            _json_of_actor(actor),
-            b'"body":{"stringValue":%b}' % orjson.dumps(body.decode()),
-        )
+        sorts = list(map(_json_of_sort, page.sorts))
+        for sort, at, fetched, uid, actor, body in zip(
+            page.sort, page.at, page.fetched, page.uid, page.actor, bodies, strict=True
+        ):
+            resource, head = sorts[sort]
+            record = (
+                b'{"timeUnixNano":"%d","observedTimeUnixNano":"%d",%b,"attributes":[%b%b],%b}'
+                % (
+                    _nanoseconds(at),
+                    _nanoseconds(fetched),
+                    head,
+                    dump(_json_attribute(UID, uid)),
+                    _json_of_actor(actor),
+                    b'"body":{"stringValue":%b}' % orjson.dumps(body.decode()),
+                )
+            )
+            yield record, resource
 
     def pieces(self, records: Mapping[bytes, Sequence[bytes]]) -> list[bytes]:
         """See :class:`Encoding`."""
@@ -233,6 +238,12 @@ class Json:
             pieces += [b",".join(group), b"]}]}"]
             start = b","
         return [*pieces, b"]}"]
+
+
+def _json_of_sort(sort: Sort) -> _Shared:
+    number, severity = _severity(sort)
+    head = {"severityNumber": number, "severityText": severity, "eventName": _name(sort)}
+    return _Shared(dump({"attributes": _listed(_resource(sort))}), dump(head)[1:-1])
 
 
 @lru_cache(maxsize=4096)

@@ -69,7 +69,9 @@ class Settings(SinkSettings):
     type: Literal["otlp"]
     endpoint: Address
     """The receiver, without ``/v1/logs``: ``https://collector.example.com:4318``."""
-    headers: Annotated[dict[str, Secret], BeforeValidator(table), AfterValidator(_checked)] = {}
+    headers: Annotated[dict[str, Secret], BeforeValidator(table), AfterValidator(_checked)] = Field(
+        {}
+    )
     """Headers of each request, such as those that identify us."""
     encoding: Literal["protobuf", "json"] = "protobuf"
     """How requests are written; every receiver reads protobuf."""

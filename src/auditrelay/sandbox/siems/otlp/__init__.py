@@ -7,6 +7,7 @@ never does, and other receivers do, is there on command: to take a request and r
 records; to answer with an empty body.
 """
 
+import contextlib
 import json
 import re
 import time
@@ -31,9 +32,7 @@ MEDIA_TYPES: dict[str, Encoding] = {
     "application/x-protobuf": "protobuf",
     "application/json": "json",
 }
-_UID = re.compile(
-    rb'auditrelay\.uid(?:\x12\x2a\x0a\x28|","value":\{"stringValue":")([0-9a-f]{40})'
-)
+_UID = re.compile(rb'auditrelay\.uid(?:\x12\x2a\x0a\x28|","value":\{"stringValue":")([0-9a-f]{40})')
 _NATIVE_ID = re.compile(rb'original_event_uid\\?":\\?"(.*?)\\?"')
 _INVALID_ARGUMENT = 3
 _INTERNAL = 13
@@ -200,10 +199,8 @@ class Otlp(Intake):
 
     def _store(self, record: LogRecord) -> None:
         body = record.body
-        try:
+        with contextlib.suppress(TypeError, ValueError, RecursionError):  # others send texts
             body = json.loads(body)
-        except (TypeError, ValueError, RecursionError):
-            pass  # a text, as others send it
         document = {
             **record.fields,
             "resource": record.resource,
@@ -238,7 +235,9 @@ def success(encoding: Encoding, refused: int = 0, said: str = "") -> Response:
         if said:
             partial["errorMessage"] = said
         return _encoded(encoding, 200, json.dumps({"partialSuccess": partial}).encode())
-    content = (b"\x08" + _varint(refused) if refused else b"") + (_field(2, said.encode()) if said else b"")
+    content = (b"\x08" + _varint(refused) if refused else b"") + (
+        _field(2, said.encode()) if said else b""
+    )
     return _encoded(encoding, 200, _field(1, content))
 
 
