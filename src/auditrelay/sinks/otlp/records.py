@@ -9,7 +9,7 @@ are texts and severities numbers, as the specification of OTLP has it
 
 import struct
 from collections.abc import Iterator, Mapping, Sequence
-from functools import lru_cache
+from functools import cache, lru_cache
 from typing import Any, Final, NamedTuple, Protocol
 
 import orjson
@@ -118,8 +118,6 @@ _TIMES: Final = struct.Struct("<BQBQ")
 _TIME: Final = 1 << 3 | 1
 _OBSERVED: Final = 11 << 3 | 1
 _SEVERITY: Final = 2 << 3
-_BODY: Final = b"\x2a"
-"""The tag of the field 5."""
 _RECORD: Final = b"\x12"
 """The tag of the field 2 of ``ScopeLogs``."""
 _STRING: Final = b"\x0a"
@@ -147,21 +145,18 @@ class Protobuf:
             page.sort, page.at, page.fetched, page.uid, page.actor, bodies, strict=True
         ):
             resource, head = sorts[sort]
-            size = varint(len(body))
-            record = b"".join(
+            times = _TIMES.pack(_TIME, _nanoseconds(at), _OBSERVED, _nanoseconds(fetched))
+            start = b"".join(
                 (
-                    _TIMES.pack(_TIME, _nanoseconds(at), _OBSERVED, _nanoseconds(fetched)),
+                    times,
                     head,
-                    _attribute(6, UID, uid),
+                    _uid_head(len(uid)),
+                    uid.encode(),
                     _protobuf_of_actor(actor),
-                    _BODY,
-                    varint(len(_STRING) + len(size) + len(body)),
-                    _STRING,
-                    size,
-                    body,
+                    _body_head(len(body)),
                 )
             )
-            yield _RECORD + varint(len(record)) + record, resource
+            yield b"".join((_RECORD, varint(len(start) + len(body)), start, body)), resource
 
     def pieces(self, records: Mapping[bytes, Sequence[bytes]]) -> list[bytes]:
         """See :class:`Encoding`."""
@@ -172,6 +167,19 @@ class Protobuf:
             pieces.append(_STRING + varint(len(head) + size) + head + _SCOPE)
             pieces += group
         return pieces
+
+
+@cache
+def _uid_head(size: int) -> bytes:
+    """Return what stands before a uid of *size* bytes."""
+    return _attribute(6, UID, "x" * size)[:-size]
+
+
+@lru_cache(maxsize=16384)
+def _body_head(size: int) -> bytes:
+    """Return what stands before a body of *size* bytes."""
+    value = _STRING + varint(size)
+    return varint(5 << 3 | 2) + varint(len(value) + size) + value
 
 
 def _protobuf_of_sort(sort: Sort) -> _Shared:
