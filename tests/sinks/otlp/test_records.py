@@ -15,7 +15,6 @@ from tests.support.corpus import VENDORS, events_of
 from auditrelay.events import Actor, AuditEvent
 from auditrelay.events.forms import FORMS
 from auditrelay.events.page import Page
-from auditrelay.sandbox.messages import Request
 from auditrelay.sandbox.siems.otlp import Otlp
 from auditrelay.sinks import Item, Sink
 from auditrelay.sinks.otlp.records import ENCODINGS, grouped
@@ -150,7 +149,7 @@ async def test_the_body_of_a_record_is_the_event_in_its_form(
     encoding: str,
     compression: str,
 ) -> None:
-    sent: list[Request] = []
+    sent: list[Any] = []
     collector.on_request = sent.append
     sink = make(format=form, encoding=encoding, compression=compression)
     await sink.send(batch(sink, [event(1)]))
