@@ -17,6 +17,7 @@ from auditrelay.store.replicas import (
     LeaseRow,
     Replica,
     Served,
+    Server,
     Situation,
     Unreachable,
     Waiting,
@@ -41,6 +42,7 @@ class Rows:
         self.requests: list[Waiting] = []
         self.end = 0
         self.reachable = True
+        self.server: Server | None = Server("15.1", "7", 1)
         self.locked_by: UUID | None = None
         """A frozen replica that has begun to write."""
         self.lost_answers = 0
@@ -115,6 +117,10 @@ class FakeMembership:
     def _ensure(self, units: Collection[str]) -> None:
         for unit in units:
             self.rows.leases.setdefault(unit, LeaseRow(unit))
+
+    async def server(self) -> Server | None:
+        self._reach()
+        return self.rows.server
 
     async def pulse(self, *, beat: bool, draining: bool, info: Mapping[str, Any]) -> Situation:
         self._reach()

@@ -1,12 +1,15 @@
 """Replicas in one process, on rows in memory and on one clock: who works when, and who does not."""
 
 import asyncio
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, MutableMapping, Sequence
 from contextlib import asynccontextmanager
+from dataclasses import replace
 from datetime import timedelta
+from typing import Any
 from uuid import UUID, uuid4
 
 import pytest
+from structlog.testing import capture_logs
 from tests.service.rows import FakeInstance, FakeMembership, Rows
 from tests.support.clock import FakeClock
 
@@ -15,6 +18,7 @@ from auditrelay.service.member import REST, Member
 from auditrelay.service.membership import FREE, PULSE, SELF, SETTLED, Loss
 from auditrelay.store.leases import KEEPER, Lease
 from auditrelay.store.replicas import LIFE, Card, Served, Waiting
+from auditrelay.telemetry.metrics import TAKEOVERS, Metrics
 
 SOURCES = [f"source {n}" for n in range(4)]
 UNITS = [*SOURCES, "sink x", "sink y", KEEPER]
@@ -32,7 +36,8 @@ class Played:
         self.rows = rows
         self.membership = FakeMembership(rows)
         self.instance = FakeInstance()
-        self.member = Member(self.membership, self.instance, of, clock=clock)
+        self.metrics = Metrics(shared=True)
+        self.member = Member(self.membership, self.instance, of, clock=clock, metrics=self.metrics)
         self.member.begin(tasks)
         self.frozen = False
 
@@ -40,6 +45,13 @@ class Played:
     def id(self) -> UUID:
         assert self.member.me is not None
         return self.member.me
+
+    def count(self, name: str, **labels: str) -> float:
+        text = self.metrics.render()[0].decode()
+        shown = ",".join(f'{key}="{value}"' for key, value in labels.items())
+        series = f"auditrelay_{name}_total{{{shown}}} " if labels else f"auditrelay_{name}_total "
+        (line,) = (line for line in text.splitlines() if line.startswith(series))
+        return float(line.rpartition(" ")[2])
 
     @property
     def running(self) -> set[str]:
@@ -197,7 +209,7 @@ async def test_a_database_with_another_clock_after_a_failover_changes_nothing(fl
         fleet.rows.ahead = timedelta(hours=hours)
         await fleet.pass_(30)
         assert fleet.rows.leases == before
-        assert one.member.offset == timedelta(hours=hours)
+        assert one.member.reach.offset == timedelta(hours=hours)
 
 
 async def test_a_frozen_replica_that_holds_the_lock_of_all_writes_delays_no_pulse(
@@ -585,3 +597,83 @@ async def test_beats_are_three_seconds_apart_and_pulses_one(fleet: Fleet) -> Non
     beats = one.membership.beats
     await fleet.pass_(30)
     assert one.membership.beats == beats + 10
+
+
+# --- what is counted and logged -------------------------------------------------------------------
+
+
+def taken(logs: Sequence[MutableMapping[str, Any]]) -> set[tuple[str, str, str | None]]:
+    """Return of each unit that was taken why that was, and from whom."""
+    return {
+        (line["unit"], line["reason"], line["former"])
+        for line in logs
+        if line["event"] == "unit_taken"
+    }
+
+
+def named(name: str, *, seat: str | None = None) -> Card:
+    return replace(card(seat=seat), name=name)
+
+
+async def test_why_and_from_whom_a_unit_was_taken(fleet: Fleet) -> None:
+    with capture_logs() as logs:
+        one = await fleet.add(named("one"))
+    assert taken(logs) == {(unit, "free", None) for unit in UNITS}
+    with capture_logs() as logs:
+        two = await fleet.add(named("two"))
+        await fleet.pass_(SETTLED + 30)
+    moved = two.running
+    assert taken(logs) == {(unit, "moved", "one") for unit in moved}
+    one.frozen = True
+    with capture_logs() as logs:
+        await fleet.pass_(13)
+    assert taken(logs) == {(unit, "dead", "one") for unit in set(UNITS) - moved}
+    assert [one.count("takeovers", reason=reason) for reason in TAKEOVERS] == [len(UNITS), 0, 0]
+    assert [two.count("takeovers", reason=reason) for reason in TAKEOVERS] == [
+        0,
+        len(UNITS) - len(moved),
+        len(moved),
+    ]
+
+
+async def test_what_was_given_up_is_free_and_came_from_who_gave_it(fleet: Fleet) -> None:
+    one, two = await fleet.add(named("one")), await fleet.add(named("two"))
+    one.member.drain()
+    with capture_logs() as logs:
+        await fleet.pass_(10)
+    assert taken(logs) == {(unit, "free", "one") for unit in UNITS}
+    assert two.running == set(UNITS)
+
+
+async def test_who_starts_on_the_seat_of_a_killed_one_takes_what_that_had(fleet: Fleet) -> None:
+    one = await fleet.add(named("one", seat="boot:1:2"))
+    one.frozen = True
+    again = await fleet.add(named("one", seat="boot:1:2"))
+    assert again.count("takeovers", reason="dead") == len(UNITS)
+
+
+async def test_each_lease_that_was_lost_to_another_is_counted(fleet: Fleet) -> None:
+    one, two = await fleet.add(), await fleet.add()
+    one.frozen = True
+    await fleet.pass_(13)
+    one.frozen = False
+    await one.turn()
+    assert one.count("fenced") == len(UNITS)
+    assert (two.count("fenced"), one.count("store_rolled_back")) == (0, 0)
+
+
+async def test_a_database_that_lost_what_it_had_acknowledged_is_counted(fleet: Fleet) -> None:
+    one = await fleet.add()
+    one.instance.known_writes = 5
+    fleet.rows.writes[one.id] = 4
+    await one.turn()
+    await one.turn()
+    assert (one.count("store_rolled_back"), one.count("fenced")) == (1, 0)
+
+
+async def test_what_could_not_begin_is_shown_with_the_reason(fleet: Fleet) -> None:
+    one = await fleet.add(card([]))
+    one.instance.failing = ConfigError("there is no such file")
+    one.member.serve({"sink x": Served("")})
+    await fleet.pass_(3)
+    assert one.member.resting == {"sink x": "there is no such file"}

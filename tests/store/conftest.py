@@ -1,4 +1,4 @@
-"""A store on SQLite, with one source and one sink."""
+"""A store with one source and one sink, on SQLite; ``sql`` has it on each engine."""
 
 from collections.abc import AsyncIterator
 from datetime import timedelta

@@ -8,6 +8,7 @@ from uuid import UUID, uuid4
 import psycopg
 
 from auditrelay.clock import Clock
+from auditrelay.evidence.heads import Keys
 from auditrelay.store.leases import Lease
 from auditrelay.store.postgres import schema
 from auditrelay.store.postgres.connection import REQUEST, Connection
@@ -37,9 +38,11 @@ def make_schema(url: str) -> None:
         schema.create(db)
 
 
-def link(url: str, *, patience: float | None = None, limit: float = REQUEST) -> Link:
+def link(
+    url: str, *, patience: float | None = None, limit: float = REQUEST, keys: Keys | None = None
+) -> Link:
     """Return the way of one thread to the state in the database at *url*."""
-    return Link(lambda: raw(url), SCHEMA, clock=Clock(), patience=patience, limit=limit)
+    return Link(lambda: raw(url), SCHEMA, clock=Clock(), patience=patience, limit=limit, keys=keys)
 
 
 def rows(url: str, sql: str, *parameters: object) -> list[Any]:

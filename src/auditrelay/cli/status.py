@@ -107,7 +107,7 @@ def _replicas(replicas: Iterable[ReplicaStatus]) -> Table:
     for replica in replicas:
         rows.add_row(
             replica.name,
-            "alive" if replica.alive else "DEAD",
+            "STUCK" if replica.alive and replica.stuck else "alive" if replica.alive else "DEAD",
             replica.version,
             _time(replica.since),
             ", ".join(replica.units) or "nothing",
@@ -140,6 +140,8 @@ def _state(row: AnyPeer) -> str:
         return "not configured"
     if not row.enabled:
         return "disabled"
+    if row.held_by is None:
+        return "HELD BY NO REPLICA"
     if row.held:
         return "BLOCKED, action required"
     if isinstance(row, SourceStatus) and row.silent:

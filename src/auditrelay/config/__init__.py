@@ -170,7 +170,14 @@ def _cross_checks(config: Config, environ: Mapping[str, str]) -> Iterator[str]:
 
 
 def _not_shared(config: Config) -> Iterator[str]:
-    """Yield each source that does not work with the shared store, if there is one."""
+    """Yield what does not work with the shared store, or what needs one and there is none."""
+    for kind, tables in (("sources", config.sources), ("sinks", config.sinks)):
+        for name, settings in tables.items():
+            if config.store is None and settings.replicas != ["*"]:
+                yield (
+                    f"{kind}.{name}.replicas: there are no replicas without a shared store; set "
+                    "store, or leave it out"
+                )
     for name, source in config.sources.items():
         if config.store is not None and source.enabled and source.not_shared is not None:
             yield f"sources.{name}.{source.not_shared}"

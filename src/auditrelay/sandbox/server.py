@@ -26,6 +26,9 @@ _READ_AHEAD = 4 * 1024 * 1024
 
 _LOGGED_REQUESTS = 20_000
 
+_ACCEPTING_ROUNDS = 5
+"""Rounds of the loop until a connection that was just accepted is among the open ones."""
+
 Refusing = Literal["lingers", "closes", "resets", "resets without a word"]
 """
 How a proxy refuses a body that is too large for it, by its Content-Length, unread.
@@ -105,6 +108,8 @@ class Double:
                 await asyncio.sleep(0)
             self._server.close()
             self._server = None
+            for _ in range(_ACCEPTING_ROUNDS):
+                await asyncio.sleep(0)
         tasks = dict(self._open)
         for task, writer in tasks.items():
             task.cancel()

@@ -132,17 +132,17 @@ class App:
         self._desk: Desk = ControlSocket(config.state_dir) if state is None else state.desk
         self._work = Workload(self._topology, store, self._new_keeper)
         self._commands = Commands(self._topology, store, clock=clock, seal=self._work.seal)
-        self._replica = None if state is None else self._replica_of(state)
+        self._replica = None if state is None else self._replica_of(state, metrics)
         self._failed: set[str] = set()
         """Sinks that have failed in a run that has an end."""
 
-    def _replica_of(self, state: State) -> "Replica | None":
+    def _replica_of(self, state: State, metrics: Metrics) -> "Replica | None":
         if state.share is None:
             return None
         from auditrelay.service import replica  # noqa: PLC0415  # not for an instance alone
 
         return replica.Replica(
-            state.share, self._topology, self._work, self.view, clock=self._clock
+            state.share, self._topology, self._work, self.view, metrics, clock=self._clock
         )
 
     def _new_keeper(self, store: Store) -> Keeper:
@@ -173,17 +173,18 @@ class App:
         """
         config.require_work()
         _tune()
-        async with opened(config, clock, has_end=attempts is not None) as state:
-            metrics = Metrics(
-                sources=config.sources,
-                sinks=config.sinks,
-                pairs=[
-                    (source, sink)
-                    for sink, settings in config.sinks.items()
-                    if settings.enabled
-                    for source in config.sources_of(sink)
-                ],
-            )
+        metrics = Metrics(
+            sources=config.sources,
+            sinks=config.sinks,
+            pairs=[
+                (source, sink)
+                for sink, settings in config.sinks.items()
+                if settings.enabled
+                for source in config.sources_of(sink)
+            ],
+            shared=config.store is not None,
+        )
+        async with opened(config, clock, metrics, has_end=attempts is not None) as state:
             app = cls(config, state.store, metrics, clock=clock, attempts=attempts, state=state)
             try:
                 if app._replica is None:

@@ -12,7 +12,7 @@ from auditrelay.settings.reserved import ALERTS
 from auditrelay.store.replicas import Replica
 
 UNWANTED: Final = 600.0
-"""Seconds for which no live replica has it configured until a source or a feed is left over."""
+"""Seconds for which no live replica has it configured until a source or a feed is orphaned."""
 
 
 class ConfiguredFeeds:
@@ -35,6 +35,11 @@ class ConfiguredFeeds:
                     self._sources[name] = now
                 for source in (*served.sources, ALERTS) if kind == "sink" else ():
                     self._feeds[name, source] = now
+            # What it has in its configuration and leaves to others is no less configured: they may
+            # all be away.
+            for sink, sources in replica.info.get("elsewhere", {}).items():
+                for source in (*sources, ALERTS):
+                    self._feeds[sink, source] = now
 
     def current(self, now: float) -> tuple[dict[str, list[str]], list[str]] | None:
         """

@@ -25,6 +25,9 @@ PRUNE_INTERVAL: Final = timedelta(hours=1)
 
 RETIRE_INTERVAL: Final = timedelta(minutes=1)
 
+LOOK_INTERVAL: Final = timedelta(seconds=10)
+"""How often the keeper of several replicas looks for problems."""
+
 Feeds = tuple[Mapping[str, Sequence[str]], Sequence[str]]
 """By sink the sources that it receives, and all sources."""
 
@@ -59,7 +62,7 @@ class Keeper:
         self._on_seal = on_seal
         self.alerts = Alerts(
             report,
-            store,
+            store.alerts,
             clock=clock,
             forward=lambda: config().alerts.events,
             announce=announce,
@@ -80,7 +83,7 @@ class Keeper:
         """Return what has to run at the same time; the first seal waits until all *has_read*."""
         return (
             self._keep_pruning,
-            *(() if self._feeds is None else (self._keep_retiring,)),
+            *(() if self._feeds is None else (self._keep_retiring, self._keep_looking)),
             self.alerts.keep_alerting,
             partial(self.sealer.keep_sealing, has_read),
         )
@@ -121,6 +124,12 @@ class Keeper:
         while True:
             await self._clock.sleep(RETIRE_INTERVAL.total_seconds())
             await self.retire()
+
+    async def _keep_looking(self) -> None:
+        """Look now and then: what other replicas write to the state is not seen otherwise."""
+        while True:
+            self.alerts.due.set()
+            await self._clock.sleep(LOOK_INTERVAL.total_seconds())
 
     async def retire(self) -> None:
         """End what no live replica has had in its configuration for a while, and log what waits."""

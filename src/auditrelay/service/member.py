@@ -9,7 +9,6 @@ take its time (building, draining, taking) is a task of its own, so that beats a
 import asyncio
 from collections.abc import Awaitable, Collection, Mapping, Sequence
 from dataclasses import replace
-from datetime import timedelta
 from functools import partial
 from typing import Any, Final, Protocol
 from uuid import UUID
@@ -26,6 +25,7 @@ from auditrelay.service.membership import (
     Guard,
     Loss,
     Moves,
+    Origins,
     Witness,
     can_take,
     lost,
@@ -33,25 +33,24 @@ from auditrelay.service.membership import (
     rolled_back,
     unknown_to_us,
 )
+from auditrelay.service.reach import Reach
 from auditrelay.store.leases import KEEPER, Lease
 from auditrelay.store.replicas import (
-    LIFE,
     Card,
     LeaseRow,
     Served,
+    Server,
     Situation,
     Unreachable,
     Waiting,
 )
+from auditrelay.telemetry.metrics import Metrics
 
 TIDY: Final = 60.0
 """Seconds after which the keeper removes what dead replicas have left behind."""
 
 REST: Final = 60.0
 """Seconds for which a unit that could not begin here is left to others."""
-
-_SLOW: Final = LIFE / 5
-"""Seconds of a pulse that are worth a warning."""
 
 _log: structlog.stdlib.BoundLogger = structlog.get_logger(__name__)
 
@@ -61,6 +60,9 @@ class Membership(Protocol):
 
     async def join(self, card: Card) -> UUID:
         """Join as a replica that has never been before, and return its id."""
+
+    async def server(self) -> Server | None:
+        """Return which server the database is on; None if it does not say so."""
 
     async def pulse(self, *, beat: bool, draining: bool, info: Mapping[str, Any]) -> Situation:
         """Give a sign of life, if it is a *beat*, and return what there is to see."""
@@ -113,16 +115,22 @@ class Instance(Runner, Protocol):
 
 
 class Member:
-    """The replica that *card* describes, which runs *instance*."""
+    """The replica that *card* describes, which runs *instance*; *metrics* are of a shared store."""
 
     def __init__(
-        self, membership: Membership, instance: Instance, card: Card, *, clock: Clock
+        self,
+        membership: Membership,
+        instance: Instance,
+        card: Card,
+        *,
+        clock: Clock,
+        metrics: Metrics | None = None,
     ) -> None:
         self.me: UUID | None = None
         self.situation: Situation | None = None
         """What the last pulse has seen."""
-        self.offset = timedelta()
-        """How much later it is by the clock of the database than by ours."""
+        self.reach = Reach(membership.server, clock=clock)
+        """How it reaches the database."""
         self.joined = asyncio.Event()
         """Set once it is a member, and what it was given then runs."""
         self._membership = membership
@@ -137,15 +145,16 @@ class Member:
         self._tasks: asyncio.TaskGroup | None = None
         self._holdings: Holdings | None = None
         self._refused: dict[str, Lease] = {}
-        self._resting: dict[str, float] = {}
-        """Units that could not begin here, and until when they are left to others."""
+        self._resting: dict[str, tuple[float, str]] = {}
+        """Units that could not begin here: until when they are left to others, and why."""
         self._taking: frozenset[str] = frozenset()
         self._took = False
         """Whether what was free has been taken, or was asked for in vain."""
         self._beaten = self._tidied = float("-inf")
         self._ended: frozenset[UUID] = frozenset()
         self._seen = (0, 0)
-        self._away: float | None = None
+        self._origins = Origins()
+        self._metrics = metrics or Metrics(shared=True)
 
     # -- for others --------------------------------------------------------------------------------
 
@@ -157,6 +166,11 @@ class Member:
     def good(self) -> bool:
         """Return whether a request may begin that another replica would make if we were dead."""
         return self._guard.good(self._clock.boottime())
+
+    @property
+    def resting(self) -> dict[str, str]:
+        """By unit why it could not begin here, if it is left to others for that."""
+        return {unit: why for unit, (_, why) in self._resting.items()}
 
     def drain(self) -> None:
         """Give everything away in good order, and let :meth:`keep_pulsing` end."""
@@ -211,25 +225,22 @@ class Member:
     async def turn(self) -> None:
         """Pulse once, and draw the conclusions; join first where that has to be done."""
         try:
-            if self._broken is not None:
-                await self._start_again(self._broken)
-            if self.me is None:
-                if self._draining:
-                    return
-                await self._join()
-            await self._pulse()
-        except Unreachable as error:
+            with self.reach.asking():
+                await self._turn()
+        except Unreachable:
             self._witness.interrupted()
-            if self._away is None:
-                self._away = self._clock.boottime()
-                _log.warning("store_unreachable", reason=str(error))
             if self._draining:  # nothing tells what is ours, and nothing is taken any more
                 self._drain_all()
-        else:
-            if self._away is not None:
-                seconds = self._clock.boottime() - self._away
-                _log.info("store_reached", seconds=round(seconds, 1))
-            self._away = None
+
+    async def _turn(self) -> None:
+        if self._broken is not None:
+            await self._start_again(self._broken)
+        await self.reach.identify()
+        if self.me is None:
+            if self._draining:
+                return
+            await self._join()
+        await self._pulse()
 
     async def _join(self) -> None:
         sent = self._clock.boottime()
@@ -244,8 +255,11 @@ class Member:
         self._guard.end()
         self._refused.clear()
         _log.warning("replica_fenced", replica=str(self.me), reason=why.value)
+        metrics, is_old = self._metrics, why is Loss.ROLLED_BACK
+        (metrics.store_rolled_back if is_old else metrics.fenced).inc()
         self._held.lose_all(why)
-        await self._held.settled()
+        with self.reach.not_asking():
+            await self._held.settled()
         self._broken = None
         if self.me is not None:
             self.me = None
@@ -265,9 +279,8 @@ class Member:
         answered = self._clock.boottime()
         if beat:
             self._beaten, self._shown_draining = sent, draining
-        if answered - sent > _SLOW:
-            _log.warning("store_slow", seconds=round(answered - sent, 1))
-        self.offset = now.now - at - timedelta(seconds=(answered - sent) / 2)
+        self.reach.answered(sent, at, now.now)
+        self._origins.saw(now.leases, now.replicas)
         self.situation = now
         self._instance.saw(now)
         own = next((each for each in now.replicas if each.id == self.me), None)
@@ -316,10 +329,11 @@ class Member:
             self.refused(lease.unit)
             return
         _log.warning("unit_not_begun", unit=lease.unit, reason=str(error))
-        self._resting[lease.unit] = self._clock.boottime() + REST
+        self._resting[lease.unit] = self._clock.boottime() + REST, str(error)
 
     def _lose(self, lease: Lease) -> None:
         if self._held.lose(lease, Loss.FENCED):
+            self._metrics.fenced.inc()
             _log.warning("unit_fenced", unit=lease.unit, epoch=lease.epoch)
 
     def _hand_over(self, now: Situation) -> None:
@@ -346,7 +360,7 @@ class Member:
         except Unreachable:
             return None  # the next pulse sees what came of it
         if lease is not None:
-            _log.info("unit_taken", unit=lease.unit, epoch=lease.epoch)
+            _log.info("unit_taken", unit=lease.unit, epoch=lease.epoch, reason="ours", former=None)
         return lease
 
     def _drain_all(self) -> None:
@@ -365,7 +379,7 @@ class Member:
     def _take(self, planned: Mapping[str, UUID], dead: Collection[UUID], at: float) -> None:
         """Take what is free and planned for us, or for a replica that does not come for it."""
         free, unclaimed = self._free.units(), self._free.unclaimed(at)
-        self._resting = {unit: until for unit, until in self._resting.items() if at < until}
+        self._resting = {unit: each for unit, each in self._resting.items() if at < each[0]}
         wanted = {
             unit
             for unit in free
@@ -375,10 +389,14 @@ class Member:
         } - self._held.units
         if wanted and not self._taking:
             self._taking = frozenset(wanted)
-            self._do(self._taken(wanted, set(dead)))
+            origins = {unit: self._origins.of(unit, self.me) for unit in wanted}
+            self._do(self._taken(origins, set(dead)))
         self._took = self._took or not wanted
 
-    async def _taken(self, units: Collection[str], dead: Collection[UUID]) -> None:
+    async def _taken(
+        self, units: Mapping[str, tuple[str, str | None]], dead: Collection[UUID]
+    ) -> None:
+        """Take *units*; of each it is known why, and who held it."""
         me = self.me
         try:
             leases = await self._membership.take(units, dead)
@@ -388,7 +406,11 @@ class Member:
             self._taking, self._took = frozenset(), True
         for lease in leases:
             if self.me == me and self._broken is None:
-                _log.info("unit_taken", unit=lease.unit, epoch=lease.epoch)
+                why, former = units[lease.unit]
+                _log.info(
+                    "unit_taken", unit=lease.unit, epoch=lease.epoch, reason=why, former=former
+                )
+                self._metrics.takeovers.labels(why).inc()
                 self._held.gain(lease)
 
     # -- what the keeper does ----------------------------------------------------------------------

@@ -300,6 +300,34 @@ class Free:
         return {unit for unit, since in self._since.items() if now - since >= FREE}
 
 
+class Origins:
+    """Where units come from: whether a replica held them, and which."""
+
+    def __init__(self) -> None:
+        self._holders: dict[str, str] = {}
+        """By unit the name of the replica that was last seen to hold it."""
+        self._rows: dict[str, LeaseRow] = {}
+
+    def saw(self, rows: Iterable[LeaseRow], replicas: Iterable[Replica]) -> None:
+        """Take note of who holds what."""
+        names = {replica.id: replica.name for replica in replicas}
+        self._rows = {row.unit: row for row in rows}
+        for unit, row in self._rows.items():
+            if row.holder in names:
+                self._holders[unit] = names[row.holder]
+
+    def of(self, unit: str, me: UUID | None) -> tuple[str, str | None]:
+        """
+        Return why *unit* can be taken by *me*, and the name of who held it, if that was seen.
+
+        The reasons are those of ``telemetry.metrics.TAKEOVERS``.
+        """
+        row, former = self._rows[unit], self._holders.get(unit)
+        if row.holder is not None:
+            return "dead", former
+        return ("moved" if row.wanted_by == me else "free"), former
+
+
 MOVE_EVERY: Final = 5.0
 """Seconds between two decisions of the keeper to move units."""
 

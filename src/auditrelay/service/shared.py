@@ -2,7 +2,7 @@
 
 import contextlib
 import socket
-from collections.abc import Collection, Mapping
+from collections.abc import Mapping, Sequence
 from functools import partial
 from hashlib import sha256
 from pathlib import Path
@@ -20,6 +20,7 @@ from auditrelay.evidence.heads import Keys
 from auditrelay.service.configured import settings_of
 from auditrelay.service.table_desk import TableDesk
 from auditrelay.service.topology import units_of
+from auditrelay.settings import PeerSettings
 from auditrelay.settings.secrets import SecretAddress
 from auditrelay.store.leases import KEEPER
 from auditrelay.store.postgres import copying, leases, schema
@@ -32,6 +33,7 @@ from auditrelay.store.postgres.link import Link
 from auditrelay.store.postgres.membership import PostgresMembership, PostgresRequests
 from auditrelay.store.postgres.reader import ReaderThread
 from auditrelay.store.postgres.tip import TipRow
+from auditrelay.store.postgres.watch import Watch
 from auditrelay.store.replicas import Card, Served, Situation
 from auditrelay.store.sql.checks import check
 from auditrelay.store.sql.store import SqlStore, open_on
@@ -39,6 +41,7 @@ from auditrelay.store.sql.view import StateView
 from auditrelay.store.sqlite import state_dir
 from auditrelay.store.sqlite.connection import Connection as SqliteConnection
 from auditrelay.store.sqlite.tip import TipFile
+from auditrelay.telemetry.metrics import Metrics
 
 _COPYING: Final = 24 * 3600.0
 """Seconds that a copy of a state may take: it is one transaction."""
@@ -56,7 +59,13 @@ class Share:
     """
 
     def __init__(
-        self, config: Config, clock: Clock, *, seat: str | None, patience: float | None
+        self,
+        config: Config,
+        clock: Clock,
+        metrics: Metrics,
+        *,
+        seat: str | None,
+        patience: float | None,
     ) -> None:
         self._config = config
         self._clock = clock
@@ -73,39 +82,52 @@ class Share:
             clock=clock,
             keys=config.evidence.keys,
             patience=patience,
+            metrics=metrics,
         )
-        self.membership = PostgresMembership(self._connect, self._replica)
-        self.requests = PostgresRequests(self._connect, lambda: application_name(self._replica))
+
+        def watch(what: str) -> Watch:
+            return Watch(metrics, what, clock)
+
+        self.membership = PostgresMembership(self._connect, self._replica, watch)
+        self.requests = PostgresRequests(
+            self._connect, lambda: application_name(self._replica), watch
+        )
         self.desk = TableDesk(self.requests, name=self._name, clock=clock)
 
     async def open_store(self) -> SqlStore:
         """Open the store. Raises StateError."""
         spool = self._config.spool
-        return await open_on(
+        store = await open_on(
             self.engine,
             clock=self._clock,
             max_bytes=spool.max_bytes,
             retention=spool.retention,
             remember=spool.remember,
         )
+        self.membership.on_end = store.reaches
+        return store
 
-    def card(self, units: Collection[str] | None = None) -> Card:
-        """Return what this replica says of itself; *units* are those of a command."""
-        served = served_by(self._config)
-        if units is not None:
-            served = {unit: served[unit] for unit in units if unit in served}
+    def served(self, config: Config) -> Mapping[str, Served]:
+        """Return how this replica serves each unit with *config*."""
+        return served_by(config, self._name)
+
+    def elsewhere(self, config: Config) -> Mapping[str, Sequence[str]]:
+        """Return the sources of each sink of *config* that other replicas serve, and not this."""
+        return {
+            name: config.sources_of(name)
+            for name, settings in config.sinks.items()
+            if settings.enabled and not settings.may_be_served_by(self._name)
+        }
+
+    def card(self, serves: Mapping[str, Served], *, command: bool = False) -> Card:
+        """Return what this replica, or one that runs one *command*, says of itself."""
         return Card(
             name=self._name,
             version=__version__,
-            serves=served,
+            serves=serves,
             seat=self._seat,
-            command=units is not None,
+            command=command,
         )
-
-    def reload(self, config: Config) -> Card:
-        """Return the card of this replica with *config*, which is in force now."""
-        self._config = config
-        return self.card()
 
     def joined(self, replica: UUID) -> None:
         """Write as *replica* from now on."""
@@ -122,12 +144,15 @@ class Share:
         return Connection(self._address.connect(name), self._address.schema)
 
 
-def served_by(config: Config) -> Mapping[str, Served]:
-    """Return how a replica with *config* serves each unit."""
+def served_by(config: Config, replica: str) -> Mapping[str, Served]:
+    """Return how the *replica* of that name serves each unit that it may serve, with *config*."""
     served = {KEEPER: Served("")}
     for unit in units_of(config):
         kind, _, name = unit.partition(" ")
+        settings: PeerSettings
         settings = config.sources[name] if kind == "source" else config.sinks[name]
+        if not settings.may_be_served_by(replica):
+            continue
         digest = sha256(facts.text(dict(settings_of(settings))).encode()).hexdigest()
         sources = tuple(config.sources_of(name)) if kind == "sink" else ()
         served[unit] = Served(digest, sources)

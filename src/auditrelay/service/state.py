@@ -19,6 +19,7 @@ from auditrelay.store.sql.view import StateView
 from auditrelay.store.sqlite import state_dir
 from auditrelay.store.sqlite.store import open_store, open_view
 from auditrelay.store.sqlite.tip import TipFile
+from auditrelay.telemetry.metrics import Metrics
 
 if TYPE_CHECKING:
     from auditrelay.service.shared import Share
@@ -41,12 +42,17 @@ class State:
 
 
 @contextlib.asynccontextmanager
-async def opened(config: Config, clock: Clock, *, has_end: bool) -> AsyncIterator[State]:
+async def opened(
+    config: Config, clock: Clock, metrics: Metrics, *, has_end: bool
+) -> AsyncIterator[State]:
     """
     Open the state of *config* for this instance, creating it if there is none.
 
-    A run that *has_end* gives up after *PATIENCE* what a shared store does not answer. Raises
-    StateError if the state cannot be used, Locked if another instance has locked it.
+    *metrics* are those of a shared store, if it is one.
+
+    A run that *has_end* gives up after *PATIENCE* what a shared store does not answer; it needs no
+    state directory then. Raises StateError if the state cannot be used, Locked if another instance
+    has locked it.
     """
     if config.store is None:
         state_dir.prepare(config.state_dir)
@@ -66,9 +72,10 @@ async def opened(config: Config, clock: Clock, *, has_end: bool) -> AsyncIterato
         return
     from auditrelay.service.shared import Share  # noqa: PLC0415  # it imports psycopg
 
-    with _seat(config, clock) as seat:
+    # A command is a replica of its own, beside the one that has locked the state directory.
+    with contextlib.nullcontext() if has_end else _seat(config, clock) as seat:
         share = await asyncio.to_thread(
-            Share, config, clock, seat=seat, patience=PATIENCE if has_end else None
+            Share, config, clock, metrics, seat=seat, patience=PATIENCE if has_end else None
         )
         try:
             yield State(await share.open_store(), share.desk, share)

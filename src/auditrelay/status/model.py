@@ -77,6 +77,23 @@ class ReplicaStatus(Struct, frozen=True, kw_only=True):
     """What it holds: ``source NAME``, ``sink NAME``, ``keeper``."""
     stuck: tuple[str, ...]
     """Its loops that make no progress."""
+    unable: dict[str, str] = {}
+    """What it is configured for and cannot serve now, and why: ``source NAME``, ``sink NAME``."""
+    clock_offset_seconds: float = 0.0
+    """How far the clock of the database is ahead of its clock."""
+    round_trip_seconds: float = 0.0
+    """How long its last pulse took in the shared store."""
+
+
+class StoreStatus(Struct, frozen=True, kw_only=True):
+    """The shared store, as the replica sees it that reports."""
+
+    up: bool
+    """Whether it answers; if not, the rest of the report is of the moment before."""
+    away_since: Time | None
+    """Since when it does not."""
+    disagreements: dict[str, Time]
+    """Units on whose settings the replicas do not agree, and since when."""
 
 
 class SourceStatus(PeerStatus, frozen=True, kw_only=True):
@@ -161,6 +178,11 @@ class SinkStatus(PeerStatus, frozen=True, kw_only=True):
     last_error: str | None
     error_code: str | None
     """The short code of last_error."""
+    linger_seconds: float | UnsetType = UNSET
+    """
+    How long events may wait for others that are sent with them, all being well; left out if that is
+    less than ten seconds.
+    """
 
 
 AnyPeer = SourceStatus | SinkStatus
@@ -239,5 +261,9 @@ class Report(Struct, frozen=True, kw_only=True):
     """How to restart the service, for a shell; null where that is not known."""
     replicas: tuple[ReplicaStatus, ...] | UnsetType = UNSET
     """The replicas on the shared store; left out without one."""
+    unheld: dict[str, Time | None] | UnsetType = UNSET
+    """Units that no live replica holds, and since when, if known; left out likewise."""
+    store: StoreStatus | UnsetType = UNSET
+    """The shared store; left out without one, and without a running service."""
     findings: tuple[Finding, ...]
     """The problems, worst first."""

@@ -5,7 +5,6 @@ It shows names, numbers and reasons; never an event's contents and never a secre
 """
 
 import socket
-from collections.abc import Callable
 from typing import NamedTuple, Protocol
 
 import msgspec
@@ -48,9 +47,8 @@ class Instance(Protocol):
     def stuck(self) -> list[str]:
         """Return the names of the loops that make no progress."""
 
-    @property
-    def joined(self) -> Callable[[], bool]:
-        """Returns whether it is a member of the replicas, if there are several, and works."""
+    def joined(self) -> bool:
+        """Return whether it is a member of the replicas, if there are several, and works."""
 
     def unready(self) -> list[Unready]:
         """Return why this instance is not ready; nothing if it is."""

@@ -183,6 +183,8 @@ class Reached:
 
     ends: tuple[int, ...]
     """In each log that was read, the place behind what was read."""
+    at_end: bool = False
+    """Whether nothing more waited then; if not, another read shows whether it does."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -346,6 +348,17 @@ class SourceState:
     waiting: int
     dead_letters: int
     condition: SourceCondition
+
+
+@dataclass(frozen=True, slots=True)
+class Raised:
+    """An alert that was raised: its *code*, what it is *about*, and its two sentences."""
+
+    code: str
+    about: str
+    """The kind and the name."""
+    what: str
+    todo: str
 
 
 @dataclass(frozen=True, slots=True)

@@ -73,9 +73,18 @@ class Replica:
 
 
 @dataclass(frozen=True, slots=True)
+class Server:
+    """Which server a database is on: its *system* is that of its standbys too, its *timeline* not."""
+
+    version: str
+    system: str
+    timeline: int
+
+
+@dataclass(frozen=True, slots=True)
 class LeaseRow:
     """
-    A row of the table ``lease``: who holds *unit*, and since when.
+    A row of the table ``lease``: who holds *unit*, and since when; or since when it is free.
 
     *wanted_by* is the replica that the keeper wants to have it.
     """

@@ -23,6 +23,7 @@ from auditrelay.events import AuditEvent
 from auditrelay.events.forms import FORMS
 from auditrelay.http.replies import Reply
 from auditrelay.sandbox import Trap, faults, siems
+from auditrelay.sandbox.messages import Request
 from auditrelay.sandbox.refusals import Refusal
 from auditrelay.sandbox.stored import Stored
 from auditrelay.settings.secrets import Resolved, Secret
@@ -147,7 +148,8 @@ async def test_a_body_is_compressed_or_not_as_configured(
         [*_, seen] = [each for each in rig.double.seen if each.path != "/_mget"]  # no question
         size = sum(len(item.text) for item in batch)
         if compression == "gzip":
-            assert seen.headers["content-encoding"] == "gzip"
+            if rig.double.NAMES_ENCODING:
+                assert seen.headers["content-encoding"] == "gzip"
             assert seen.body_bytes < size * 0.75
         else:
             assert "content-encoding" not in seen.headers
@@ -202,7 +204,7 @@ async def test_a_reply_is_decoded_once(
             rig.fail(faults.answer(status, body))
             with contextlib.suppress(RelayError):
                 await sink.send(items(sink, 3))
-    assert len(decoded) >= 10
+    assert len(decoded) >= 10 or not rig.double.ANSWERS_JSON
 
 
 # --- faults on the network ---------------------------------------------------------
@@ -336,7 +338,12 @@ async def test_a_cancelled_batch_leaves_the_sink_usable(rig: Rig, items: Items) 
     sink = rig.build()
     await sink.send(items(sink, 1))
     arrived = asyncio.Event()
-    rig.double.on_request = lambda request: arrived.set() if request.method == "POST" else None
+
+    def note(request: Request) -> None:
+        if request.method in ("POST", "PUT"):
+            arrived.set()
+
+    rig.double.on_request = note
     rig.fail(faults.hang())
     sending = asyncio.create_task(sink.send(items(sink, 3)))
     await arrived.wait()

@@ -349,3 +349,17 @@ def test_a_clock_of_the_database_that_jumped_robs_no_replica_that_beats(
         assert two.take("source a", dead=()) == []
         one.beat()
         assert LIFE - 2 < two.replica(one.id).expires_in <= LIFE
+
+
+def test_since_when_a_unit_is_free_is_kept_with_it(joined: Joined) -> None:
+    one = joined()
+    made = one.row("keeper").since
+    assert made is not None
+    (lease,) = one.take("keeper")
+    taken = one.row("keeper").since
+    assert taken is not None
+    assert taken > made
+    one.do(lambda db: leases.give(db, lease))
+    given = one.row("keeper").since
+    assert given is not None
+    assert given > taken

@@ -1,16 +1,15 @@
 """A state that is not the one whose heads have left goes on in a log of its own, and says so."""
 
 import json
-import shutil
-import sqlite3
 import threading
-from pathlib import Path
+from uuid import uuid4
 from typing import Any
 
 import pytest
+from tests.support.states import InDatabase, InFolder, State, forge, on_postgres, on_sqlite, rows
 from tests.support.stores import NOON, explained, opened, seal, span
 
-from auditrelay.errors import EvidenceBroken, StateError
+from auditrelay.errors import EvidenceBroken, RolledBack, StateError
 from auditrelay.events.page import Page
 from auditrelay.evidence import facts
 from auditrelay.evidence.heads import Head
@@ -20,13 +19,13 @@ from auditrelay.store.sealing import Branch, Run
 from auditrelay.store.sql.branches import NO_TIP, OLDER
 from auditrelay.store.sql.store import SqlStore
 from auditrelay.store.sqlite.state_dir import DATABASE
-from auditrelay.store.sqlite.tip import TIP, TipFile
+from auditrelay.store.sqlite.tip import TipFile
 
 RUN = Run("0" * 32, {"auditrelay": "1"}, facts.configured(digest=bytes(32), settings={}))
 
 
-async def begun(folder: Path) -> tuple[SqlStore, Branch | None]:
-    store = await opened(folder)
+async def begun(state: State) -> tuple[SqlStore, Branch | None]:
+    store = await opened(state)
     branch = await store.log.begin(RUN)
     await store.start_source(ALERTS, NOON)
     await store.start_source("okta", NOON)
@@ -34,57 +33,23 @@ async def begun(folder: Path) -> tuple[SqlStore, Branch | None]:
     return store, branch
 
 
-async def sealed(folder: Path, seals: int = 2) -> None:
+async def sealed(state: State, seals: int = 2) -> None:
     """Leave a state with so many heads more, closed in order."""
-    store, _ = await begun(folder)
+    store, _ = await begun(state)
     for number in range(seals):
         await store.add("okta", Page.of(()), proof=Proof(covers=(span(number, number + 1),)))
         await seal(store)
     await store.close()
 
 
-def made(folder: Path) -> Path:
-    folder.mkdir()
-    return folder
-
-
-def backed_up(folder: Path) -> Path:
-    """Copy the closed state in *folder* as the recipe does: the database alone."""
-    backup = folder.parent / "backup"
-    backup.mkdir()
-    shutil.copy(folder / DATABASE, backup)
-    return backup
-
-
-def rows(folder: Path, query: str, *values: Any) -> list[Any]:
-    db = sqlite3.connect(folder / DATABASE, isolation_level=None)
-    try:
-        return db.execute(query, values).fetchall()
-    finally:
-        db.close()
-
-
-def forge(folder: Path, *statements: str) -> None:
-    """Do what no code of ours does."""
-    db = sqlite3.connect(folder / DATABASE, isolation_level=None)
-    try:
-        for kind in ("entry", "head"):
-            db.execute(f"drop trigger if exists {kind}_is_not_updated")
-            db.execute(f"drop trigger if exists {kind}_is_not_deleted")
-        for statement in statements:
-            db.execute(statement)
-    finally:
-        db.close()
-
-
-def log_of(folder: Path) -> str:
-    [(log,)] = rows(folder, "select value from meta where name = 'log'")
+def log_of(state: State) -> str:
+    [(log,)] = rows(state, "select value from meta where name = 'log'")
     return str(log)
 
 
-def continued(folder: Path) -> list[dict[str, Any]]:
+def continued(state: State) -> list[dict[str, Any]]:
     """Return all sealed facts that say that a log goes on from another one."""
-    entries = [json.loads(line) for (line,) in rows(folder, "select text from entry order by n")]
+    entries = [json.loads(line) for (line,) in rows(state, "select text from entry order by n")]
     return [
         {**fact, "to": entry["log"]}
         for entry in entries
@@ -93,33 +58,32 @@ def continued(folder: Path) -> list[dict[str, Any]]:
     ]
 
 
-async def test_a_log_goes_on_from_run_to_run(tmp_path: Path) -> None:
-    await sealed(tmp_path)
-    log = log_of(tmp_path)
-    store, branch = await begun(tmp_path)
+async def test_a_log_goes_on_from_run_to_run(state: State) -> None:
+    await sealed(state)
+    log = log_of(state)
+    store, branch = await begun(state)
     assert branch is None
     head = (await seal(store)).head
     await store.close()
-    assert head.log == log == log_of(tmp_path)
-    assert TipFile(tmp_path).read() == Head(log, head.size, head.root), "the tip is the newest head"
-    explained(tmp_path, sealed=True)
+    assert head.log == log == log_of(state)
+    assert state.tip.read() == Head(log, head.size, head.root), "the tip is the newest head"
+    explained(state, sealed=True)
 
 
-async def test_a_state_without_heads_has_no_branch(tmp_path: Path) -> None:
-    store, branch = await begun(tmp_path)
+async def test_a_state_without_heads_has_no_branch(state: State) -> None:
+    store, branch = await begun(state)
     await store.close()
     assert branch is None
-    store, branch = await begun(tmp_path)
+    store, branch = await begun(state)
     await store.close()
     assert branch is None
 
 
 @pytest.mark.parametrize("ended", ["sealed", "killed before its first seal"])
-async def test_a_restored_state_goes_on_in_a_log_of_its_own(tmp_path: Path, ended: str) -> None:
-    folder = made(tmp_path / "state")
-    await sealed(folder)
-    backup = backed_up(folder)
-    await sealed(folder)
+async def test_a_restored_state_goes_on_in_a_log_of_its_own(state: State, ended: str) -> None:
+    await sealed(state)
+    backup = state.back_up()
+    await sealed(state)
     store, branch = await begun(backup)
     if ended == "killed before its first seal":
         await store.close()
@@ -131,63 +95,83 @@ async def test_a_restored_state_goes_on_in_a_log_of_its_own(tmp_path: Path, ende
     await store.close()
     assert branch is not None
     assert (branch.why, branch.is_alert) == (NO_TIP, False)
-    assert branch.before == log_of(folder)
+    assert branch.before == log_of(state)
     [fact] = continued(backup)
-    [(root,)] = rows(folder, "select lower(hex(root)) from head where size = ?", branch.size)
+    [(root,)] = rows(state, "select root from head where size = ?", branch.size)
     assert fact == {
         "fact": "continued",
-        "log": log_of(folder),
+        "log": log_of(state),
         "size": branch.size,
-        "root": root,
+        "root": root.hex(),
         "why": NO_TIP,
         "to": log_of(backup),
     }
-    assert log_of(backup) != log_of(folder), "two histories never have the same name"
-    old = rows(folder, "select text from entry where n < ? order by n", branch.size)
+    assert log_of(backup) != log_of(state), "two histories never have the same name"
+    old = rows(state, "select text from entry where n < ? order by n", branch.size)
     assert rows(backup, "select text from entry where n < ? order by n", branch.size) == old
     explained(backup, sealed=True)
 
 
-async def test_a_copy_of_a_branch_that_was_not_sealed_has_another_name(tmp_path: Path) -> None:
-    folder = made(tmp_path / "state")
-    await sealed(folder)
-    (folder / TIP).unlink()
-    store, _ = await begun(folder)
+async def test_a_copy_of_a_branch_that_was_not_sealed_has_another_name(state: State) -> None:
+    await sealed(state)
+    state.put_tip(None)
+    store, _ = await begun(state)
     await store.log.restored("moved", by=1000)
     await store.close()
-    backup = backed_up(folder)
+    backup = state.back_up()
     await sealed(backup)
-    await sealed(folder)
-    assert log_of(backup) != log_of(folder)
-    [fact] = continued(folder)
+    await sealed(state)
+    assert log_of(backup) != log_of(state)
+    [fact] = continued(state)
     first, second = continued(backup)
     assert (first["log"], first["size"]) == (fact["log"], fact["size"])
     assert (second["log"], second["size"]) == (fact["to"], fact["size"])
-    for each in (backup, folder):
+    for each in (backup, state):
         explained(each, sealed=True)
 
 
-async def test_a_state_that_is_rolled_back_beside_its_tip_is_an_alert(tmp_path: Path) -> None:
-    folder = made(tmp_path / "state")
-    await sealed(folder)
-    backup = backed_up(folder)
-    await sealed(folder)
-    left = TipFile(folder).read()
-    shutil.copy(backup / DATABASE, folder)
-    store, branch = await begun(folder)
+@on_sqlite
+async def test_a_state_that_is_rolled_back_beside_its_tip_is_an_alert(state: State) -> None:
+    await sealed(state)
+    backup = state.back_up()
+    await sealed(state)
+    left = state.tip.read()
+    state.put_back(backup)
+    state.put_tip(left)
+    store, branch = await begun(state)
     await store.log.restored("the disk died", by=1000)
     await seal(store)
     await store.close()
     assert branch is not None
     assert (branch.why, branch.is_alert, branch.tip) == (OLDER, True, left)
-    explained(folder, sealed=True)
+    explained(state, sealed=True)
 
 
-async def test_a_state_that_was_deleted_beside_its_tip_is_an_alert(tmp_path: Path) -> None:
-    await sealed(tmp_path)
-    left = TipFile(tmp_path).read()
-    (tmp_path / DATABASE).unlink()
-    store, branch = await begun(tmp_path)
+@on_postgres
+async def test_a_database_that_lost_a_head_that_has_left_is_an_alert(state: InDatabase) -> None:
+    """To a failover the tip goes along; who has seen the head go remembers it."""
+    store, _ = await begun(state)
+    await seal(store)
+    saved = state.back_up()
+    left = (await seal(store)).head
+    state.roll_back(saved)
+    with pytest.raises(RolledBack):
+        await store.start_source("voice", NOON)
+    store._engine.writer.continue_as(uuid4())
+    branch = await store.log.begin(RUN)
+    assert branch is not None
+    assert (branch.why, branch.is_alert) == (OLDER, True)
+    assert branch.tip == Head(left.log, left.size, left.root)
+    await seal(store)
+    await store.close()
+
+
+@on_sqlite
+async def test_a_state_that_was_deleted_beside_its_tip_is_an_alert(state: InFolder) -> None:
+    await sealed(state)
+    left = state.tip.read()
+    (state.folder / DATABASE).unlink()
+    store, branch = await begun(state)
     await store.log.restored("it was deleted", by=1000)
     await seal(store)
     await store.close()
@@ -195,47 +179,49 @@ async def test_a_state_that_was_deleted_beside_its_tip_is_an_alert(tmp_path: Pat
     assert branch is not None
     assert (branch.before, branch.size, branch.is_alert) == (left.log, 0, True)
     assert branch.tip == left, "the alert says what the tip knew"
-    assert [fact["log"] for fact in continued(tmp_path)] == [left.log]
-    explained(tmp_path, sealed=True)
+    assert [fact["log"] for fact in continued(state)] == [left.log]
+    explained(state, sealed=True)
 
 
-async def test_a_state_that_comes_back_to_a_tip_of_its_past_says_so(tmp_path: Path) -> None:
-    here, there = made(tmp_path / "state"), made(tmp_path / "there")
-    await sealed(here)
-    shutil.copy(here / DATABASE, there)
+@on_sqlite
+async def test_a_state_that_comes_back_to_a_tip_of_its_past_says_so(state: State) -> None:
+    await sealed(state)
+    there, left = state.back_up(), state.tip.read()
     await sealed(there)
-    shutil.copy(there / DATABASE, here)
-    store, branch = await begun(here)
+    state.put_back(there)
+    state.put_tip(left)
+    store, branch = await begun(state)
     await store.close()
     assert branch is not None
     assert (branch.why, branch.is_alert) == (NO_TIP, False), "nothing is missing"
 
 
+@on_sqlite
 async def test_a_process_that_ends_between_the_seal_and_the_tip_goes_on(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    state: State, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    await sealed(tmp_path)
-    log = log_of(tmp_path)
+    await sealed(state)
+    log = log_of(state)
 
     def end(*_: object) -> None:
         raise OSError(28, "No space left on device")
 
     with monkeypatch.context() as broken:
         broken.setattr(TipFile, "write", end)
-        await sealed(tmp_path)
-    store, branch = await begun(tmp_path)
+        await sealed(state)
+    store, branch = await begun(state)
     await store.close()
     assert branch is None, "an older tip fits: it only knows less"
-    assert log_of(tmp_path) == log
+    assert log_of(state) == log
 
 
-async def test_a_tip_with_another_root_does_not_fit(tmp_path: Path) -> None:
+async def test_a_tip_with_another_root_does_not_fit(state: State) -> None:
     """A copy of the state has sealed other entries, and its tip came back with an older state."""
-    await sealed(tmp_path)
-    left = TipFile(tmp_path).read()
+    await sealed(state)
+    left = state.tip.read()
     assert left is not None
-    TipFile(tmp_path).write(Head(left.log, left.size, bytes(32)))
-    store, branch = await begun(tmp_path)
+    state.put_tip(Head(left.log, left.size, bytes(32)))
+    store, branch = await begun(state)
     await store.close()
     assert branch is not None
     assert (branch.why, branch.is_alert, branch.before) == (OLDER, True, left.log)
@@ -251,12 +237,12 @@ async def test_a_tip_with_another_root_does_not_fit(tmp_path: Path) -> None:
     ],
 )
 async def test_entries_that_do_not_give_the_newest_head_go_on_in_a_new_log(
-    tmp_path: Path, forgery: str, what: str
+    state: State, forgery: str, what: str
 ) -> None:
-    await sealed(tmp_path)
-    log = log_of(tmp_path)
-    forge(tmp_path, forgery)
-    store, branch = await begun(tmp_path)
+    await sealed(state)
+    log = log_of(state)
+    forge(state, forgery)
+    store, branch = await begun(state)
     if branch is None:
         with pytest.raises(EvidenceBroken):
             await seal(store)
@@ -265,16 +251,16 @@ async def test_entries_that_do_not_give_the_newest_head_go_on_in_a_new_log(
     await store.close()
     assert branch.is_alert
     assert branch.why.startswith(("damaged", OLDER)), what
-    assert head.log == log_of(tmp_path) != log
-    assert len(continued(tmp_path)) >= 1
-    await sealed(tmp_path)
-    assert log_of(tmp_path) == head.log, "it goes on from there"
+    assert head.log == log_of(state) != log
+    assert len(continued(state)) >= 1
+    await sealed(state)
+    assert log_of(state) == head.log, "it goes on from there"
 
 
-async def test_entries_that_are_missing_cannot_be_continued(tmp_path: Path) -> None:
-    await sealed(tmp_path)
-    forge(tmp_path, "delete from entry where n = 1")
-    store, _ = await begun(tmp_path)
+async def test_entries_that_are_missing_cannot_be_continued(state: State) -> None:
+    await sealed(state)
+    forge(state, "delete from entry where n = 1")
+    store, _ = await begun(state)
     with pytest.raises(EvidenceBroken):
         await seal(store)
     with pytest.raises(EvidenceBroken, match="entry 1 is missing"):
@@ -283,62 +269,62 @@ async def test_entries_that_are_missing_cannot_be_continued(tmp_path: Path) -> N
     await store.close()
 
 
-async def test_whether_the_last_stop_was_orderly_is_a_fact(tmp_path: Path) -> None:
-    store, _ = await begun(tmp_path)
+async def test_whether_the_last_stop_was_orderly_is_a_fact(state: State) -> None:
+    store, _ = await begun(state)
     await store.log.end(RUN.run)
     await store.close()
-    store, _ = await begun(tmp_path)
+    store, _ = await begun(state)
     await store.close()  # killed
-    store, _ = await begun(tmp_path)
+    store, _ = await begun(state)
     await seal(store)
     await store.close()
-    [instance] = rows(tmp_path, "select text from entry where unit = 'instance'")
+    [instance] = rows(state, "select text from entry where unit = 'instance'")
     bodies = [fact for fact in json.loads(instance[0])["facts"] if fact["fact"] != "configured"]
     assert [fact["fact"] for fact in bodies] == ["started", "stopped", "started", "started"]
     assert [fact.get("orderly") for fact in bodies] == [None, None, True, False]
 
 
-async def test_a_configuration_is_a_fact_when_it_is_another_one(tmp_path: Path) -> None:
-    store, _ = await begun(tmp_path)
+async def test_a_configuration_is_a_fact_when_it_is_another_one(state: State) -> None:
+    store, _ = await begun(state)
     assert not await store.log.configure(RUN.configured)
     other = facts.configured(digest=bytes(32), settings={"sources.okta.settle": "5m"})
     assert await store.log.configure(other)
     assert not await store.log.configure(other)
     await store.close()
-    found = rows(tmp_path, "select text from fact where text like '%configured%' order by id")
+    found = rows(state, "select text from fact where text like '%configured%' order by id")
     assert [json.loads(text)["settings"] for (text,) in found] == [{}, other["settings"]]
 
 
-async def test_a_configuration_that_fills_several_lines_is_written_once(tmp_path: Path) -> None:
+async def test_a_configuration_that_fills_several_lines_is_written_once(state: State) -> None:
     long = {f"sources.s{number}.settle": "5m" * 60 for number in range(900)}
-    store, _ = await begun(tmp_path)
+    store, _ = await begun(state)
     assert await store.log.configure(facts.configured(digest=bytes(32), settings=long))
     await seal(store)
-    assert len(rows(tmp_path, "select 1 from entry where text like '%configured%'")) > 1
+    assert len(rows(state, "select 1 from entry where text like '%configured%'")) > 1
     assert not await store.log.configure(facts.configured(digest=bytes(32), settings=long))
     assert await store.log.configure(RUN.configured)
     await store.close()
 
 
-async def test_no_row_that_says_so_hides_another_configuration(tmp_path: Path) -> None:
-    store, _ = await begun(tmp_path)
+async def test_no_row_that_says_so_hides_another_configuration(state: State) -> None:
+    store, _ = await begun(state)
     await seal(store)
     await store.close()
     other = facts.configured(digest=bytes(32), settings={"sources.okta.settle": "5m"})
     # Where the newest one was kept besides.
-    said = f"insert or replace into meta values ('configured', '{facts.text(other)}')"
-    forge(tmp_path, said)
-    store = await opened(tmp_path)
+    said = f"insert into meta values ('configured', '{facts.text(other)}')"
+    forge(state, said)
+    store = await opened(state)
     await store.log.begin(Run("1" * 32, {}, other, None))
     await store.close()
-    [(text,)] = rows(tmp_path, "select text from fact where text like '%configured%'")
+    [(text,)] = rows(state, "select text from fact where text like '%configured%'")
     assert json.loads(text)["settings"] == other["settings"]
 
 
-async def test_a_head_that_cannot_be_read_does_not_end_the_service(tmp_path: Path) -> None:
-    await sealed(tmp_path)
-    forge(tmp_path, "update head set word = 'x'")
-    store, branch = await begun(tmp_path)
+async def test_a_head_that_cannot_be_read_does_not_end_the_service(state: State) -> None:
+    await sealed(state)
+    forge(state, "update head set word = 'x'")
+    store, branch = await begun(state)
     assert branch is None, "the entries have the root that the tip tells of"
     with pytest.raises(EvidenceBroken, match="not a head"):
         await seal(store)
@@ -350,10 +336,10 @@ async def test_a_head_that_cannot_be_read_does_not_end_the_service(tmp_path: Pat
     [("ahead = 'x'", "has taken"), ("sources = 'x'", "reads"), ("sources = '5'", "reads")],
 )
 async def test_a_sink_that_cannot_be_read_says_where_to_look(
-    tmp_path: Path, edit: str, what: str
+    state: State, edit: str, what: str
 ) -> None:
-    await sealed(tmp_path)
-    forge(tmp_path, f"update sink set {edit}")
+    await sealed(state)
+    forge(state, f"update sink set {edit}")
     with pytest.raises(StateError, match=f"what the sink splunk {what} is damaged"):
-        await begun(tmp_path)
+        await begun(state)
     assert not [each.name for each in threading.enumerate() if each.name.startswith("store-")]

@@ -1,28 +1,24 @@
 """Dead letters: listed, replayed, refused again, delivered after all, or discarded."""
 
-import contextlib
-import sqlite3
 from collections.abc import AsyncIterator, Callable
-from pathlib import Path
 
 import pytest
 from isal import isal_zlib
+from tests.support.states import State, rows
 from tests.support.stores import MINUTE, NOON, backlog, dead_letters, opened
 
 from auditrelay.events import AuditEvent
 from auditrelay.events.page import Page
 from auditrelay.store import DeadLetter, Proof, RejectedEvent
 from auditrelay.store.sql.store import SqlStore
-from auditrelay.store.sqlite.state_dir import DATABASE, prepare
 
 Make = Callable[..., AuditEvent]
 
 
 @pytest.fixture
-async def store(tmp_path: Path, event: Make) -> AsyncIterator[SqlStore]:
+async def store(state: State, event: Make) -> AsyncIterator[SqlStore]:
     """Two sinks with dead letters: event 0 of both, event 1 of splunk, and a bad row of a file."""
-    prepare(tmp_path)
-    store = await opened(tmp_path)
+    store = await opened(state)
     await store.start_source("voice", NOON)
     for sink in ("splunk", "elastic"):
         await store.start_sink(sink, ["voice"])
@@ -42,9 +38,9 @@ def rejected(place: int, reason: str = "invalid", status: int | None = None) -> 
     return RejectedEvent(place, reason, f"no: {reason}", status, 2, NOON, NOON + MINUTE)
 
 
-def listed(folder: Path) -> list[tuple[int, str | None, str]]:
+def listed(state: State) -> list[tuple[int, str | None, str]]:
     return [
-        (each.id, each.sink, each.letter.event.native_id or "") for each in dead_letters(folder)
+        (each.id, each.sink, each.letter.event.native_id or "") for each in dead_letters(state)
     ]
 
 
@@ -57,15 +53,15 @@ async def waiting(store: SqlStore, sink: str) -> list[tuple[int, AuditEvent]]:
 
 
 async def test_they_are_listed_oldest_first_with_all_that_is_known(
-    store: SqlStore, event: Make, tmp_path: Path
+    store: SqlStore, event: Make, state: State
 ) -> None:
-    assert listed(tmp_path) == [
+    assert listed(state) == [
         (1, "splunk", "0"),
         (2, "splunk", "1"),
         (3, "elastic", "0"),
         (4, None, "7"),
     ]
-    third = (dead_letters(tmp_path))[2]
+    third = (dead_letters(state))[2]
     assert third.letter == letter(event(0), status=400)
     assert (third.source, third.replayed) == ("voice", False)
 
@@ -85,19 +81,19 @@ async def test_they_are_listed_oldest_first_with_all_that_is_known(
     ],
 )
 async def test_every_filter_has_to_match(
-    store: SqlStore, filters: dict[str, list[str]], ids: list[int], tmp_path: Path
+    store: SqlStore, filters: dict[str, list[str]], ids: list[int], state: State
 ) -> None:
-    assert [each.id for each in dead_letters(tmp_path, **filters)] == ids
+    assert [each.id for each in dead_letters(state, **filters)] == ids
 
 
-async def test_no_ids_are_none_and_not_all_of_them(store: SqlStore, tmp_path: Path) -> None:
+async def test_no_ids_are_none_and_not_all_of_them(store: SqlStore, state: State) -> None:
     assert await store.replay([]) == []
     assert await store.drop([], NOON) == []
-    assert len(listed(tmp_path)) == 4
+    assert len(listed(state)) == 4
 
 
 async def test_a_replayed_dead_letter_goes_to_its_own_sink_alone_and_is_marked(
-    store: SqlStore, event: Make, tmp_path: Path
+    store: SqlStore, event: Make, state: State
 ) -> None:
     sent = await store.replay([1, 2])
     assert [each.id for each in sent] == [1, 2]
@@ -107,18 +103,18 @@ async def test_a_replayed_dead_letter_goes_to_its_own_sink_alone_and_is_marked(
         ("1", True, event(1).uid),
     ]
     assert await waiting(store, "elastic") == []
-    assert [each.replayed for each in dead_letters(tmp_path)] == [True, True, False, False]
+    assert [each.replayed for each in dead_letters(state)] == [True, True, False, False]
 
 
 async def test_a_dead_letter_being_replayed_is_neither_replayed_again_nor_dropped(
-    store: SqlStore, tmp_path: Path
+    store: SqlStore, state: State
 ) -> None:
     await store.replay([1])
     assert await store.replay([1]) == []
     assert await store.drop([1], NOON) == []
     assert len(await waiting(store, "splunk")) == 1
     await store.close()
-    again = await opened(tmp_path)
+    again = await opened(state)
     try:
         assert await again.replay([1]) == [], "nor after a restart"
     finally:
@@ -126,42 +122,42 @@ async def test_a_dead_letter_being_replayed_is_neither_replayed_again_nor_droppe
 
 
 async def test_it_is_deleted_with_its_own_delivery_and_not_with_that_of_another(
-    store: SqlStore, event: Make, tmp_path: Path
+    store: SqlStore, event: Make, state: State
 ) -> None:
     await store.add("voice", Page.of([event(3)]))
     await store.replay([1, 2])
     (_, other), (first, _), (second, _) = await waiting(store, "splunk")
     assert other.native_id == "3"
     await store.settle("splunk", [(first - 1, first)])
-    assert [each for each in listed(tmp_path) if each[1] == "splunk"] == [
+    assert [each for each in listed(state) if each[1] == "splunk"] == [
         (1, "splunk", "0"),
         (2, "splunk", "1"),
     ]
     await store.settle("elastic", [(first - 1, second + 1)])
-    assert len(listed(tmp_path)) == 4, "the delivery of another sink does not count"
+    assert len(listed(state)) == 4, "the delivery of another sink does not count"
     await store.settle("splunk", [(second, second + 1)])
-    assert [each[0] for each in listed(tmp_path)] == [1, 3, 4]
+    assert [each[0] for each in listed(state)] == [1, 3, 4]
     await store.settle("splunk", [(first, first + 1)])
-    assert [each[0] for each in listed(tmp_path)] == [3, 4]
+    assert [each[0] for each in listed(state)] == [3, 4]
     assert await store.delivery_status("voice", [event(0)]) == [
         {"splunk": "delivered", "elastic": "dead_letter"}
     ]
 
 
 async def test_a_replay_that_is_refused_is_the_same_dead_letter_with_more_attempts(
-    store: SqlStore, event: Make, tmp_path: Path
+    store: SqlStore, event: Make, state: State
 ) -> None:
     await store.replay([1])
     ((position, _),) = await waiting(store, "splunk")
     refused = RejectedEvent(position, "other", "still no", 413, 3, NOON + MINUTE, NOON + 9 * MINUTE)
     await store.settle("splunk", [(position, position + 1)], [refused])
-    assert listed(tmp_path) == [
+    assert listed(state) == [
         (1, "splunk", "0"),
         (2, "splunk", "1"),
         (3, "elastic", "0"),
         (4, None, "7"),
     ]
-    (one, *_) = dead_letters(tmp_path, ids=[1])
+    (one, *_) = dead_letters(state, ids=[1])
     assert not one.replayed
     assert (one.letter.attempts, one.letter.reason, one.letter.status) == (5, "other", 413)
     assert (one.letter.first_at, one.letter.last_at) == (NOON, NOON + 9 * MINUTE)
@@ -169,7 +165,7 @@ async def test_a_replay_that_is_refused_is_the_same_dead_letter_with_more_attemp
 
 
 async def test_a_dead_letter_without_a_sink_is_replayed_to_all_sinks(
-    store: SqlStore, event: Make, tmp_path: Path
+    store: SqlStore, event: Make, state: State
 ) -> None:
     assert await store.delivery_status("voice", [event(7)]) == [
         {"splunk": "dead_letter", "elastic": "dead_letter"}
@@ -178,15 +174,15 @@ async def test_a_dead_letter_without_a_sink_is_replayed_to_all_sinks(
     for sink in ("splunk", "elastic"):
         ((_, each),) = await waiting(store, sink)
         assert (each.native_id, each.replayed) == ("7", True)
-    assert [each[0] for each in listed(tmp_path)] == [1, 2, 3]
+    assert [each[0] for each in listed(state)] == [1, 2, 3]
 
 
 async def test_a_dropped_dead_letter_stays_on_record_without_its_event(
-    store: SqlStore, event: Make, tmp_path: Path
+    store: SqlStore, event: Make, state: State
 ) -> None:
     gone = await store.drop([1, 99], NOON + MINUTE)
     assert [each.id for each in gone] == [1]
-    assert [each[0] for each in listed(tmp_path)] == [2, 3, 4]
+    assert [each[0] for each in listed(state)] == [2, 3, 4]
     assert await store.drop([1], NOON) == [], "it is dropped once"
     assert await store.replay([1]) == []
     assert await store.delivery_status("voice", [event(0)]) == [
@@ -195,24 +191,23 @@ async def test_a_dropped_dead_letter_stays_on_record_without_its_event(
     (sink,) = [each for each in await store.sinks() if each.name == "splunk"]
     assert sink.dead_letters == 1
     await store.close()
-    with contextlib.closing(sqlite3.connect(tmp_path / DATABASE)) as db:
-        sizes = db.execute("select length(event) from dead_letter order by id").fetchall()
+    sizes = rows(state, "select length(event) from dead_letter order by id")
     assert [size > 0 for (size,) in sizes] == [False, True, True, True]
 
 
 async def test_an_event_that_is_refused_again_is_one_dead_letter_with_more_attempts(
-    store: SqlStore, event: Make, tmp_path: Path
+    store: SqlStore, event: Make, state: State
 ) -> None:
-    before = listed(tmp_path)
+    before = listed(state)
     await store.resend("voice", ["splunk"], [Page.of([event(0)])], Proof())
     await store.settle("splunk", [(3, 4)], [rejected(3, "too_old")])
-    assert listed(tmp_path) == before
-    (again,) = dead_letters(tmp_path, sinks=["splunk"], reasons=["too_old"])
+    assert listed(state) == before
+    (again,) = dead_letters(state, sinks=["splunk"], reasons=["too_old"])
     assert again.letter.attempts == 4
 
 
 async def test_a_page_is_inflated_once_for_all_its_dead_letters(
-    store: SqlStore, event: Make, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    store: SqlStore, event: Make, state: State, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     for page in range(2):
         await store.add(
@@ -228,15 +223,15 @@ async def test_a_page_is_inflated_once_for_all_its_dead_letters(
     monkeypatch.setattr(isal_zlib, "decompress", counted)
     await store.settle("splunk", [(3, 203)], [rejected(place) for place in range(3, 203)])
     assert len(inflated) == 2
-    ids = [each.letter.event.native_id for each in dead_letters(tmp_path, sinks=["splunk"])]
+    ids = [each.letter.event.native_id for each in dead_letters(state, sinks=["splunk"])]
     assert ids[2:] == [str(10 + number) for number in range(200)]
 
 
 async def test_an_event_removed_with_its_source_leaves_no_dead_letter(
-    store: SqlStore, event: Make, tmp_path: Path
+    store: SqlStore, event: Make, state: State
 ) -> None:
     await store.add("voice", Page.of([event(3)]))
     await store.forget("voice")
-    before = listed(tmp_path)
+    before = listed(state)
     await store.settle("splunk", [(3, 4)], [rejected(3)])
-    assert listed(tmp_path) == before
+    assert listed(state) == before

@@ -1,16 +1,14 @@
 """Each fact is written in the transaction that does what it says, and in no other one."""
 
-import contextlib
 import json
-import sqlite3
 from collections.abc import AsyncIterator, Awaitable, Callable
 from datetime import timedelta
 from hashlib import sha256
-from pathlib import Path
 from typing import Any
 from unittest import mock
 
 import pytest
+from tests.support.states import State, rows
 from tests.support.stores import MINUTE, NOON, backlog, explained, opened, seal, span
 
 from auditrelay.events import AuditEvent
@@ -18,8 +16,6 @@ from auditrelay.events.page import Page
 from auditrelay.store import Changed, DeadLetter, KnownFile, Proof, RejectedEvent
 from auditrelay.store.keys import known_key, known_times
 from auditrelay.store.sql.store import SqlStore
-from auditrelay.store.sqlite.state_dir import DATABASE
-from auditrelay.store.sqlite.writer import Writer
 from auditrelay.window import micros
 
 Make = Callable[..., AuditEvent]
@@ -28,22 +24,17 @@ DAY = timedelta(days=1)
 
 
 @pytest.fixture
-async def store(tmp_path: Path) -> AsyncIterator[SqlStore]:
-    store = await opened(tmp_path)
+async def store(state: State) -> AsyncIterator[SqlStore]:
+    store = await opened(state)
     await store.start_source("voice", NOON)
     await store.start_sink("splunk", ["voice"])
     yield store
     await store.close()
 
 
-def rows(folder: Path, query: str) -> list[Any]:
-    with contextlib.closing(sqlite3.connect(folder / DATABASE)) as db:
-        return db.execute(query).fetchall()
-
-
-def facts(folder: Path) -> list[tuple[str, dict[str, Any]]]:
+def facts(state: State) -> list[tuple[str, dict[str, Any]]]:
     """Return the open facts: unit and body."""
-    found = rows(folder, "select unit, text from fact order by id")
+    found = rows(state, "select unit, text from fact order by id")
     return [(unit, json.loads(text)) for unit, text in found]
 
 
@@ -291,22 +282,22 @@ TELLS: dict[Act, list[tuple[str, str]]] = {
 
 @pytest.mark.parametrize("act", TELLS, ids=lambda act: act.__name__)
 async def test_what_is_done_has_its_facts_and_they_explain_the_state(
-    store: SqlStore, tmp_path: Path, event: Make, act: Act
+    store: SqlStore, state: State, event: Make, act: Act
 ) -> None:
     await act(store, event)
-    assert [(unit, body["fact"]) for unit, body in facts(tmp_path)] == [BEGAN, *TELLS[act]]
-    explained(tmp_path)
+    assert [(unit, body["fact"]) for unit, body in facts(state)] == [BEGAN, *TELLS[act]]
+    explained(state)
     await seal(store)
-    explained(tmp_path, sealed=True)
+    explained(state, sealed=True)
     if act not in (source_removed, unread_source_removed, letter_without_a_source):
         await store.add("voice", Page.of([event(70)]))
     await seal(store)
-    explained(tmp_path, sealed=True)
+    explained(state, sealed=True)
 
 
 @pytest.mark.parametrize("act", TELLS, ids=lambda act: act.__name__)
 async def test_a_fact_and_what_it_tells_of_commit_together(
-    tmp_path: Path, event: Make, act: Act, monkeypatch: pytest.MonkeyPatch
+    state: State, event: Make, act: Act, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Each commit of what is done is looked at by itself: the facts explain it, then and there."""
     looked: list[str] = []
@@ -314,15 +305,15 @@ async def test_a_fact_and_what_it_tells_of_commit_together(
     def look(writer: Any, group: Any) -> None:
         commits(writer, group)
         try:
-            explained(tmp_path)
+            explained(state)
         except AssertionError as error:  # it must not end the thread
             looked.append(str(error))
         else:
             looked.append("")
 
-    commits = Writer._commit
-    monkeypatch.setattr(Writer, "_commit", look)
-    store = await opened(tmp_path)
+    commits = state.writer._commit
+    monkeypatch.setattr(state.writer, "_commit", look)
+    store = await opened(state)
     try:
         await store.start_source("voice", NOON)
         await store.start_sink("splunk", ["voice"])
@@ -335,40 +326,40 @@ async def test_a_fact_and_what_it_tells_of_commit_together(
 
 @pytest.mark.parametrize("steps", [1, 2, 3])
 async def test_a_removal_that_was_interrupted_is_finished_before_it_comes_back(
-    store: SqlStore, tmp_path: Path, event: Make, steps: int
+    store: SqlStore, state: State, event: Make, steps: int
 ) -> None:
     await dead(store, event)
-    write, done = Writer.write, 0
+    write, done = state.writer.write, 0
 
     class KilledError(Exception): ...
 
-    async def killed(writer: Writer, *work: Any, **named: Any) -> Any:
+    async def killed(writer: object, *work: Any, **named: Any) -> Any:
         nonlocal done
         if done == steps:
             raise KilledError
         done += 1
         return await write(writer, *work, **named)
 
-    with mock.patch.object(Writer, "write", killed), pytest.raises(KilledError):
+    with mock.patch.object(state.writer, "write", killed), pytest.raises(KilledError):
         await store.forget("voice")
-    explained(tmp_path)
+    explained(state)
     await store.start_source("voice", NOON)
     await store.start_sink("splunk", ["voice"])
-    explained(tmp_path)
+    explained(state)
     assert await store.ledger("voice") == ()
     await page(store, event)
     await seal(store)
-    explained(tmp_path, sealed=True)
+    explained(state, sealed=True)
     await store.start_source("voice", NOON)
     assert await store.ledger("voice") != (), "it is removed once"
 
 
 async def test_the_fact_of_a_page_has_the_order_of_its_places(
-    store: SqlStore, tmp_path: Path, event: Make
+    store: SqlStore, state: State, event: Make
 ) -> None:
     await page(store, event)
-    _, (_, accepted), (_, covered) = facts(tmp_path)
-    [(blob,)] = rows(tmp_path, "select events from spool")
+    _, (_, accepted), (_, covered) = facts(state)
+    [(blob,)] = rows(state, "select events from spool")
     assert accepted == {
         "fact": "accepted",
         "via": "poll",
@@ -382,50 +373,50 @@ async def test_the_fact_of_a_page_has_the_order_of_its_places(
     assert digest(event(2), event(1)) != digest(event(1), event(2))
     start, end = micros(NOON), micros(NOON + 5 * MINUTE)
     assert covered == {"fact": "covered", "via": "poll", "start": start, "end": end, "before": 2}
-    [(sha,)] = rows(tmp_path, "select sha from spool")
+    [(sha,)] = rows(state, "select sha from spool")
     assert sha.hex() == accepted["stored"]
 
 
 async def test_reduced_copies_are_listed_and_resent_events_are_not(
-    store: SqlStore, tmp_path: Path, event: Make
+    store: SqlStore, state: State, event: Make
 ) -> None:
     await dead(store, event)
     await resent(store, event)
-    copies = [each.get("each") for _, each in facts(tmp_path) if each["fact"] == "refilled"]
+    copies = [each.get("each") for _, each in facts(state) if each["fact"] == "refilled"]
     waiting = [event for page in await backlog(store) for event in page.events]
     assert copies == [[waiting[1].uid], None, None]
     assert waiting[1].native_action == "auditrelay.reduced"
 
 
 async def test_late_events_are_counted_in_the_fact_of_their_page(
-    store: SqlStore, tmp_path: Path, event: Make
+    store: SqlStore, state: State, event: Make
 ) -> None:
     await page(store, event)
     await store.add("voice", Page.of([event(3), event(400)]), via="resweep 1h")
-    assert [body["late"] for _, body in facts(tmp_path) if "late" in body] == [0, 1]
+    assert [body["late"] for _, body in facts(state) if "late" in body] == [0, 1]
     (state,) = await store.sources()
     (late,) = state.late
     assert (late.events, late.via, late.start) == (1, "resweep 1h", micros(NOON))
 
 
 async def test_a_gap_and_its_end_name_the_events_that_report_them(
-    store: SqlStore, tmp_path: Path, event: Make
+    store: SqlStore, state: State, event: Make
 ) -> None:
     await page(store, event)
     await filled(store, event)
-    found = {body["fact"]: body for _, body in facts(tmp_path) if body["fact"] in ("gap", "filled")}
+    found = {body["fact"]: body for _, body in facts(state) if body["fact"] in ("gap", "filled")}
     assert (found["gap"]["uid"], found["gap"]["place"]) == (event(90).uid, 2)
     assert (found["filled"]["uid"], found["filled"]["place"]) == (event(91).uid, 3)
     proof = Proof(gaps=((span(9, 12), "retention"),))  # it goes on, and is not reported again
     await store.add("voice", Page.of([]), proof=proof, notice=lambda *_: event(92))
-    more = facts(tmp_path)[-1][1]
+    more = facts(state)[-1][1]
     assert (more["uid"], more["place"]) == (None, None)
 
 
 async def test_a_transaction_that_fails_leaves_no_fact(
-    store: SqlStore, tmp_path: Path, event: Make
+    store: SqlStore, state: State, event: Make
 ) -> None:
-    before = facts(tmp_path)
+    before = facts(state)
 
     def fail(*_: object) -> AuditEvent:
         raise ZeroDivisionError
@@ -433,4 +424,4 @@ async def test_a_transaction_that_fails_leaves_no_fact(
     proof = Proof(gaps=((span(5, 9), "retention"),))
     with pytest.raises(ZeroDivisionError):
         await store.add("voice", Page.of([event(1)]), proof=proof, notice=fail)
-    assert facts(tmp_path) == before
+    assert facts(state) == before

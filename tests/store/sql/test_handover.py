@@ -13,6 +13,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from tests.conftest import make_event
+from tests.support.states import InFolder, State
 from tests.support.stores import NOON, counted, explained, opened
 
 from auditrelay.errors import StoreFull
@@ -28,6 +29,12 @@ from auditrelay.store.sql.uids import Uids
 from auditrelay.store.sqlite.state_dir import prepare
 
 Make = Callable[..., AuditEvent]
+
+
+@pytest.fixture
+def state(tmp_path: Path) -> State:
+    """On SQLite alone: where other replicas append as well, the database is asked."""
+    return InFolder(tmp_path)
 
 
 def shape(pages: list[SpoolPage]) -> list[tuple[int, str, list[str], int]]:

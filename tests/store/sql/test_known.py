@@ -1,16 +1,13 @@
 """A known event is not spooled again, whatever its time is, until its uid is forgotten."""
 
-import contextlib
 import random
-import shutil
-import sqlite3
 import sys
 from collections.abc import Callable
 from datetime import timedelta
-from pathlib import Path
 from typing import Any
 
 import pytest
+from tests.support.states import State, rows
 from tests.support.stores import (
     NOON,
     count_new,
@@ -28,8 +25,6 @@ from auditrelay.events.page import Page
 from auditrelay.store import DeadLetter, Proof
 from auditrelay.store.sql import uids as uid_log
 from auditrelay.store.sql.store import SqlStore
-from auditrelay.store.sqlite.connection import Connection
-from auditrelay.store.sqlite.state_dir import DATABASE, prepare
 from auditrelay.window import micros
 
 Make = Callable[..., AuditEvent]
@@ -87,19 +82,6 @@ async def test_pruning_forgets_no_uid_before_its_time(store: SqlStore, event: Ma
 # --- with another time
 
 
-def database(folder: Path) -> Connection:
-    return sqlite3.connect(folder / DATABASE, factory=Connection)
-
-
-def copy(folder: Path) -> Path:
-    """Copy the state in *folder* as it is, in the middle of things."""
-    left = folder / "left"
-    prepare(left)
-    for path in folder.glob(f"{DATABASE}*"):
-        shutil.copy(path, left)
-    return left
-
-
 @pytest.mark.parametrize("first", TIMES)
 @pytest.mark.parametrize("again", [{"at": AT}, *TIMES])
 async def test_an_event_is_known_whatever_its_time_is_today(
@@ -118,17 +100,16 @@ async def test_an_event_is_known_whatever_its_time_is_today(
 
 
 async def test_it_is_known_by_a_process_that_starts_later(
-    store: SqlStore, event: Make, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    store: SqlStore, event: Make, state: State, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """One that takes over what a killed process left, which is the files as they are."""
     monkeypatch.setattr(uid_log, "_READ", 1)
     await store.add("voice", Page.of([event(number) for number in range(2_500)]))
     for number in range(2_500, 2_520):
         await store.add("voice", Page.of([event(number)]))
-    with contextlib.closing(database(tmp_path)) as db:
-        rows = db.execute("select length(uids) / 8 from uid_log order by id").fetchall()
-    assert rows == [(2_500,), (20,)], "one for the large page, and one for all the small ones"
-    later = await opened(copy(tmp_path))
+    sizes = rows(state, "select length(uids) / 8 from uid_log order by id")
+    assert sizes == [(2_500,), (20,)], "one for the large page, and one for all the small ones"
+    later = await opened(state.copy())
     changed = [event(number, at=AT - number) for number in range(2_520)]
     # Its reader knows before its writer had to, and both know after something new.
     assert await count_new(later, "voice", [*changed, event(5_000)]) == 1
@@ -140,7 +121,7 @@ async def test_it_is_known_by_a_process_that_starts_later(
 
 @pytest.mark.parametrize("seed", range(8))
 async def test_whatever_is_shown_in_whatever_order_each_uid_is_spooled_once(
-    event: Make, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, seed: int
+    event: Make, state: State, monkeypatch: pytest.MonkeyPatch, seed: int
 ) -> None:
     """Uids that begin alike, any times, small and large pages, restarts: against a set."""
     monkeypatch.setattr(uid_log, "ROW", 3)
@@ -149,12 +130,12 @@ async def test_whatever_is_shown_in_whatever_order_each_uid_is_spooled_once(
     draw = random.Random(seed)
     pool = [f"{start:016x}{number:024x}" for start in (1, 2, 1 << 63) for number in range(60)]
     known: set[str] = set()
-    store = await opened(tmp_path)
+    store = await opened(state)
     await store.start_source("voice", NOON)
     for _ in range(60):
         if draw.random() < 0.1:
             await store.close()
-            store = await opened(tmp_path)
+            store = await opened(state)
         page = [
             event(
                 0,
@@ -176,11 +157,11 @@ async def test_whatever_is_shown_in_whatever_order_each_uid_is_spooled_once(
 
 
 async def test_a_source_with_few_new_events_takes_little_memory(
-    store: SqlStore, event: Make, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    store: SqlStore, event: Make, state: State, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(uid_log, "_FEW", 100)
     known = uid_log.Uids()
-    with contextlib.closing(database(tmp_path)) as db:
+    with state.raw() as db:
         await store.start_source("voice", NOON)
         (owner,) = db.execute("select id from source where name = 'voice'").fetchone()
         for first in range(0, 300, 10):
@@ -188,7 +169,7 @@ async def test_a_source_with_few_new_events_takes_little_memory(
                 (AT + number).to_bytes(8) + bytes.fromhex(event(number).uid)
                 for number in range(first, first + 10)
             ]
-            known.add(db, owner, keys)
+            known.finish(db, owner, uid_log.begin_adding(db, owner, keys))
             taken = sys.getsizeof(known._loaded[owner].rest_of)
             assert taken < 4096 if first < 100 else taken > 100_000
             every = [bytes.fromhex(event(number).uid) for number in range(first + 20)]
@@ -207,7 +188,7 @@ async def test_one_event_with_two_times_on_one_page_is_spooled_once(
 async def test_another_uid_that_begins_alike_is_another_event(
     store: SqlStore,
     event: Make,
-    tmp_path: Path,
+    state: State,
     monkeypatch: pytest.MonkeyPatch,
     row: int,
 ) -> None:
@@ -218,7 +199,7 @@ async def test_another_uid_that_begins_alike_is_another_event(
         assert (await store.add("voice", Page.of([each]))).new == (0,)
         assert await count_new(store, "voice", alike) == 5 - alike.index(each)
     await store.close()
-    later = await opened(tmp_path)
+    later = await opened(state)
     moved = [event(number, uid=each.uid, at=AT - 5) for number, each in enumerate(alike)]
     assert await find_new(later, "voice", [e.uid for e in moved], [e.at for e in moved]) == [
         3,
@@ -248,7 +229,7 @@ async def test_what_is_new_is_found_before_it_is_stored(store: SqlStore, event: 
 
 
 async def test_the_ledger_keeps_the_time_under_which_an_event_was_first_known(
-    store: SqlStore, event: Make, tmp_path: Path
+    store: SqlStore, event: Make, state: State
 ) -> None:
     day = span(-10, 10)
     await store.add("voice", Page.of([event(1), event(2)]), proof=Proof(covers=(day,)))
@@ -257,13 +238,13 @@ async def test_the_ledger_keeps_the_time_under_which_an_event_was_first_known(
     added = await store.add("voice", Page.of(moved), proof=Proof(covers=(span(10, 9999),)))
     assert (added.new, added.late) == ((), ())
     assert await store.count_forwarded("voice", day) == before
-    explained(tmp_path)
+    explained(state)
     events = [entry.events for entry in await store.ledger("voice")]
     assert events == [2, *[0] * (len(events) - 1)]
 
 
 async def test_a_row_that_is_no_event_is_one_dead_letter_whatever_its_time_is(
-    store: SqlStore, event: Make, tmp_path: Path
+    store: SqlStore, event: Make, state: State
 ) -> None:
     def letter(**changes: Any) -> DeadLetter:
         return DeadLetter(event(1, **changes), "bad_row", "no", None, 1, NOON, NOON)
@@ -273,7 +254,7 @@ async def test_a_row_that_is_no_event_is_one_dead_letter_whatever_its_time_is(
     await store.add(
         "voice", Page.of([event(2)]), bad=[DeadLetter(event(2, at=0), "x", "", None, 1, NOON, NOON)]
     )
-    assert len(dead_letters(tmp_path)) == 1
+    assert len(dead_letters(state)) == 1
     assert await uids(store) == [event(2).uid]
 
 
@@ -290,21 +271,20 @@ async def test_what_is_shown_with_another_time_was_not_deleted(
 
 
 async def test_eight_bytes_of_the_digest_of_the_raw_record_are_kept_beside_a_uid(
-    store: SqlStore, event: Make, tmp_path: Path
+    store: SqlStore, event: Make, state: State
 ) -> None:
     letter = DeadLetter(event(3), "bad_row", "no", None, 1, NOON, NOON)
     await store.add("voice", Page.of([event(1), event(2)]), bad=[letter])
-    with contextlib.closing(database(tmp_path)) as db:
-        stored = dict(db.execute("select hex(substr(key, 9)), hex(digest) from known").fetchall())
-    assert stored == {
-        event(number).uid.upper(): event(number).raw_sha256[:16].upper() for number in (1, 2, 3)
+    stored = {key.hex(): digest.hex() for key, digest in rows(state, "select key, digest from known")}
+    assert {key[16:]: digest for key, digest in stored.items()} == {
+        event(number).uid: event(number).raw_sha256[:16] for number in (1, 2, 3)
     }
 
 
 async def test_an_event_of_a_page_that_found_no_room_is_still_new(
-    tmp_path: Path, event: Make
+    state: State, event: Make
 ) -> None:
-    store = await opened(tmp_path, max_bytes=700)
+    store = await opened(state, max_bytes=700)
     await store.start_source("voice", NOON)
     await store.start_sink("splunk", ["voice"])
     await store.add("voice", Page.of([event(1)]))
@@ -318,7 +298,7 @@ async def test_an_event_of_a_page_that_found_no_room_is_still_new(
 
 
 async def test_a_forgotten_uid_is_forgotten_whatever_its_time_is(
-    store: SqlStore, event: Make, tmp_path: Path
+    store: SqlStore, event: Make, state: State
 ) -> None:
     timeless = event(2, time_quality="fetched")
     await store.add("voice", Page.of([event(number) for number in range(3, 1_010)]))
@@ -329,22 +309,20 @@ async def test_a_forgotten_uid_is_forgotten_whatever_its_time_is(
     await store.add("other", Page.of([event(4)]))
     await store.prune(NOON + timedelta(days=401))
     assert await count_new(store, "other", [event(1, at=AT), event(4)]) == 1
-    with contextlib.closing(database(tmp_path)) as db:
-        (rows,) = db.execute("select count(*) from uid_log where source = 1").fetchone()
-    assert rows == 1, "only that of the uid without a time, which stays"
+    left = rows(state, "select count(*) from uid_log where source = 1")
+    assert left == [(1,)], "only that of the uid without a time, which stays"
     assert await count_new(store, "voice", [event(3, at=AT), event(2, at=AT)]) == 1
     assert (await store.add("voice", Page.of([event(3, at=AT), event(2, at=AT)]))).new == (0,)
 
 
 async def test_a_removed_source_leaves_no_uid_behind(
-    store: SqlStore, event: Make, tmp_path: Path
+    store: SqlStore, event: Make, state: State
 ) -> None:
     await store.start_source("other", NOON)
     await store.add("other", Page.of([event(1)]))
     await store.add("voice", Page.of([event(1)]))
     await store.forget("voice")
-    with contextlib.closing(database(tmp_path)) as db:
-        assert db.execute("select count(*) from uid_log").fetchone() == (1,)
+    assert rows(state, "select count(*) from uid_log") == [(1,)]
     await store.start_source("voice", NOON)
     assert (await store.add("voice", Page.of([event(1, at=AT)]))).new == (0,)
     assert (await store.add("other", Page.of([event(1, at=AT)]))).new == ()

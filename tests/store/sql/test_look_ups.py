@@ -4,10 +4,10 @@ import asyncio
 import random
 import threading
 from collections.abc import Callable
-from pathlib import Path
 from typing import Any
 
 import pytest
+from tests.support.states import State
 from tests.support.stores import NOON, find_new, opened, uids
 
 from auditrelay.events import AuditEvent
@@ -75,11 +75,11 @@ async def test_another_page_is_looked_up(store: SqlStore, event: Make) -> None:
 
 @pytest.mark.parametrize("seed", range(6))
 async def test_two_that_read_the_same_store_each_event_once(
-    event: Make, tmp_path: Path, seed: int
+    event: Make, state: State, seed: int
 ) -> None:
     """A poll and a backfill, whose look-ups and writes come in any order."""
     draw = random.Random(seed)
-    store = await opened(tmp_path)
+    store = await opened(state)
     await store.start_source("voice", NOON)
     await store.start_sink("splunk", ["voice"])
 

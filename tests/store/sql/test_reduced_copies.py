@@ -2,9 +2,9 @@
 
 from collections.abc import AsyncIterator, Callable
 from datetime import timedelta
-from pathlib import Path
 
 import pytest
+from tests.support.states import State
 from tests.support.stores import NOON, backlog, dead_letters, opened
 
 from auditrelay.events import AuditEvent
@@ -12,15 +12,13 @@ from auditrelay.events.page import Page
 from auditrelay.events.reduced import reduced
 from auditrelay.store import RejectedEvent
 from auditrelay.store.sql.store import SqlStore
-from auditrelay.store.sqlite.state_dir import prepare
 
 Make = Callable[..., AuditEvent]
 
 
 @pytest.fixture
-async def store(tmp_path: Path, event: Make) -> AsyncIterator[SqlStore]:
-    prepare(tmp_path)
-    store = await opened(tmp_path)
+async def store(state: State, event: Make) -> AsyncIterator[SqlStore]:
+    store = await opened(state)
     for source in ("voice", "calls"):
         await store.start_source(source, NOON)
     for sink in ("splunk", "elastic"):
@@ -46,13 +44,13 @@ def copy_of(event: AuditEvent) -> AuditEvent:
 
 
 async def test_it_waits_for_the_sink_that_refused_and_for_no_other(
-    store: SqlStore, event: Make, tmp_path: Path
+    store: SqlStore, event: Make, state: State
 ) -> None:
     dead = [refused(1), refused(4), refused(2, copied=False)]
     assert await store.settle("splunk", [(0, 6)], dead) == {1, 4}
     assert await waiting(store, "splunk") == [copy_of(event(4, source="calls")), copy_of(event(1))]
     assert len(await waiting(store, "elastic")) == 6
-    assert [each.letter.event for each in dead_letters(tmp_path)] == [
+    assert [each.letter.event for each in dead_letters(state)] == [
         event(1),
         event(4, source="calls"),
         event(2),
@@ -71,21 +69,21 @@ async def test_it_is_read_from_memory_and_from_the_disk_alike(store: SqlStore) -
 
 
 async def test_there_is_none_of_a_reduced_copy_that_is_refused_too(
-    store: SqlStore, tmp_path: Path
+    store: SqlStore, state: State
 ) -> None:
     await store.settle("splunk", [(0, 6)], [refused(1)])
     (page,) = await backlog(store, "splunk")
     first = page.first
     assert await store.settle("splunk", [(first, first + 1)], [refused(first)]) == set()
     assert await waiting(store, "splunk") == []
-    assert len(dead_letters(tmp_path)) == 2
+    assert len(dead_letters(state)) == 2
 
 
 async def test_a_replay_that_is_refused_again_brings_no_second_copy(
-    store: SqlStore, event: Make, tmp_path: Path
+    store: SqlStore, event: Make, state: State
 ) -> None:
     await store.settle("splunk", [(0, 6)], [refused(1)])
-    (letter,) = dead_letters(tmp_path)
+    (letter,) = dead_letters(state)
     await store.replay([letter.id])
     place = max(page.first for page in await backlog(store, "splunk"))
     copy, replayed = await waiting(store, "splunk")
@@ -93,7 +91,7 @@ async def test_a_replay_that_is_refused_again_brings_no_second_copy(
     assert (replayed.uid, replayed.replayed) == (event(1).uid, True)
     assert await store.settle("splunk", [(place, place + 1)], [refused(place)]) == set()
     assert await waiting(store, "splunk") == [copy]
-    assert len(dead_letters(tmp_path)) == 1
+    assert len(dead_letters(state)) == 1
 
 
 async def test_a_spool_that_is_full_has_room_for_it(store: SqlStore, event: Make) -> None:

@@ -1,19 +1,15 @@
 """Sinks: where each begins, what it reads, its progress, and how it ends."""
 
-import contextlib
-import sqlite3
 from collections.abc import Callable
 from datetime import timedelta
-from pathlib import Path
 
+from tests.support.states import State, forge
 from tests.support.stores import MINUTE, NOON, uids
 
 from auditrelay.events import AuditEvent
 from auditrelay.events.page import Page
 from auditrelay.store import DeadLetter, RejectedEvent
 from auditrelay.store.sql.store import SqlStore
-from auditrelay.store.sqlite.state_dir import DATABASE
-from auditrelay.store.sqlite.store import open_view
 
 Make = Callable[..., AuditEvent]
 
@@ -69,25 +65,24 @@ async def test_what_is_for_other_sinks_is_no_hole(store: SqlStore, event: Make) 
 
 
 async def test_a_hole_that_an_older_version_left_is_closed_by_the_next_verdict(
-    store: SqlStore, event: Make, tmp_path: Path
+    store: SqlStore, event: Make, state: State
 ) -> None:
     await store.start_source("other", NOON)
     await store.add("other", Page.of([event(1)]))
     await store.add("voice", Page.of([event(2), event(3)]))
-    with contextlib.closing(sqlite3.connect(tmp_path / DATABASE)) as db, db:
-        db.execute("update sink set ahead = '[[1, 2]]'")
+    forge(state, "update sink set ahead = '[[1, 2]]'")
     await store.settle("splunk", [(2, 3)])
     (sink,) = await store.sinks()
     assert (sink.position, sink.backlog_events) == (3, 0)
 
 
 async def test_dead_letters_and_the_position_are_one_write(
-    store: SqlStore, event: Make, tmp_path: Path
+    store: SqlStore, event: Make, state: State
 ) -> None:
     await store.add("voice", Page.of([event(1)]))
     why = ("rejected", "field too long", 400, 3, NOON, NOON + MINUTE)
     await store.settle("splunk", [(0, 1)], [RejectedEvent(0, *why)])
-    with open_view(tmp_path) as view:
+    with state.view() as view:
         (found,) = view.dead_letters()
         assert (found.sink, found.source, found.letter) == (
             "splunk",

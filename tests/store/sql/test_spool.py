@@ -2,9 +2,9 @@
 
 from collections.abc import Callable
 from datetime import timedelta
-from pathlib import Path
 
 import pytest
+from tests.support.states import State
 from tests.support.stores import NOON, opened, uids
 
 from auditrelay.errors import StoreFull
@@ -83,9 +83,9 @@ async def test_only_what_every_sink_has_and_retention_has_passed_is_pruned(
 
 
 async def test_a_full_spool_takes_nothing_until_delivered_events_are_deleted(
-    tmp_path: Path, event: Make
+    state: State, event: Make
 ) -> None:
-    store = await opened(tmp_path, max_bytes=700)
+    store = await opened(state, max_bytes=700)
     await store.start_source("voice", NOON)
     await store.start_sink("splunk", ["voice"])
     await store.add("voice", Page.of([event(1)]))

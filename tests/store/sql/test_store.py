@@ -3,9 +3,9 @@
 import asyncio
 from collections.abc import Callable
 from datetime import timedelta
-from pathlib import Path
 
 import pytest
+from tests.support.states import State
 from tests.support.stores import NOON, backlog, counted, opened, span, uids
 
 from auditrelay.events import AuditEvent
@@ -22,11 +22,11 @@ async def test_a_start_is_stored_once_and_for_all(store: SqlStore) -> None:
 
 
 async def test_events_survive_a_restart_with_everything_in_them(
-    tmp_path: Path, store: SqlStore, event: Make
+    state: State, store: SqlStore, event: Make
 ) -> None:
     await store.add("voice", Page.of([event(1, tags=(("team", "blue"),), late_by_s=5)]))
     await store.close()
-    second = await opened(tmp_path)
+    second = await opened(state)
     (page,) = await backlog(second)
     assert list(page.events) == [event(1, tags=(("team", "blue"),), late_by_s=5)]
     assert (await second.add("voice", Page.of([event(1)]))).new == ()

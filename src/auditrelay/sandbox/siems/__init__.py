@@ -59,6 +59,12 @@ class Intake(Double, ABC):
     SECRET_KEY: ClassVar[str] = "api_key"  # noqa: S105  # the name of a key, not its value
     """The key of a sink's settings for the credential."""
 
+    ANSWERS_JSON: ClassVar[bool] = True
+    """Whether its answers are JSON."""
+
+    NAMES_ENCODING: ClassVar[bool] = True
+    """Whether a body that is compressed is said to be so by ``Content-Encoding``."""
+
     ENVELOPE: ClassVar[int] = 1
     """The most bytes of a body that its sink leaves unused, for what is not an event."""
 

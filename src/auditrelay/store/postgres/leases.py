@@ -19,7 +19,16 @@ from uuid import UUID
 import msgspec
 
 from auditrelay.store.leases import Lease
-from auditrelay.store.replicas import LIFE, Card, LeaseRow, Replica, Served, Situation, Waiting
+from auditrelay.store.replicas import (
+    LIFE,
+    Card,
+    LeaseRow,
+    Replica,
+    Served,
+    Server,
+    Situation,
+    Waiting,
+)
 from auditrelay.store.sql.connection import Connection
 
 BEAT_LOCK_SECONDS: Final = 1
@@ -64,6 +73,11 @@ select clock_timestamp(),
        (select writes from writer where replica = :me)
 """
 
+_SERVER: Final = """
+select current_setting('server_version'), (select system_identifier from pg_control_system()),
+       substr(pg_walfile_name(pg_current_wal_lsn()), 1, 8)
+"""
+
 _TAKE: Final = f"""
 with free as (
     select l.unit from lease l
@@ -91,7 +105,7 @@ where unit = :unit and token = :seen and holder = :me
 returning unit, epoch, token
 """
 
-_GIVE: Final = "update lease set holder = null, token = null, since = null"
+_GIVE: Final = "update lease set holder = null, token = null, since = clock_timestamp()"
 
 _WANT: Final = """
 update lease l set wanted_by = w.replica
@@ -113,6 +127,17 @@ One that waits for a synchronous standby is spared: it would become visible with
 def application_name(replica: UUID) -> str:
     """Return the name of the sessions of *replica*, by which others end them once it is dead."""
     return f"auditrelay {replica}"
+
+
+def server(db: Connection) -> Server:
+    """
+    Return which server this is.
+
+    The timeline is that of the log it writes: another one after a failover to a standby. What the
+    last checkpoint says of it comes later.
+    """
+    version, system, timeline = db.execute(_SERVER).fetchone()
+    return Server(version, str(system), int(timeline, 16))
 
 
 def join(db: Connection, me: UUID, card: Card) -> None:
@@ -150,7 +175,8 @@ def serve(db: Connection, me: UUID, serves: Mapping[str, Served]) -> None:
 def ensure_units(db: Connection, units: Collection[str]) -> None:
     """See to it that each of *units* has a row, with which it can be taken."""
     db.execute(
-        "insert into lease (unit) select unnest(:units::text[]) on conflict (unit) do nothing",
+        "insert into lease (unit, since) select unnest(:units::text[]), clock_timestamp() "
+        "on conflict (unit) do nothing",
         {"units": sorted(units)},
     )
 

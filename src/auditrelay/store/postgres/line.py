@@ -15,6 +15,7 @@ import psycopg
 from auditrelay.errors import StateError
 from auditrelay.store.postgres.connection import Connection
 from auditrelay.store.postgres.errors import Kind, kind_of, translate
+from auditrelay.store.postgres.watch import Watch
 from auditrelay.store.replicas import Unreachable
 
 T = TypeVar("T")
@@ -29,9 +30,13 @@ class Line:
     Transactions on a connection that *connect* makes, and makes again after a loss.
 
     Its session has the name that *name* returns: once that is another, so is the connection.
+    *watch* measures the transactions.
     """
 
-    def __init__(self, connect: Connect, name: Callable[[], str]) -> None:
+    def __init__(
+        self, connect: Connect, name: Callable[[], str], watch: Watch | None = None
+    ) -> None:
+        self._watch = watch
         self._connect = connect
         self._name = name
         self._named = ""
@@ -58,6 +63,8 @@ class Line:
             db = self._connected()
         except (psycopg.Error, StateError) as error:
             raise Unreachable(f"cannot connect to the database: {error}") from error
+        if self._watch is not None:
+            self._watch.begin()
         try:
             db.begin(write=True, alone=alone)
             done = work(db)
@@ -72,6 +79,8 @@ class Line:
         except BaseException:
             db.roll_back()
             raise
+        if self._watch is not None:
+            self._watch.done()
         return done
 
     def _connected(self) -> Connection:

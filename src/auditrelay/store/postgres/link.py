@@ -15,6 +15,7 @@ from auditrelay.errors import StateError
 from auditrelay.evidence.heads import Keys
 from auditrelay.store.postgres.connection import REQUEST, Connection
 from auditrelay.store.postgres.errors import Kind, kind_of, translate
+from auditrelay.store.postgres.watch import Watch
 
 AT_ONCE: Final = 5
 """How often a transaction that others were in the way of is run again without a wait."""
@@ -71,6 +72,9 @@ class Link:
         self._since: float | None = None
         self._said = False
         self._closing = threading.Event()
+        self._back = float("-inf")
+        self.watch: Watch | None = None
+        """Measures the transactions, if they are all of one thread."""
 
     def connection(self) -> Connection:
         """
@@ -83,6 +87,8 @@ class Link:
             self._db = None  # so that an error now is one at connecting
             db = Connection(self._connect(), self._schema, keys=self._keys, limit=self._limit)
             self._db = db
+        if self.watch is not None:
+            self.watch.begin()
         return db
 
     @property
@@ -103,6 +109,8 @@ class Link:
             self.drop()
         elif kind is not Kind.AGAIN and not (kind is Kind.REFUSED and at_connecting):
             give_up(error)
+        if self.watch is not None:
+            self.watch.retried(kind)
         self._failures += 1
         if self._since is None:
             self._since = self._clock.monotonic()
@@ -119,7 +127,20 @@ class Link:
         if self._said:
             since = self._since or 0.0
             _log.info("store_reached", seconds=round(self._clock.monotonic() - since, 1))
+        if self._since is not None:
+            self._back = self._clock.monotonic()
         self._failures, self._since, self._said = 0, None, False
+        if self.watch is not None:
+            self.watch.done()
+
+    @property
+    def away_until(self) -> float:
+        """
+        Until when transactions failed (``Clock.monotonic``): now, if they do; -inf: never yet.
+
+        What waited for them made no progress meanwhile, for no fault of its own.
+        """
+        return self._back if self._since is None else self._clock.monotonic()
 
     def drop(self) -> None:
         """Close the connection, if there is one; the next one is another."""
@@ -154,7 +175,7 @@ def read(link: Link, work: Callable[[Connection], T]) -> T:
             db = link.connection()
             db.begin(write=False)
             result = work(db)
-            db.commit()
+            db.end()
         except BaseException as error:
             if db is not None:
                 db.roll_back()

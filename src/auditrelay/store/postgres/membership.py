@@ -9,11 +9,19 @@ from collections.abc import Callable, Collection, Mapping, Sequence
 from typing import Any
 from uuid import UUID, uuid4
 
+import psycopg
+
 from auditrelay.store.leases import Lease
 from auditrelay.store.postgres import leases, requests
 from auditrelay.store.postgres.connection import Connection
 from auditrelay.store.postgres.line import Connect, Line
-from auditrelay.store.replicas import Answers, Card, LeaseRow, Served, Situation, Taken
+from auditrelay.store.postgres.watch import Watch
+from auditrelay.store.replicas import Answers, Card, LeaseRow, Served, Server, Situation, Taken
+
+
+def unwatched(what: str) -> Watch | None:  # noqa: ARG001  # as a function that makes one
+    """Return None: nothing is measured."""
+    return None
 
 
 class PostgresMembership:
@@ -21,15 +29,22 @@ class PostgresMembership:
     See ``service.member.Membership``; every method raises Unreachable.
 
     It joins as *replica* first, an id that was never used: it is in the name of all sessions of
-    this process, by which others end them.
+    this process, by which others end them. *watch* returns what measures the transactions.
     """
 
-    def __init__(self, connect: Connect, replica: UUID) -> None:
+    def __init__(
+        self,
+        connect: Connect,
+        replica: UUID,
+        watch: Callable[[str], Watch | None] = unwatched,
+    ) -> None:
         self._me = replica
         self._left = False
         self._command = False
-        self._pulses = Line(connect, self._name)
-        self._others = Line(connect, self._name)
+        self.on_end: Callable[[int], None] = lambda _: None
+        """Called by each pulse with how far the spool reaches."""
+        self._pulses = Line(connect, self._name, watch("pulse"))
+        self._others = Line(connect, self._name, watch("lease"))
 
     def _name(self) -> str:
         return leases.application_name(self._me)
@@ -43,6 +58,13 @@ class PostgresMembership:
         await self._pulses.run(lambda db: leases.join(db, me, card))
         return me
 
+    async def server(self) -> Server | None:
+        """Return which server this is; None if it does not say so. Raises Unreachable."""
+        try:
+            return await self._pulses.run(leases.server)
+        except psycopg.Error:  # kin of PostgreSQL need not have these functions
+            return None
+
     async def pulse(self, *, beat: bool, draining: bool, info: Mapping[str, Any]) -> Situation:
         """Give a sign of life, if it is a *beat*, and return what there is to see."""
         me, all_info = self._me, {**info, "command": self._command}
@@ -52,7 +74,9 @@ class PostgresMembership:
                 leases.beat(db, me, draining=draining, info=all_info)
             return leases.situation(db, me)
 
-        return await self._pulses.run(pulse)
+        now = await self._pulses.run(pulse)
+        self.on_end(now.end)
+        return now
 
     async def end_sessions(self, dead: Collection[UUID]) -> None:
         """End the sessions of *dead* replicas, which may hold locks."""
@@ -105,8 +129,13 @@ class PostgresRequests:
     Its session has the name that *name* returns.
     """
 
-    def __init__(self, connect: Connect, name: Callable[[], str]) -> None:
-        self._line = Line(connect, name)
+    def __init__(
+        self,
+        connect: Connect,
+        name: Callable[[], str],
+        watch: Callable[[str], Watch | None] = unwatched,
+    ) -> None:
+        self._line = Line(connect, name, watch("request"))
 
     async def ask(self, unit: str, request: str, asked_by: str) -> int | None:
         """Put a request to the holder of *unit*; return its number, None if none serves it."""

@@ -244,7 +244,8 @@ _REPLICAS: Final = (
     """create table raised (
     code text collate "C" not null,
     about text collate "C" not null,
-    since bigint not null,
+    what text not null,
+    todo text not null,
     primary key (code, about)
 )""",
     """create table kept (

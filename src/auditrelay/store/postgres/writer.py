@@ -108,6 +108,11 @@ class Writer:
         self._thread.start()
 
     @property
+    def away_until(self) -> float:
+        """See ``Link.away_until``."""
+        return self._link.away_until
+
+    @property
     def writes(self) -> int:
         """How many writes are known to be committed; if the database has fewer, it lost some."""
         return self._count.writes
