@@ -21,6 +21,7 @@ SINKS = {
     "azure_logs": [
         f'endpoint = "https://a.example.com"\nrule_id = "dcr-{"0" * 32}"\nidentity = "managed"'
     ],
+    "otlp": ['endpoint = "https://c.example.com"'],
     "object_storage": ['bucket = "audit-archive"\nregion = "eu-central-1"'],
     "file": ['path = "-"', 'path = "{folder}/events.ndjson"'],
 }
@@ -32,6 +33,7 @@ PROVED = [
     ("elasticsearch", 0, "stored"),
     ("azure_logs", 0, "taken"),
     ("object_storage", 0, "stored"),
+    ("otlp", 0, "taken"),
     ("file", 0, "on stdout: nothing"),
     ("file", 1, "stored"),
 ]
