@@ -1,4 +1,4 @@
-"""The keys of the sink, and what a wrong one is told."""
+"""The keys of the sink, and what is wrong with others."""
 
 from pathlib import Path
 from typing import Any
