@@ -196,12 +196,10 @@ def _known(known: Mapping[str, type[PeerSettings]]) -> str:
 def _confidential(model: type[BaseModel], table: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
     """Yield each text of *table* that no sentence may contain, and its replacement."""
     for key, value in table.items():
+        if not isinstance(value, str) or len(value) < SHORT:
+            continue
         field = model.model_fields.get(key)
-        is_secret = field is None or "Secret" in str(field.annotation)
-        for text in value.values() if isinstance(value, Mapping) else (value,):
-            if not isinstance(text, str) or len(text) < SHORT:
-                continue
-            if isinstance(text, Resolved):
-                yield str(text), text.template
-            elif is_secret:
-                yield text, STARS
+        if isinstance(value, Resolved):
+            yield str(value), value.template
+        elif field is None or "Secret" in str(field.annotation):
+            yield value, STARS

@@ -1,5 +1,6 @@
 """The keys of the sink, and what is wrong with others."""
 
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -10,6 +11,8 @@ from auditrelay.config import ConfigError, load
 from auditrelay.config.model import secrets_in
 from auditrelay.settings.secrets import Resolved
 from auditrelay.sinks.otlp import Settings
+from auditrelay.status.model import Credential
+from auditrelay.status.report import report
 
 ENDPOINT = "https://collector.example:4318"
 
@@ -107,6 +110,32 @@ def test_the_secrets_of_a_table_are_known_to_the_scrubber_and_warned_of(tmp_path
     assert "Bearer abcdef0123456789" in known
     [warning] = [each for each in config.warnings if "can read its secrets" in each]
     assert "(sinks.collector.headers.Authorization)" in warning
+
+
+def test_the_status_says_where_each_secret_of_a_table_comes_from(tmp_path: Path) -> None:
+    headers = 'Authorization = "Bearer ${env:KEY}", X-Scope-OrgID = "acme"'
+    config = load(written(tmp_path, headers), {"HOME": str(tmp_path), "KEY": "k-1234567"})
+    now = datetime(2026, 3, 10, tzinfo=UTC)
+    (row,) = report(config, (), (), spool_bytes=0, now=now).sinks
+    assert row.credentials == (Credential("headers.Authorization", ("${env:KEY}",)),)
+
+
+@pytest.mark.parametrize(
+    "value",
+    [
+        '{ Authorization = ["Bearer abcdef0123456789"] }',
+        '{ A = { b = "abcdef0123456789" } }',
+        '{ A = "abcdef0123456789\\n" }',
+        '"abcdef0123456789"',
+        '["abcdef0123456789"]',
+    ],
+)
+def test_an_error_about_headers_shows_none_of_them(tmp_path: Path, value: str) -> None:
+    path = written(tmp_path, "")
+    path.write_text(path.read_text().replace("{  }", value))
+    with pytest.raises(ConfigError, match=r"sinks\.collector\.headers") as caught:
+        load(path, {"HOME": str(tmp_path), "KEY": "k-1234567"})
+    assert "abcdef0123456789" not in str(caught.value)
 
 
 def test_an_error_about_a_table_shows_no_secret_in_it(tmp_path: Path) -> None:

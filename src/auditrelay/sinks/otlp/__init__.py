@@ -181,8 +181,6 @@ class Sink:
         if answer.reply.body:
             return f"{address} takes log records"
         other = await self._post([self._encoding.broken])
-        if other.reply.status < 300:
-            raise unproven(answer.reply, PRODUCT)
         if not 400 <= other.reply.status < 500:
             raise _without_records(other)
         return f"{address} takes log records; its answers have no words"
