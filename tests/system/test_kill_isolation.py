@@ -16,6 +16,7 @@ from tests.support.stores import explained
 from tests.system.kill_at_write import KillAtWrite
 
 from auditrelay.sandbox import Sandbox
+from auditrelay.sandbox.siems.otlp import Otlp
 from auditrelay.store.sqlite.store import open_view
 
 pytestmark = pytest.mark.process
@@ -32,6 +33,7 @@ async def test_every_event_arrives_or_is_a_dead_letter_wherever_it_is_killed(
         now = datetime.now(UTC)
         sandbox.bland.fill(EVENTS, now - timedelta(minutes=50), now - timedelta(minutes=1))
         collector = sandbox.siems["collector"]
+        assert isinstance(collector, Otlp)
         bad = sorted(made(sandbox))[3]
         collector.refuses = lambda record: f'"original_event_uid":"{bad}"' in str(record.body)
         sink = {**collector.settings(), "concurrency": 1, "linger": "1s"}

@@ -15,7 +15,7 @@ from opentelemetry.proto.collector.logs.v1.logs_service_pb2 import (
     ExportLogsServiceResponse,
 )
 from opentelemetry.proto.common.v1.common_pb2 import AnyValue, InstrumentationScope, KeyValue
-from opentelemetry.proto.logs.v1.logs_pb2 import LogRecord, ResourceLogs, ScopeLogs
+from opentelemetry.proto.logs.v1.logs_pb2 import LogRecord, ResourceLogs, ScopeLogs, SeverityNumber
 from opentelemetry.proto.resource.v1.resource_pb2 import Resource
 
 from auditrelay.sandbox.messages import Request, Response
@@ -80,7 +80,7 @@ def records(draw: st.DrawFn) -> tuple[LogRecord, dict[str, Any], Any]:
     record = LogRecord(
         time_unix_nano=draw(st.integers(0, 2**64 - 1)),
         observed_time_unix_nano=draw(st.integers(1, 2**64 - 1)),
-        severity_number=draw(st.integers(0, 24)),
+        severity_number=SeverityNumber.ValueType(draw(st.integers(0, 24))),
         severity_text=draw(TEXT),
         body=body,
         attributes=listed,

@@ -33,9 +33,12 @@ def request_of(encoding: str, events: Sequence[AuditEvent]) -> ExportLogsService
     bodies = [event.message.encode() for event in events]
     records = [(resource, record) for record, resource in how.records(page, bodies)]
     content = b"".join(how.pieces(grouped(records)))
+    request = ExportLogsServiceRequest()
     if encoding == "protobuf":
-        return ExportLogsServiceRequest.FromString(content)
-    return json_format.Parse(content, ExportLogsServiceRequest())
+        request.ParseFromString(content)
+    else:
+        json_format.Parse(content, request)
+    return request
 
 
 def plain(attributes: Sequence[KeyValue]) -> dict[str, str]:

@@ -7,8 +7,9 @@ from typing import Any
 import pytest
 from pydantic import ValidationError
 
-from auditrelay.config import ConfigError, load
+from auditrelay.config import load
 from auditrelay.config.model import secrets_in
+from auditrelay.errors import ConfigError
 from auditrelay.settings.secrets import Resolved
 from auditrelay.sinks.otlp import Settings
 from auditrelay.status.model import Credential
