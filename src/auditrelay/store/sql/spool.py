@@ -210,13 +210,13 @@ def read_pages(
         row = rows.next((position, end), most - taken)
         if row is None:
             return pages, position, True
-        inside = max(row.first, position), min(row.first + row.count, end)
+        inside = max(row.first, position), min(row.first + row.events, end)
         parts = reader.progress.open_ranges(*inside)
         if parts and (found := rows.page_of(row)) is not None:
             page, inflated = found
             pages += pages_of(row.first, row.source, page, inflated, parts)
             if marks is not None:
-                marks.handed(sink, row.first, row.count, row.sha)
+                marks.handed(sink, row.first, row.events, row.sha)
             taken += sum(part[1] - part[0] for part in parts)
             size += inflated
         position = inside[1]
@@ -224,10 +224,10 @@ def read_pages(
 
 
 class _Row(NamedTuple):
-    """A page for a sink; its *blob* is None where pages may be in memory."""
+    """A page of so many *events* for a sink; its *blob* is None where pages may be in memory."""
 
     first: int
-    count: int
+    events: int
     source: str
     sha: bytes | None
     size: int
@@ -290,7 +290,7 @@ class _Rows:
             (blob,) = found_row
         assert blob is not None  # noqa: S101  # it was asked for
         examine(self._db, row.first, row.sha, blob)
-        return unpack(blob, row.first, row.count)
+        return unpack(blob, row.first, row.events)
 
     def _ask(self, events: int) -> None:
         """Ask at once for the next pages that are not in memory: one wait for all of them."""
@@ -302,7 +302,7 @@ class _Rows:
                     break
                 self._asked[row.first] = self._blob_at(row.first)
                 size += row.size
-            events -= row.count
+            events -= row.events
             if events <= 0:
                 break
 
