@@ -168,3 +168,29 @@ async def test_the_body_of_a_record_is_the_event_in_its_form(
     body: Any = decoded.resource_logs[0].scope_logs[0].log_records[0].body.string_value
     assert json.loads(body) == collector.stored.documents[0]["body"]
     assert event(1).uid in body
+
+
+@BOTH
+async def test_a_full_request_is_as_large_as_configured(
+    collector: Otlp, make: Make, items: Callable[[Sink, int], list[Item]], encoding: str
+) -> None:
+    sink = make(encoding=encoding, compression="none", batch_bytes=100_000)
+    full, size = [], 0
+    for item in items(sink, sink.limits.events):
+        size += len(item.text) + sink.limits.overhead
+        if size > sink.limits.bytes:
+            break
+        full.append(item)
+    await sink.send(full)
+    assert 90_000 < collector.seen[-1].body_bytes <= 100_000
+
+
+@BOTH
+async def test_a_record_that_no_receiver_takes_is_not_sent(
+    make: Make, event: MakeEvent, batch: Batch, encoding: str
+) -> None:
+    sink = make(encoding=encoding)
+    [fits, too_large] = batch(sink, [event(1), event(2, message="x" * 20 * 2**20)])
+    assert fits.unfit is None
+    assert too_large.unfit is not None
+    assert too_large.unfit.reason == "too_large"
