@@ -37,7 +37,7 @@ from tests.support.peers import reply
 from auditrelay.descriptions.model import OAuth2Auth
 from auditrelay.errors import ConfigError, Refused, Retryable
 from auditrelay.sandbox.authorization import Client
-from auditrelay.sources.described.grants import TokenRequest
+from auditrelay.descriptions.credentials.grants import TokenRequest
 from auditrelay.telemetry.scrubber import scrub
 
 ROOT = Path(__file__).parents[3]

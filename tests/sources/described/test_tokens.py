@@ -18,8 +18,8 @@ from auditrelay.errors import Refused, Retryable
 from auditrelay.sandbox import faults
 from auditrelay.sandbox.authorization import Client
 from auditrelay.sandbox.messages import Request
-from auditrelay.sources.described.grants import Granted
-from auditrelay.sources.described.tokens import SharedToken
+from auditrelay.descriptions.credentials.grants import Granted
+from auditrelay.descriptions.credentials.tokens import SharedToken
 from auditrelay.telemetry.scrubber import scrub
 
 

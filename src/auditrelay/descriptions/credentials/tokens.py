@@ -1,7 +1,7 @@
 """
 The token of a client: kept in memory only, taken again before it ends or when it was refused.
 
-Some vendors end a client's former token with each new one, and some count tokens. So sources that
+Some vendors end a client's former token with each new one, and some count tokens. So peers that
 are the same client share one: see :func:`shared`.
 """
 
@@ -15,13 +15,13 @@ from typing import Final
 import httpx
 
 from auditrelay.clock import Clock
+from auditrelay.descriptions.credentials.grants import Granted, TokenRequest
 from auditrelay.errors import Refused, Retryable
 from auditrelay.http.credentials import Rotation
 from auditrelay.http.failures import forget
 from auditrelay.http.peer import Peer
 from auditrelay.http.replies import Reply
 from auditrelay.settings.secrets import Secret
-from auditrelay.sources.described.grants import Granted, TokenRequest
 from auditrelay.telemetry.logs import log
 from auditrelay.telemetry.scrubber import scrubber
 
@@ -149,7 +149,7 @@ class TokenCredentials:
     """
     A token in the header ``Authorization``, behind *prefix*.
 
-    *request* is sent to *endpoint* for a new one, which is then in *token*, for other sources too.
+    *request* is sent to *endpoint* for a new one, which is then in *token*, for other peers too.
     """
 
     def __init__(

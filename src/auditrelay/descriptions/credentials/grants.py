@@ -16,13 +16,13 @@ import orjson
 
 from auditrelay.clock import Clock
 from auditrelay.descriptions import holes
+from auditrelay.descriptions.credentials import Filled
+from auditrelay.descriptions.credentials.basic import basic
 from auditrelay.descriptions.model import OAuth2Auth
-from auditrelay.descriptions.settings import DescribedSettings
 from auditrelay.errors import ConfigError, Refused, Rejected, Retryable
 from auditrelay.http.headers import retry_after
 from auditrelay.http.replies import Reply, check, misshapen
 from auditrelay.settings.secrets import Secret
-from auditrelay.sources.described.basic import basic
 from auditrelay.telemetry.scrubber import scrub, scrubber
 
 MAX_REPLY_BYTES: Final = 256 * 1024
@@ -78,14 +78,12 @@ class Granted:
 
 class TokenRequest:
     """
-    What the source *name* sends to its token endpoint, and what it reads in the answer.
+    What the source or sink *name* sends to its token endpoint, and what it reads in the answer.
 
     Raises ConfigError for a key that is none.
     """
 
-    def __init__(
-        self, name: str, settings: DescribedSettings, auth: OAuth2Auth, clock: Clock
-    ) -> None:
+    def __init__(self, name: str, settings: Filled, auth: OAuth2Auth, clock: Clock) -> None:
         self._name = name
         self._auth = auth
         self._clock = clock
@@ -198,7 +196,7 @@ class TokenRequest:
 
     def _assertion(self, key: Secret) -> str:
         # Only here: cryptography takes 7 MB of memory.
-        from auditrelay.sources.described import jwt  # noqa: PLC0415
+        from auditrelay.descriptions.credentials import jwt  # noqa: PLC0415
 
         auth = self._auth
         return jwt.assertion(
@@ -244,7 +242,7 @@ class TokenRequest:
         return _HINTS.get(_code(answer)) or _GRANT_HINTS[self._auth.grant]
 
 
-def _secret(settings: DescribedSettings, name: str | None) -> Secret | None:
+def _secret(settings: Filled, name: str | None) -> Secret | None:
     return None if name is None else settings.secret(name)
 
 
