@@ -151,14 +151,14 @@ class Streams(Table):
     """By label its text; ``{source}`` and ``{vendor}`` are those of the event."""
     skeleton: str
     """JSON with ``"$labels"`` and ``"$items"``."""
-    spread: Duration | None = Field(None, ge=timedelta(minutes=1))
+    spread: Duration | None = Field(default=None, ge=timedelta(minutes=1))
     """What is older gets the label ``late``, the hour in which it happened."""
 
 
 class Limits(Table):
     """The most that the receiver takes."""
 
-    events: Whole | None = Field(None, ge=1)
+    events: Whole | None = Field(default=None, ge=1)
     """Events of a request."""
     bytes: Size | None = None
     """Bytes of a request before it is compressed."""
@@ -166,11 +166,11 @@ class Limits(Table):
     """Bytes of a request as it is sent."""
     event_bytes: Size | None = None
     """Bytes of an item."""
-    fields: Whole | None = Field(None, ge=2)
+    fields: Whole | None = Field(default=None, ge=2)
     """Values in ``$event`` that are not objects."""
-    field_bytes: Size | None = Field(None, ge=16)
+    field_bytes: Size | None = Field(default=None, ge=16)
     """Bytes of a text in ``$event``."""
-    depth: Whole | None = Field(None, ge=1)
+    depth: Whole | None = Field(default=None, ge=1)
     """Objects and lists within each other in ``$event``; what is deeper becomes JSON text."""
     cut: bool = False
     """Shorten what is too much, and mark it ``auditrelay.cut``; else it is a dead letter."""
@@ -179,9 +179,9 @@ class Limits(Table):
 class Age(Table):
     """Which times the receiver can find."""
 
-    oldest: Duration | None = Field(None, gt=timedelta(minutes=2))
+    oldest: Duration | None = Field(default=None, gt=timedelta(minutes=2))
     """How long ago an event may have happened."""
-    newest: Duration | None = Field(None, gt=timedelta(minutes=2))
+    newest: Duration | None = Field(default=None, gt=timedelta(minutes=2))
     """How far in the future its time may be."""
     then: Literal["restamp", "dead_letter"] = "restamp"
     """What becomes of others: they get the time of sending, or are dead letters."""
@@ -286,10 +286,10 @@ class Check(Table):
 class Defaults(Table):
     """The receiver's own defaults of keys that every sink has."""
 
-    batch_events: Whole | None = Field(None, ge=1)
+    batch_events: Whole | None = Field(default=None, ge=1)
     batch_bytes: Size | None = None
     linger: Duration | None = None
-    concurrency: Whole | None = Field(None, ge=1, le=64)
+    concurrency: Whole | None = Field(default=None, ge=1, le=64)
     timeout: Duration | None = None
 
     def given(self) -> Mapping[str, Any]:

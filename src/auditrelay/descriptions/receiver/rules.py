@@ -13,7 +13,7 @@ from auditrelay.descriptions.places import parse_path
 from auditrelay.descriptions.receiver import skeleton
 from auditrelay.descriptions.receiver.answer_rules import answer_problems
 from auditrelay.descriptions.receiver.model import ReceiverFile
-from auditrelay.descriptions.receiver.settings import OWN_URL, name_problem, secret_url
+from auditrelay.descriptions.receiver.settings import OWN_URL, SECRET, name_problem, secret_url
 from auditrelay.descriptions.request_rules import CREDENTIALS, address_problems, header_problems
 from auditrelay.descriptions.setting_rules import declared_problems
 from auditrelay.descriptions.tables import Problem
@@ -44,7 +44,7 @@ def problems(draft: ReceiverDraft) -> Iterator[Problem]:
     for number, address in enumerate(file.docs):
         if not address.startswith("https://"):
             yield ("docs", number), "must begin with https://"
-    has_own_url = file.request.url.startswith(OWN_URL)
+    has_own_url = file.request.url.startswith((OWN_URL, f"{SECRET}url"))
     yield from declared_problems(draft, lambda name: name_problem(name, has_own_url=has_own_url))
     if draft.has("settings"):
         yield from _means(file)
