@@ -136,7 +136,8 @@ class Answers:
         answer = Answer(reply)
         if self._is_success(answer):
             return self._accepted(answer, uids)
-        for rule in self._on:
+        # Something before the receiver may send a page of its own: it proves nothing about events.
+        for rule in () if is_web_page(reply) else self._on:
             if rule.fits(answer):
                 return self._by_rule(rule.on, answer, uids)
         raise self.error(answer)
@@ -201,9 +202,6 @@ class Answers:
 
     def _by_rule(self, on: On, answer: Answer, uids: Sequence[str]) -> Verdict | Isolate:
         reply = answer.reply
-        # Something before the receiver may send a page of its own: it says nothing about events.
-        if is_web_page(reply) and on.do in ("split", "isolate", "reject"):
-            raise self.error(answer)
         text = f"{reply.status} from {reply.where}"
         if message := answer.message:
             text = f"{text}: {message}"
