@@ -1,34 +1,25 @@
 """What is wrong with what a description says of a receiver's answers."""
 
 from collections.abc import Callable, Iterator
-from typing import Final
 
 from auditrelay.descriptions.places import parse_path
-from auditrelay.descriptions.receiver.model import Items, On, ReceiverFile
+from auditrelay.descriptions.receiver.model import Items, On, ReceiverFile, Wait
 from auditrelay.descriptions.request_rules import header_problems, is_header
 from auditrelay.descriptions.tables import Problem
 from auditrelay.settings.wording import KeyPath
-
-_RESENT: Final = ("split", "retry")
-"""What sends events again without counting them as possible duplicates, or all of them."""
 
 
 def answer_problems(file: ReceiverFile, has: Callable[..., bool]) -> Iterator[Problem]:
     """Yield what is wrong with successes, refusals, waits and examples; *has* as of a draft."""
     if has("success"):
         yield from _success(file)
-    if has("items") and has("success"):
-        yield from _items(file)
-    if has("count") and has("success"):
-        yield from _count(file)
+        yield from _items(file) if has("items") else ()
+        yield from _count(file) if has("count") else ()
     if has("on"):
         for number, on in enumerate(file.on):
             yield from _on(("on", number), on)
     if has("wait") and file.wait is not None:
-        if not is_header(file.wait.header):
-            yield ("wait", "header"), f"{file.wait.header!r} is not the name of a header"
-        elif file.wait.header.lower() == "retry-after":
-            yield ("wait", "header"), "is always read: leave it out"
+        yield from _wait(file.wait)
     if has("key") and has("body"):
         yield from _key(file)
     if has("examples"):
@@ -71,7 +62,7 @@ def _duplicates(file: ReceiverFile, items: Items) -> Iterator[Problem]:
     if items.duplicate and file.key is None:
         yield (
             ("items", "duplicate"),
-            "means that it knows an event again: say by what in [key], which makes repeats harmless",
+            "means that it knows an event again: say by what in [key]",
         )
 
 
@@ -106,6 +97,13 @@ def _on(at: KeyPath, on: On) -> Iterator[Problem]:
     for status in on.statuses:
         if status in (401, 403) and on.do in ("split", "reject"):
             yield (*at, "do"), f"{status} refuses us, not an event: write hold or retry"
+
+
+def _wait(wait: Wait) -> Iterator[Problem]:
+    if not is_header(wait.header):
+        yield ("wait", "header"), f"{wait.header!r} is not the name of a header"
+    elif wait.header.lower() == "retry-after":
+        yield ("wait", "header"), "is always read: leave it out"
 
 
 def _key(file: ReceiverFile) -> Iterator[Problem]:

@@ -131,8 +131,11 @@ def _names(draft: ReceiverDraft) -> Iterator[Problem]:
     elif file.receiver in shipped_receivers():
         yield (
             ("receiver",),
-            f'"{file.receiver}" is the name of a description that comes with auditrelay: give yours '
-            f'another name, use type = "{file.receiver}", or say replaces = "{file.receiver}"',
+            (
+                f'"{file.receiver}" is the name of a description that comes with auditrelay: give '
+                f'yours another name, use type = "{file.receiver}", or say replaces = '
+                f'"{file.receiver}"'
+            ),
         )
 
 

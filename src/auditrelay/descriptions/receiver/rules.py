@@ -1,6 +1,5 @@
 """What one table of a receiver's description says about another: problems, and notes."""
 
-import json
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from datetime import date, timedelta
@@ -9,9 +8,8 @@ from typing import Any, Final
 from auditrelay.descriptions import holes
 from auditrelay.descriptions.auth_rules import auth_problems, basic_settings, secret_names
 from auditrelay.descriptions.model import OAuth2Auth
-from auditrelay.descriptions.places import parse_path
-from auditrelay.descriptions.receiver import skeleton
 from auditrelay.descriptions.receiver.answer_rules import answer_problems
+from auditrelay.descriptions.receiver.body_rules import body_problems
 from auditrelay.descriptions.receiver.model import ReceiverFile
 from auditrelay.descriptions.receiver.settings import OWN_URL, SECRET, name_problem, secret_url
 from auditrelay.descriptions.request_rules import CREDENTIALS, address_problems, header_problems
@@ -54,14 +52,8 @@ def problems(draft: ReceiverDraft) -> Iterator[Problem]:
         yield from _request(draft)
     yield from _holes(draft)
     yield from _misplaced_holes(draft)
-    if draft.has("body"):
-        yield from _body(file)
-    if draft.has("item"):
-        yield from _item(draft)
-    if draft.has("streams") and draft.has("body"):
-        yield from _streams(file)
-    yield from _limits(draft)
-    yield from answer_problems(draft.file, draft.has)
+    yield from body_problems(file, draft.has)
+    yield from answer_problems(file, draft.has)
     if draft.has("check"):
         yield from _check(draft)
 
@@ -187,8 +179,10 @@ def _holes(draft: ReceiverDraft) -> Iterator[Problem]:
             elif name in draft.secrets:
                 yield (
                     at,
-                    f"{{{name}}} is a secret, and secrets go into [auth] only, where they are kept "
-                    "out of logs",
+                    (
+                        f"{{{name}}} is a secret, and secrets go into [auth] only, where they are "
+                        "kept out of logs"
+                    ),
                 )
             elif at[0] == "streams" and name in OF_A_STREAM:
                 continue
@@ -206,8 +200,10 @@ def _misplaced_holes(draft: ReceiverDraft) -> Iterator[Problem]:
                 if at not in allowed and name in draft.settings | draft.secrets:
                     yield (
                         at,
-                        f"{{{name}}} is not filled here: settings may stand in request, "
-                        "streams.labels, check.url and some keys of [auth]",
+                        (
+                            f"{{{name}}} is not filled here: settings may stand in request, "
+                            "streams.labels, check.url and some keys of [auth]"
+                        ),
                     )
 
 
@@ -222,119 +218,3 @@ def _check(draft: ReceiverDraft) -> Iterator[Problem]:
     for status in check.statuses:
         if status in (401, 403) or status >= 500:
             yield ("check", "statuses"), f"{status} is never what a check must get"
-
-
-# --- the body and its items -----------------------------------------------------------------------
-
-
-def _body(file: ReceiverFile) -> Iterator[Problem]:
-    body = file.body
-    at: KeyPath = ("body", "skeleton")
-    if body.shape != "wrapped":
-        if body.skeleton is not None:
-            yield at, f'has no use with shape = "{body.shape}", only with "wrapped"'
-        return
-    if body.skeleton is None:
-        yield at, 'is missing: shape = "wrapped" needs it'
-        return
-    try:
-        value = skeleton.parse(body.skeleton, ("items",))
-    except ValueError as error:
-        yield at, str(error)
-        return
-    if list(skeleton.names(value)) != ["items"]:
-        yield at, 'must hold "$items" exactly once'
-
-
-def _streams(file: ReceiverFile) -> Iterator[Problem]:
-    streams = file.streams
-    if streams is None:
-        return
-    if file.body.shape != "wrapped":
-        yield ("streams",), 'only a body of shape = "wrapped" has streams'
-    at: KeyPath = ("streams", "skeleton")
-    try:
-        value = skeleton.parse(streams.skeleton, ("labels", "items"))
-    except ValueError as error:
-        yield at, str(error)
-        return
-    if sorted(skeleton.names(value)) != ["items", "labels"]:
-        yield at, 'must hold "$labels" and "$items" once each'
-    if streams.spread is not None and "late" in streams.labels:
-        yield ("streams", "labels", "late"), "is set by streams.spread: leave it out"
-
-
-def _item(draft: ReceiverDraft) -> Iterator[Problem]:
-    file = draft.file
-    item = file.item
-    at: KeyPath = ("item", "skeleton")
-    try:
-        value = skeleton.parse(item.skeleton, skeleton.OF_AN_EVENT)
-    except ValueError as error:
-        yield at, str(error)
-        return
-    names = set(skeleton.names(value))
-    if names.isdisjoint(skeleton.RECORD):
-        yield at, "the record itself is not in it: put $event, $text or $raw into it"
-    key_path = file.key.path if file.key is not None and draft.has("key") else None
-    if item.uid is None and key_path is None and "uid" not in names and draft.has("key"):
-        yield ("item",), "the uid is nowhere: name item.uid or put $uid into the skeleton"
-    for where, path, name in (
-        (("item", "uid"), item.uid, "uid"),
-        (("item", "time"), item.time, "time"),
-        (("key", "path"), key_path, "uid"),
-    ):
-        if path is None:
-            continue
-        if not all(type(step) is str for step in parse_path(str(path)).steps):
-            yield where, f"{str(path)!r} must be plain keys with dots between them"
-            continue
-        try:
-            skeleton.with_name(value, path, name)
-        except ValueError as error:
-            yield where, str(error)
-    if item.time_text and not item.time_as.startswith("epoch"):
-        yield ("item", "time_text"), f'is for a number; time_as = "{item.time_as}" is a text'
-    if "event" not in names:
-        for key in ("flat", "lists"):
-            if key in item.model_fields_set:
-                yield ("item", key), "has no use without $event in the skeleton"
-    has_time = item.time is not None or "time" in names
-    if not has_time:
-        for key in ("time_as", "time_text"):
-            if key in item.model_fields_set:
-                yield ("item", key), "has no use: name item.time or put $time into the skeleton"
-    age = file.age
-    if draft.has("age") and age.then == "restamp" and (age.oldest or age.newest) and not has_time:
-        yield ("age", "then"), '"restamp" needs a time in the item: item.time, or $time'
-
-
-def _limits(draft: ReceiverDraft) -> Iterator[Problem]:
-    if not draft.has("limits"):
-        return
-    file, limits = draft.file, draft.file.limits
-    at: KeyPath = ("limits",)
-    if draft.has("item") and '"$event"' not in json.dumps(_parsed(file.item.skeleton)):
-        for key in ("fields", "field_bytes", "depth"):
-            if getattr(limits, key) is not None:
-                yield (*at, key), "has no use without $event in the item's skeleton"
-    cuts = (limits.fields, limits.field_bytes, limits.depth, limits.event_bytes)
-    if limits.cut and cuts == (None,) * len(cuts):
-        yield (*at, "cut"), "has no use without fields, field_bytes, depth or event_bytes"
-    if limits.bytes is not None and (limits.event_bytes or 0) > limits.bytes:
-        yield (*at, "event_bytes"), f"is more than a whole request may have (bytes, {limits.bytes})"
-    if draft.has("body") and file.body.shape == "single" and (limits.events or 1) > 1:
-        yield (*at, "events"), 'shape = "single" sends one event a request: leave it out'
-    if not draft.has("defaults"):
-        return
-    for key, most in (("batch_events", limits.events), ("batch_bytes", limits.bytes)):
-        given = getattr(file.defaults, key)
-        if given is not None and most is not None and given > most:
-            yield ("defaults", key), f"the receiver takes at most {most}"
-
-
-def _parsed(text: str) -> Any:
-    try:
-        return json.loads(text)
-    except (ValueError, RecursionError):
-        return None

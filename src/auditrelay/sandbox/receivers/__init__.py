@@ -181,9 +181,12 @@ class Receiver(Intake):
             return self.refusal(error.status, error.reason)
         except Mismatch as error:
             return self.malformed(str(error))
+        return self._count(items, request)
+
+    def _count(self, items: list[Item], request: Request) -> Response:
         if len(items) > self.most_events:
             return self.refusal(413, "too many events in one request")
-        key = described.tables.get("key", {}).get("header")
+        key = self.description.tables.get("key", {}).get("header")
         if key is not None:
             items = [item._replace(uid=request.headers.get(key.lower())) for item in items]
         if any(item.uid is None for item in items):

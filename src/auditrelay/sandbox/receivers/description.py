@@ -146,10 +146,8 @@ class Description:
         path = self.tables.get("key", {}).get("path")
         if path is not None:
             given["uid"] = self._at(value, path)
-        found = {
-            **match(skeleton, value, [self.item.get("time", ""), self.item.get("uid", ""), path or ""]),
-            **given,
-        }
+        beside = [self.item.get("time", ""), self.item.get("uid", ""), path or ""]
+        found = {**match(skeleton, value, beside), **given}
         for name, part in found.items():
             if name in ("event", "markers") and not isinstance(part, dict):
                 raise Mismatch(f"${name} is no object")

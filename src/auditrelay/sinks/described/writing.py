@@ -7,7 +7,6 @@ have to be looked for in it.
 """
 
 from collections.abc import Callable, Hashable, Mapping, Sequence
-from itertools import repeat
 from typing import Any, Final, NamedTuple
 
 import msgspec
@@ -186,26 +185,21 @@ class _Columns:
         self._page = page
         self._context = context
         self._restamped = restamped
-        self._forms = forms
+        self._own: Mapping[str, Callable[[], list[bytes]]] = {
+            "event": lambda: forms,
+            "text": lambda: [_quoted(text.decode()) for text in forms],
+            "raw": lambda: [one_line(text.encode("utf-8", "replace")) for text in page.raw],
+            "uid": lambda: [_quoted(uid) for uid in page.uid],
+            "message": lambda: [_quoted(text) for text in page.message],
+            "time": self._times,
+            "markers": lambda: [self._markers(page[row]) for row in range(len(page))],
+        }
 
     def of(self, name: str) -> list[bytes]:
         """Return the column for *name*."""
+        if name in self._own:
+            return self._own[name]()
         page = self._page
-        match name:
-            case "event":
-                return self._forms
-            case "text":
-                return [_quoted(text.decode()) for text in self._forms]
-            case "raw":
-                return [one_line(text.encode("utf-8", "replace")) for text in page.raw]
-            case "uid":
-                return [_quoted(uid) for uid in page.uid]
-            case "message":
-                return [_quoted(text) for text in page.message or repeat("", len(page))]
-            case "time":
-                return self._times()
-            case "markers":
-                return [self._markers(page[row]) for row in range(len(page))]
         of_sort = [_quoted(_of_sort(sort, name)) for sort in page.sorts]
         return [of_sort[number] for number in page.sort]
 
