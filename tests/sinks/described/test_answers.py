@@ -1,6 +1,7 @@
 """What an answer means: successes in positive words, then the description's rules, then ours."""
 
 import json
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -93,8 +94,6 @@ def test_the_body_of_a_success_is_as_described(
 def test_a_body_that_did_not_come_is_needed_or_not(
     body: str, *, is_done: bool, tmp_path: Path
 ) -> None:
-    from dataclasses import replace
-
     of = answers(tmp_path, success=SUCCESS.format(body))
     to = replace(reply(202), unread=Retryable("cut", reason="reset", sent=True))
     if is_done:

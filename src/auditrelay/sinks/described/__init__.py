@@ -65,10 +65,8 @@ class Sink:
         self._bodies = Bodies(file, settings.values)
         self._times = _Times(settings)
         values = settings.values
-        self._params = {key: holes.fill(text, values) for key, text in file.request.params.items()}
-        self._headers = {
-            key: holes.fill(text, values) for key, text in file.request.headers.items()
-        }
+        self._params = _filled(file.request.params, values)
+        self._headers = _filled(file.request.headers, values)
         self._target = settings.target
         self._path = _HIDDEN_PATH if settings.secret_address is not None else self._target.path
         self._peer = Peer(
@@ -103,7 +101,7 @@ class Sink:
         rendered = []
         for row, (text, too_much) in enumerate(items):
             at, is_found = page.at[row], found[row]
-            labels, ages = self._stream(page, row, now)
+            labels, ages = self._stream(page, row, now if is_found else at)
             if not is_found:
                 ages = (now - at - _RESTAMPED_FOR, now - at + _RESTAMPED_FOR)
                 if times.dead_letter:
@@ -116,7 +114,11 @@ class Sink:
         return rendered
 
     def _stream(self, page: Page, row: int, now: int) -> tuple[bytes | None, tuple[int, int]]:
-        """Return the labels of the stream of an event, and the ages at which it goes there."""
+        """
+        Return the labels of the stream of an event that is sent *now*, and at which ages it is so.
+
+        One that is restamped is not late: it has the time of sending.
+        """
         streams = self._file.streams
         if streams is None:
             return None, ANY_AGE
@@ -266,6 +268,12 @@ class Sink:
     async def close(self) -> None:
         """Close the connections."""
         await self._peer.aclose()
+
+
+def _filled(texts: Mapping[str, str], values: Mapping[str, str]) -> dict[str, str]:
+    """Return *texts* with their holes filled, without those that an empty setting leaves empty."""
+    filled = {key: (text, holes.fill(text, values)) for key, text in texts.items()}
+    return {key: made for key, (text, made) in filled.items() if made or not text}
 
 
 class _Times:

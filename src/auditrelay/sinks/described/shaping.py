@@ -18,8 +18,8 @@ from auditrelay.sinks._requests import dump
 CUT: Final = "cut"
 """The marker of auditrelay's own with the places where something was left out."""
 
-_LEAST: Final = 64
-"""Bytes that are kept of a text that is shortened because an item is too long as a whole."""
+LEAST: Final = 64
+"""Bytes that are kept of every text when an item is too long as a whole."""
 
 
 class TooMuch(ValueError):
@@ -41,9 +41,9 @@ class Shaper:
         most = (limits.fields, limits.field_bytes, limits.depth)
         return item.flat or item.lists == "text" or any(each is not None for each in most)
 
-    def shaped(self, text: bytes, excess: int = 0) -> dict[str, Any]:
+    def shaped(self, text: bytes, longest: int | None = None) -> dict[str, Any]:
         """
-        Return the object in *text* as the receiver takes it, and shorter by *excess* bytes.
+        Return the object in *text* as the receiver takes it, its *longest* text of so many bytes.
 
         Raises TooMuch.
         """
@@ -57,24 +57,10 @@ class Shaper:
             value = dict(_flat(value, ""))
         if self._lists_as_text:
             value = _without_lists(value)
-        if limits.field_bytes is not None:
-            value = self._shortened(value, limits.field_bytes, "", cut)
-        if excess:
-            value = self._shorter(value, excess, cut)
+        bounds = [each for each in (limits.field_bytes, longest) if each is not None]
+        if bounds:
+            value = self._shortened(value, min(bounds), "", cut)
         return self._with_marker(value, cut)
-
-    def _shorter(self, value: dict[str, Any], excess: int, cut: dict[str, None]) -> dict[str, Any]:
-        """Return *value* with its longest texts so short that *excess* bytes are saved."""
-        lengths = sorted((_size(text) for text in _texts(value)), reverse=True)
-        most = next(
-            (
-                limit
-                for limit in sorted({*(length // 2 for length in lengths), _LEAST}, reverse=True)
-                if sum(max(length - limit, 0) for length in lengths) >= excess
-            ),
-            _LEAST,
-        )
-        return dict(self._shortened(value, max(most, _LEAST), "", cut))
 
     def _shortened(self, value: Any, most: int, at: str, cut: dict[str, None]) -> Any:
         """Return *value* with no text of more than *most* bytes; *cut* gets the places."""
@@ -160,17 +146,6 @@ def _as_text(value: Any) -> str:
         return orjson.dumps(value).decode()
     except TypeError:  # half a character, or a number beyond 64 bits
         return dump({"": value})[4:-1].decode()
-
-
-def _texts(value: Any) -> Iterator[str]:
-    if isinstance(value, str):
-        yield value
-    elif isinstance(value, dict):
-        for each in value.values():
-            yield from _texts(each)
-    elif isinstance(value, list):
-        for each in value:
-            yield from _texts(each)
 
 
 def _size(text: str) -> int:

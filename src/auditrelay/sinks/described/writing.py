@@ -23,7 +23,7 @@ from auditrelay.events.marks import add_marks
 from auditrelay.events.page import Page
 from auditrelay.events.timestamps import iso_ms, iso_us
 from auditrelay.sinks._requests import dump
-from auditrelay.sinks.described.shaping import Shaper, TooMuch, set_at
+from auditrelay.sinks.described.shaping import LEAST, Shaper, TooMuch, set_at
 
 RESTAMPED: Final = "restamped"
 """The marker of an event that is sent with another time than its own."""
@@ -132,9 +132,9 @@ class Writer:
         context: RenderContext,
         *,
         restamped: bool,
-        excess: int = 0,
+        longest: int | None = None,
     ) -> bytes:
-        value = self._shaper.shaped(text, excess)
+        value = self._shaper.shaped(text, longest)
         self._set_inside(value, page.uid[row], context.now if restamped else page.at[row])
         return dump(value)
 
@@ -155,14 +155,15 @@ class Writer:
         most = self._limits.event_bytes or 0
         one = page.take([row])
         form = self._form(one[0], context._replace(choice=restamped))
-        excess = len(item.text) - most
-        for _ in range(4):
-            text = self._shaped(form, one, 0, context, restamped=restamped, excess=excess)
+        longest = most
+        while longest > LEAST:
+            # Escaped, a text may have several times its bytes: only trying tells what fits.
+            longest = max(longest // 2, LEAST)
+            text = self._shaped(form, one, 0, context, restamped=restamped, longest=longest)
             columns = _Columns(self, one, context, [restamped], [text])
             filled = self._template % tuple(columns.of(name)[0] for name in self._names)
             if len(filled) <= most:
                 return Written(filled)
-            excess += 2 * (len(filled) - most)
         return item
 
 
