@@ -20,18 +20,18 @@ from auditrelay.settings.json_schema import DIALECT, TomlSchema, without_noise
 def json_schema() -> dict[str, Any]:
     """Return the JSON Schema (2020-12) of a description of an API."""
     about = "An audit-log API, described in a file (docs/descriptions.md)."
-    return _schema(DescriptionFile, "auditrelay description", about)
+    return _schema(DescriptionFile, model, "auditrelay description", about)
 
 
 def receiver_schema() -> dict[str, Any]:
     """Return the JSON Schema (2020-12) of a description of a receiver."""
     about = "A receiver of events, described in a file (docs/receivers.md)."
-    return _schema(ReceiverFile, "auditrelay receiver", about)
+    return _schema(ReceiverFile, receiver_model, "auditrelay receiver", about)
 
 
-def _schema(file: type[Table], title: str, about: str) -> dict[str, Any]:
+def _schema(file: type[Table], module: ModuleType, title: str, about: str) -> dict[str, Any]:
     schema = file.model_json_schema(schema_generator=TomlSchema)
-    meanings = {**key_meanings(model), **key_meanings(receiver_model)}
+    meanings = key_meanings(module)
     for name, table in {**schema["$defs"], file.__name__: schema}.items():
         for key, meaning in meanings[name].items():
             table["properties"][key].setdefault("description", meaning)

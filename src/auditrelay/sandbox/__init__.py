@@ -20,7 +20,7 @@ from contextlib import AsyncExitStack
 from types import TracebackType
 from typing import Any, Literal, Self
 
-from auditrelay.sandbox import described, faults, siems, vendors
+from auditrelay.sandbox import described, faults, receivers, siems, vendors
 from auditrelay.sandbox.messages import Request, Response
 from auditrelay.sandbox.server import Double, Trap
 from auditrelay.sandbox.siems import Intake
@@ -55,7 +55,8 @@ class Sandbox:
     that have it. All send a ``Date``, by *clock*; see ``Double.date``.
 
     With *only* it has those of :func:`available_vendors` alone; without, those with a module. The
-    double of a description is called as its sample reply is: ``okta``, ``entra.sign_ins``.
+    double of a description is called as its sample reply is: ``okta``, ``entra.sign_ins``. Of the
+    receivers that are described it has those in *described_receivers*, names or files, alone.
     """
 
     def __init__(
@@ -65,6 +66,7 @@ class Sandbox:
         clock: Callable[[], float] = time.time,
         seed: int = 0,
         only: Sequence[str] | None = None,
+        described_receivers: Sequence[str] = (),
     ) -> None:
         modules = vendors.available()
         self.vendors: dict[str, Vendor] = {}
@@ -80,6 +82,9 @@ class Sandbox:
         for intake in siems.available().values():
             options = {"flavour": flavour} if flavour in intake.FLAVOURS else {}
             self.siems[intake.NAME] = intake(clock=clock, seed=seed, **options)
+        for which in described_receivers:
+            receiver = receivers.double(which, clock=clock, seed=seed)
+            self.siems[receiver.description.name] = receiver
         for every in (*self.vendors.values(), *self.siems.values()):
             every.date = clock
         marked = any(isinstance(each, described.Described) for each in self.vendors.values())

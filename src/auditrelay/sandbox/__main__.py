@@ -25,6 +25,7 @@ from typing import Any
 
 from auditrelay.sandbox import Sandbox, Vendor, available_vendors, faults, siems, vendors
 from auditrelay.sandbox.described import Described
+from auditrelay.sandbox.receivers import Receiver
 from auditrelay.sandbox.stored import Stored
 
 _UNITS = {"s": 1, "m": 60, "h": 3600, "d": 86400}
@@ -55,6 +56,13 @@ def _arguments() -> argparse.Namespace:
         type=Path,
         metavar="PAGE",
         help="a reply, as JSON, whose records are repeated by the described vendors",
+    )
+    parser.add_argument(
+        "--receiver",
+        metavar="NAME|FILE",
+        action="append",
+        default=[],
+        help="a receiver that is described in a file, as well; repeatable",
     )
     parser.add_argument(
         "--record-bytes",
@@ -108,7 +116,9 @@ def _duration(text: str) -> timedelta:
 
 async def _serve(arguments: argparse.Namespace) -> None:
     sandbox = Sandbox(
-        flavour=arguments.flavour, only=[*vendors.available(), *(arguments.vendor or ())]
+        flavour=arguments.flavour,
+        only=[*vendors.available(), *(arguments.vendor or ())],
+        described_receivers=arguments.receiver,
     )
     for vendor in sandbox.vendors.values() if arguments.sample else ():
         if isinstance(vendor, Described):
@@ -163,7 +173,10 @@ def _addresses(sandbox: Sandbox) -> dict[str, dict[str, Any]]:
             for name, vendor in sandbox.vendors.items()
         },
         **{
-            name: {"url": intake.url, **intake.credentials()}
+            name: {
+                "url": intake.url,
+                **(intake.settings() if isinstance(intake, Receiver) else intake.credentials()),
+            }
             for name, intake in sandbox.siems.items()
         },
     }

@@ -274,7 +274,7 @@ BROKEN: list[tuple[dict[str, str], str]] = [
     ({"wait": '[wait]\nheader = "a b"\n'}, "wait.header: 'a b' is not the name of a header"),
     (
         {"key": '[key]\nheader = "Idempotency-Key"\n'},
-        'key.header: needs body.shape = "single": a batch that is cut anew has another key',
+        'key.header: needs body.shape = "single": a batch that is cut again has another key',
     ),
     ({"key": "[key]\n"}, "key: needs one of header and path"),
     (changed("check", "[200]", "[403]"), "check.statuses: 403 is never what a check must get"),

@@ -257,13 +257,13 @@ async def test_the_address_of_sumo_is_a_secret_in_every_message(
 ) -> None:
     sink = rig.build()
     secret = rig.double.description.secrets["url"]
-    told = [str(await sink.check())]
+    said = [str(await sink.check())]
     for action in (faults.answer(500), faults.reset(), faults.html(200), faults.redirect("x:/")):
         rig.double.fail_batches(action)
         with pytest.raises((Retryable, Refused)) as caught:
             await sink.send(items(sink, 1))
-        told.append(str(caught.value))
-    assert all(secret not in text and "/receiver/" not in text for text in told)
+        said.append(str(caught.value))
+    assert all(secret not in text and "/receiver/" not in text for text in said)
 
 
 @only("sumo")

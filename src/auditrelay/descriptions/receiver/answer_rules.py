@@ -117,7 +117,7 @@ def _key(file: ReceiverFile) -> Iterator[Problem]:
         if file.body.shape != "single":
             yield (
                 ("key", "header"),
-                'needs body.shape = "single": a batch that is cut anew has another key',
+                'needs body.shape = "single": a batch that is cut again has another key',
             )
 
 

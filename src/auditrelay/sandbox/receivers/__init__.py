@@ -244,6 +244,15 @@ def available() -> dict[str, type[Receiver]]:
     }
 
 
+def double(which: str, *, clock: Callable[[], float] = time.time, seed: int = 0) -> Receiver:
+    """Return the double of the shipped receiver *which*, or of the description in that file."""
+    shipped = available()
+    if which in shipped:
+        name = FOLDER / f"{which}.toml"
+        return shipped[which](clock=clock, seed=seed, file=name)
+    return Receiver(clock=clock, seed=seed, file=Path(which).resolve())
+
+
 def _of_module(name: str) -> type[Receiver]:
     module = import_module(f"{__name__}.{name}")
     return next(
