@@ -229,6 +229,7 @@ def receiver_page(name: str) -> str:
     """Return the page of the shipped receiver *name*."""
     receiver = receiver_named(name)
     file = receiver.file
+    where = f"../../src/auditrelay/descriptions/receivers/{name}.toml"
     shown = [
         line
         for line in receiver_example(name, receiver).splitlines()
@@ -240,10 +241,10 @@ def receiver_page(name: str) -> str:
         f"<!-- Made by `make generate` of src/auditrelay/descriptions/receivers/{name}.toml -->",
         "",
         *_wrapped(
-            f"Written to as [`{name}.toml`](../../src/auditrelay/descriptions/receivers/{name}.toml) "
-            "describes it ([the language](../receivers.md)). It was compared with the documentation, "
-            "and is tested against a double that refuses what the documentation says that the "
-            "product refuses; no account was there to try it: begin with one quiet source."
+            f"Written to as [`{name}.toml`]({where}) describes it "
+            "([the language](../receivers.md)). It was compared with the documentation, and is tested against a double that refuses "
+            "what the documentation says that the product refuses; no account was there to try it: "
+            "begin with one quiet source."
         ),
         "",
         "```toml",
@@ -251,7 +252,7 @@ def receiver_page(name: str) -> str:
         "```",
         "",
         "```sh",
-        f"auditrelay init --sink {name}        # writes that table, and the rest of a configuration",
+        f"auditrelay init --sink {name}    # writes that table into a configuration",
         "auditrelay check --offline",
         "auditrelay check --send-test-event",
         "```",
@@ -272,7 +273,7 @@ def receiver_page(name: str) -> str:
     lines += ["", "## You need", "", *_items(file.needs)]
     lines += ["", "## What is not proved, and what happens then", "", *_items(file.unsure)]
     lines += ["", "## What its answers are taken for", "", *_answers(name)]
-    lines += ["", "## Duplicates", "", f"They have the same uid: `{_searched(name)}`."]
+    lines += ["", "## Duplicates", "", f"They have the same uid: {_code(_searched(name))}."]
     lines += [
         "",
         "## Sources",
@@ -299,10 +300,9 @@ def receiver_row(name: str) -> str:
     """Return the row of the shipped receiver *name* in the table of sinks."""
     file = receiver_named(name).file
     form = "OCSF" if file.item.form == "ocsf" else file.item.form
-    search = _cell(_searched(name))
     return (
         f"| [{file.product}](docs/sinks/{name}.md) | `{name}` | {form} | {file.proves} | "
-        f"carry the same uid: `{search}` |"
+        f"carry the same uid: {_code(_searched(name))} |"
     )
 
 
@@ -360,7 +360,8 @@ def _cell(text: str) -> str:
 
 
 def _code(text: str) -> str:
-    return f"`{_cell(text)}`"
+    mark = "``" if "`" in text else "`"
+    return f"{mark}{_cell(text)}{mark}"
 
 
 if __name__ == "__main__":

@@ -39,8 +39,10 @@ BROKEN: list[tuple[dict[str, str], str]] = [
     ),
     (
         changed("top", '"globex"', '"loki"'),
-        'receiver: "loki" is the name of a description that comes with auditrelay: give yours another '
-        'name, use type = "loki", or say replaces = "loki"',
+        (
+            'receiver: "loki" is the name of a description that comes with auditrelay: give yours '
+            'another name, use type = "loki", or say replaces = "loki"'
+        ),
     ),
     (changed("top", "product", "produkt"), "produkt: unknown key; did you mean product?"),
     (changed("top", "https://docs", "http://docs"), "docs[0]: must begin with https://"),
@@ -233,7 +235,8 @@ BROKEN: list[tuple[dict[str, str], str]] = [
     ),
     (
         {
-            "items": '[items]\nat = "r"\nby = "order"\nverdict = "s"\nok = ["1"]\nduplicate = ["2"]\n'
+            "items": '[items]\nat = "r"\nby = "order"\nverdict = "s"\nok = ["1"]\n'
+            'duplicate = ["2"]\n'
         },
         "items.duplicate: means that it knows an event again: say by what in [key]",
     ),
