@@ -1,6 +1,7 @@
 """JSON texts of a description with names, such as ``"$event"``, in the places of values."""
 
 import json
+import re
 from collections.abc import Iterator, Sequence
 from typing import Any, Final
 
@@ -22,6 +23,9 @@ OF_AN_EVENT: Final = (
     "markers",
 )
 """The names that an item may have."""
+
+
+_NAME: Final = re.compile(r"\$\w+")
 
 
 def parse(text: str, known: Sequence[str]) -> Any:
@@ -49,7 +53,7 @@ def parse(text: str, known: Sequence[str]) -> Any:
 
 def names(value: Any) -> Iterator[str]:
     """Yield the names in the JSON *value*, in their order."""
-    if isinstance(value, str) and value.startswith("$"):
+    if isinstance(value, str) and _NAME.fullmatch(value):
         yield value[1:]
     elif isinstance(value, dict):
         for each in value.values():

@@ -205,7 +205,7 @@ def match(skeleton: Any, value: Any, beside: list[str] | None = None) -> dict[st
 
     *beside* are paths that may be there, too. Raises Mismatch.
     """
-    if isinstance(skeleton, str) and skeleton.startswith("$"):
+    if isinstance(skeleton, str) and re.fullmatch(r"\$\w+", skeleton):
         return {skeleton[1:]: value}
     if isinstance(skeleton, dict):
         more = {path for path in beside or () if path and "." not in path}
