@@ -98,6 +98,14 @@ def test_what_is_wrong_with_a_description_is_a_line_of_the_check(tmp_path: Path)
         (lake(FILE, "batch_events = 501"), "sinks.lake.batch_events: must be at most 500"),
         (lake(FILE, 'format = "acme"'), "sinks.lake.format: must be "),
         (lake(FILE, 'kei = "x"'), "sinks.lake.kei: unknown key; did you mean key?"),
+        (
+            'type = "axiom"\ndataset = "a"\ntoken = "t-1234567"\ndomain = "a..b.-"',
+            "sinks.lake.domain: stands in the host of an address: only letters, digits, dots",
+        ),
+        (
+            'type = "axiom"\ndataset = ".."\ntoken = "t-1234567"',
+            "sinks.lake.dataset: stands in the path of an address, and would lead elsewhere",
+        ),
         ('type = "sumo"\nurl = "a-secret-word"', "sinks.lake.url: is not an address"),
         ('type = "sumo"\nurl = "http://s.example/a-secret-word"', "sinks.lake.url: plain http"),
     ],

@@ -228,6 +228,83 @@ def test_an_item_that_is_too_long_is_cut_as_little_as_needed(
     assert item_of.unfit.reason == "too_large", "there is nothing to shorten"
 
 
+def test_there_is_room_for_what_is_set_in_the_event(tmp_path: Path, event: MakeEvent) -> None:
+    record = {f"k{number}": number for number in range(40)}
+    lines = 'flat = true\nuid = "our.uid"\ntime = "our.time"'
+    for count in range(20, 50):
+        sink = sink_of(
+            tmp_path,
+            {"format": "raw"},
+            item=item("$event", lines),
+            limits=LIMITS.format(f"fields = {count}\ncut = true"),
+        )
+        [found] = text_of(sink, with_record(event, record))
+        assert len(found) <= count
+        assert found["our.uid"] == event(1).uid
+        assert ("auditrelay.cut" in found) == ("record.k39" not in found)
+
+
+def test_a_restamped_event_has_the_time_of_sending_wherever_it_stands(
+    tmp_path: Path, event: MakeEvent
+) -> None:
+    for lines in ('time = "at"', 'time = "at"\nflat = true'):
+        parts = item("$event", f'{lines}\nuid = "id"\ntime_as = "epoch_us"')
+        sink = sink_of(tmp_path, {"format": "raw"}, item=parts, age=AGE.format("restamp"))
+        old, new = text_of(sink, event(1, at=NOON - 61 * MINUTE), event(2, at=NOON))
+        assert (old["at"], new["at"]) == (NOON, NOON)
+
+
+# --- each alone
+
+
+async def test_what_is_refused_alone_is_a_dead_letter_however_it_is_said(
+    tmp_path: Path, items: Items, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    on = '[[on]]\nstatuses = [409]\ndo = "isolate"\nstored = "the_valid"\n'
+    async with sending(tmp_path, on=on) as (double, sink):
+        batch = items(sink, 4)
+
+        def respond(request: Request) -> Response:
+            found = json.loads(request.content("gzip"))["events"]
+            answers = {batch[0].uid: 400, batch[1].uid: 413, batch[2].uid: 409}
+            status = answers.get(found[0]["id"], 200) if len(found) == 1 else 409
+            return Response(status, b'{"ok": true}')
+
+        monkeypatch.setattr(double, "respond", respond)
+        verdict = await sink.send(batch)
+        assert [(each.index, each.reason, each.status) for each in verdict.rejected] == [
+            (0, "status_400", 400),
+            (1, "too_large", 413),
+            (2, "refused", 409),
+        ]
+        assert verdict.retry == ()
+        assert verdict.counts.possibly_stored == 1
+
+
+async def test_one_that_must_wait_when_sent_alone_is_sent_again(
+    tmp_path: Path, items: Items, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    parts = {
+        "on": '[[on]]\nstatuses = [409]\ndo = "isolate"\n',
+        "items": '[items]\nat = "r"\nby = "order"\nverdict = "s"\nok = ["1"]\nretry = ["2"]\n',
+    }
+    async with sending(tmp_path, **parts) as (double, sink):
+        batch = items(sink, 3)
+
+        def respond(request: Request) -> Response:
+            found = json.loads(request.content("gzip"))["events"]
+            if len(found) > 1:
+                return Response(409)
+            state = 2 if found[0]["id"] == batch[1].uid else 1
+            return Response(200, json.dumps({"ok": True, "r": [{"s": state}]}).encode())
+
+        monkeypatch.setattr(double, "respond", respond)
+        verdict = await sink.send(batch)
+        assert (verdict.rejected, verdict.retry) == ((), (1,))
+        assert verdict.retry_reason is not None
+        assert verdict.counts.possibly_stored == 0
+
+
 # --- bodies
 
 
