@@ -89,6 +89,7 @@ format: $(VENV)/.developer
 generate: $(VENV)/.developer
 	$(BIN)/python -m auditrelay.config.example > config.example.toml
 	$(BIN)/python siem/splunk/props.py > siem/splunk/TA-auditrelay/default/props.conf
+	$(BIN)/python siem/sentinel/template.py > siem/sentinel/template.json
 	$(BIN)/python docs/described.py
 
 bench: $(VENV)/.developer

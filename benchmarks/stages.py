@@ -1,7 +1,7 @@
 """
 Measure what each stage of the way of an event costs, in this process, a page at a time.
 
-    python benchmarks/stages.py [--vendor cekura] [--page 1000] [--events 20000]
+    python benchmarks/stages.py [--vendor cekura] [--page 1000] [--events 20000] [--store URL]
 
 Printed are microseconds of CPU an event, of all threads, and the same in units: what the standard
 library's json takes to decode and encode a record, measured again every thousand events. A page
@@ -31,11 +31,10 @@ from auditrelay.clock import Clock
 from auditrelay.descriptions import load as descriptions
 from auditrelay.descriptions.vendor import vendor_of
 from auditrelay.events.normalize import Normalizer, vendor_named
+from auditrelay.service import state
 from auditrelay.service.app import GC_THRESHOLD
 from auditrelay.service.heap import tune_heap
 from auditrelay.sinks import Item
-from auditrelay.store.sqlite.state_dir import prepare
-from auditrelay.store.sqlite.store import open_store
 from auditrelay.telemetry.metrics import Metrics
 from auditrelay.window import Interval, micros
 from load import DESCRIBED, SINKS, Load, configure, folder, sandbox, unit
@@ -77,52 +76,45 @@ async def walk(path: Path, load: Load, events: int, stage: Stages) -> None:
     targets = {
         name: sinks.make(name, sink, metrics, clock) for name, sink in settings.sinks.items()
     }
-    prepare(settings.state_dir)
-    store = await open_store(
-        settings.state_dir,
-        clock=clock,
-        max_bytes=settings.spool.max_bytes,
-        retention=settings.spool.retention,
-        remember=settings.spool.remember,
-    )
-    now = datetime.now(UTC)
-    await store.start_source("load", now)
-    for name in targets:
-        await store.start_sink(name, ["load"])
-    reached: dict[str, Any] = dict.fromkeys(targets)
-    pages = source.walk(Interval(now - timedelta(hours=2), now))
-    count = 0
-    while count < events:
-        if count % 1000 == 0:
-            stage.calibrate()
-        with stage("get a page"):
-            page = await anext(pages)
-        with stage("identify"):
-            shown = normalize.identify(page.records, micros(clock.now()))
-        with stage("look up new ones"):
-            rows = (await store.look_up("load", shown.uid, shown.at, shown.content)).new
-        with stage("read"):
-            found = shown.page(rows)
-        with stage("store"):
-            added = await store.add("load", found)
-        count += len(added.new)
-        with stage("look up known ones"):
-            await store.look_up("load", shown.uid, shown.at, shown.content)
-        for name, sink in targets.items():
-            with stage("read back (each sink)"):
-                read, reached[name] = await store.read(name, reached[name], load.page)
-            with stage(f"render for {name}"):
-                items = []
-                for each in read:
-                    places = range(each.first, each.first + len(each.events))
-                    texts = sink.render(each.events, micros(clock.now()))
-                    items += Item.of_page(places, each.events, texts, sink.limits)
-            with stage(f"gzip, send, judge for {name}"):
-                await sink.send(items)
-            with stage("settle (each sink)"):
-                await store.settle(name, [(items[0].position, items[-1].position + 1)])
+    async with state.opened(settings, clock, has_end=True) as opened:
+        store = opened.store
+        now = datetime.now(UTC)
+        await store.start_source("load", now)
+        for name in targets:
+            await store.start_sink(name, ["load"])
+        reached: dict[str, Any] = dict.fromkeys(targets)
+        pages = source.walk(Interval(now - timedelta(hours=2), now))
+        count = 0
+        while count < events:
+            if count % 1000 == 0:
+                stage.calibrate()
+            with stage("get a page"):
+                page = await anext(pages)
+            with stage("identify"):
+                shown = normalize.identify(page.records, micros(clock.now()))
+            with stage("look up new ones"):
+                rows = (await store.look_up("load", shown.uid, shown.at, shown.content)).new
+            with stage("read"):
+                found = shown.page(rows)
+            with stage("store"):
+                added = await store.add("load", found)
+            count += len(added.new)
+            with stage("look up known ones"):
+                await store.look_up("load", shown.uid, shown.at, shown.content)
+            for name, sink in targets.items():
+                with stage("read back (each sink)"):
+                    read, reached[name] = await store.read(name, reached[name], load.page)
+                with stage(f"render for {name}"):
+                    items = []
+                    for each in read:
+                        places = range(each.first, each.first + len(each.events))
+                        texts = sink.render(each.events, micros(clock.now()))
+                        items += Item.of_page(places, each.events, texts, sink.limits)
+                with stage(f"gzip, send, judge for {name}"):
+                    await sink.send(items)
+                with stage("settle (each sink)"):
+                    await store.settle(name, [(items[0].position, items[-1].position + 1)])
     await source.close()
-    await store.close()
     for sink in targets.values():
         await sink.close()
 
@@ -135,6 +127,7 @@ def main() -> None:
     )
     parser.add_argument("--page", type=int, default=1000)
     parser.add_argument("--events", type=int, default=20_000)
+    parser.add_argument("--store", metavar="URL", help="an empty database in PostgreSQL")
     options = parser.parse_args()
     structlog.configure(wrapper_class=structlog.make_filtering_bound_logger(logging.WARNING))
     tune_heap()
@@ -143,7 +136,8 @@ def main() -> None:
     load, stage = Load(options.vendor, options.page), Stages(options.vendor)
     names = [name for name in SINKS if name != "file"]
     with folder() as where, sandbox(load, options.events) as addresses:
-        path = configure(where, load, names, addresses)
+        more = f'store = "{options.store}"\n' if options.store else ""
+        path = configure(where, load, names, addresses, more)
         asyncio.run(walk(path, load, options.events, stage))
     print(f"Python {platform.python_version()}, {os.cpu_count()} cores, {platform.machine()}")
     print(f"\n| {options.vendor}, pages of {options.page:,} | µs | units |\n| --- | --- | --- |")

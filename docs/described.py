@@ -242,9 +242,9 @@ def receiver_page(name: str) -> str:
         "",
         *_wrapped(
             f"Written to as [`{name}.toml`]({where}) describes it "
-            "([the language](../receivers.md)). It was compared with the documentation, and is tested against a double that refuses "
-            "what the documentation says that the product refuses; no account was there to try it: "
-            "begin with one quiet source."
+            "([the language](../receivers.md)). It was compared with the documentation, and is "
+            "tested against a double that refuses what the documentation says that the product "
+            "refuses; no account was there to try it: begin with one quiet source."
         ),
         "",
         "```toml",

@@ -3,16 +3,22 @@
 import argparse
 import asyncio
 import sys
+from collections.abc import Callable, Coroutine
+from typing import Any
 
 from auditrelay.sandbox.siems.elasticsearch import Elastic
-from interop import datadog
+from interop import datadog, versitygw
 from interop.answers import compare
 from interop.cluster import Cluster, Flavour, prove
 from interop.findings import Findings
 from interop.receiver import Missing, Receiver
 
 _CLUSTERS: dict[str, Flavour] = {"opensearch": "opensearch", "elasticsearch": "elasticsearch"}
-_ALL = [*_CLUSTERS, "datadog"]
+_OTHERS: dict[str, Callable[[Findings], Coroutine[Any, Any, None]]] = {
+    "datadog": datadog.prove,
+    "versitygw": versitygw.prove,
+}
+_ALL = [*_CLUSTERS, *_OTHERS]
 
 
 def main() -> int:
@@ -31,7 +37,7 @@ def main() -> int:
             if name in _CLUSTERS:
                 _cluster(_CLUSTERS[name], findings)
             else:
-                asyncio.run(datadog.prove(findings))
+                asyncio.run(_OTHERS[name](findings))
         except Missing as error:
             print(f"{name} cannot run here: {error}", file=sys.stderr)
             missing = True

@@ -19,7 +19,12 @@ from tests.support.logged import log_plainly
 
 from auditrelay.events import NOTHING, Actor, AuditEvent, Target
 
-pytest_plugins = ["tests.support.postgres", "tests.support.wire"]
+pytest_plugins = [
+    "tests.support.postgres",
+    "tests.support.pgbouncer",
+    "tests.support.states",
+    "tests.support.wire",
+]
 
 MEMORY, ROOM = "/dev/shm", 2 << 30  # a file system in memory, and the bytes it must have free
 

@@ -23,6 +23,7 @@ BY_ITSELF = {
     "http/peer.py": "measures requests for a histogram",
     "http/transport.py": "lets the loop turn once",
     "sinks/file.py": "the deadline of a select()",
+    "store/postgres/pipeline.py": "the deadline of a poll()",
     "store/sql/page_reader.py": "lets the loop turn once",
     "collect/walk.py": "lets the loop turn between two slices of a page",
     "telemetry/logs.py": "the time of a log line, with or without an instance",

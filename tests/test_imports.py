@@ -196,5 +196,23 @@ def test_few_know_which_engine_the_store_has() -> None:
         if any(name.startswith("store/sqlite") for name in imported(module))
     }
     inside = {name for name in knows if name.startswith("store/sqlite/")}
-    shown = {f"cli/{name}" for name in ("coverage", "dead_letters", "evidence", "status")}
-    assert knows - inside == {"service/app", *shown}
+    # cli/store copies a state from SQLite to PostgreSQL, with service/shared.
+    assert knows - inside == {"service/state", "service/shared", "cli/store"}
+
+
+@pytest.mark.parametrize(
+    ("part", "others"),
+    [
+        ("store/sql", ("store/sqlite", "store/postgres")),
+        ("store/sqlite", ("store/postgres",)),
+        ("store/postgres", ("store/sqlite",)),
+    ],
+)
+def test_the_logic_of_the_store_knows_no_engine_and_an_engine_not_the_other(
+    part: str, others: tuple[str, ...]
+) -> None:
+    modules = list((ROOT / part).rglob("*.py"))
+    assert modules
+    for module in modules:
+        known = [name for name in imported(module) if f"{name}/".startswith(others)]
+        assert not known, f"{name_of(module)} imports {known}"

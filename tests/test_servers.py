@@ -1,6 +1,8 @@
 """The servers that tests start for themselves (``support/postgres.py``) do what is said of them."""
 
+import contextlib
 import os
+import select
 import subprocess
 import sys
 import time
@@ -9,6 +11,8 @@ from pathlib import Path
 
 import psycopg
 import pytest
+from tests.support.guarded import living
+from tests.support.pgbouncer import Pooler
 from tests.support.postgres import VARIABLE, Server, programs
 
 pytestmark = pytest.mark.process
@@ -25,19 +29,13 @@ def server(postgres: Server) -> Iterator[Server]:
 
 
 def gone(pids: list[int]) -> bool:
-    """Whether the processes have ended, within a minute; a defunct one has."""
+    """Whether the processes have ended, within a minute."""
     deadline = time.monotonic() + 60
-    while time.monotonic() < deadline:
-        listed = subprocess.run(
-            ["ps", "-o", "stat=", "-p", ",".join(map(str, pids))],
-            capture_output=True,
-            text=True,
-            check=False,
-        )
-        if all(state.startswith("Z") for state in listed.stdout.split()):
-            return True
+    while living(pids):
+        if time.monotonic() > deadline:
+            return False
         time.sleep(0.02)
-    return False
+    return True
 
 
 def table(address: str) -> None:
@@ -119,9 +117,9 @@ def test_a_kill_leaves_no_process_and_breaks_the_connections(server: Server) -> 
         assert mine is not None
         assert mine[0] in pids
         server.kill()
+        assert not living(pids)
         with pytest.raises(psycopg.OperationalError):
             connection.execute("select 1")
-    assert gone(pids)
 
 
 def test_a_kill_leaves_no_shared_memory(server: Server) -> None:
@@ -140,8 +138,8 @@ def test_a_port_that_is_taken_is_not_insisted_on(
     try:
         other.stop()
         taken, free = server.port, other.port
-        other.port = 0
-        monkeypatch.setattr("tests.support.postgres.free_ports", lambda: iter([taken, free]))
+        other._guarded.port = 0
+        monkeypatch.setattr("tests.support.guarded.free_ports", lambda: iter([taken, free]))
         other.start()
         assert other.port == free
         assert other.execute("select 1") == [(1,)]
@@ -172,6 +170,7 @@ def test_the_server_and_its_folder_go_when_it_is_closed(postgres: Server) -> Non
 
 PROGRAM = """
 from pathlib import Path
+from tests.support.pgbouncer import Pooler
 from tests.support.postgres import Server
 server = Server(Path({programs!r}))
 print(server.folder, *server.pids(), flush=True)
@@ -199,6 +198,56 @@ def test_the_server_and_its_folder_go_when_the_tests_are_killed(postgres: Server
         time.sleep(0.02)
 
 
+def test_control_c_is_for_the_tests_alone(server: Server) -> None:
+    for pid in (*server.pids()[:1], server._guarded.guard.pid):
+        assert os.getsid(pid) != os.getsid(0)
+
+
+# --- pgbouncer ------------------------------------------------------------------------------------
+
+
+def test_clients_share_two_connections_of_which_each_has_one_for_a_transaction(
+    database: str, pgbouncer: Pooler
+) -> None:
+    address = pgbouncer.through(database)
+    with contextlib.ExitStack() as stack:
+        clients = [stack.enter_context(psycopg.connect(address, autocommit=True)) for _ in range(8)]
+        pids = {client.execute("select pg_backend_pid()").fetchone() for client in clients}
+        assert 1 <= len(pids) <= 2
+        with clients[0].transaction(), clients[1].transaction():
+            first = {each.execute("select pg_backend_pid()").fetchone() for each in clients[:2]}
+            again = {each.execute("select pg_backend_pid()").fetchone() for each in clients[:2]}
+            assert len(first) == 2
+            assert first == again
+            clients[2].pgconn.send_query(b"select 1")
+            assert not select.select([clients[2]], [], [], 0.1)[0]
+        assert select.select([clients[2]], [], [], 20)[0]
+        clients[2].close()
+
+
+def test_what_a_session_sets_is_not_its_own(database: str, pgbouncer: Pooler) -> None:
+    address = pgbouncer.through(database)
+    with (
+        psycopg.connect(address, autocommit=True) as one,
+        psycopg.connect(address, autocommit=True) as other,
+    ):
+        one.execute("set work_mem = '5MB'")
+        assert other.execute("show work_mem").fetchone() == ("5MB",)
+        other.execute("set work_mem = '4MB'")
+
+
+def test_a_pooler_breaks_its_connections_when_it_is_restarted_and_serves_again(
+    database: str, pgbouncer: Pooler
+) -> None:
+    address = pgbouncer.through(database)
+    with psycopg.connect(address, autocommit=True) as connection:
+        pgbouncer.restart()
+        with pytest.raises(psycopg.OperationalError):
+            connection.execute("select 1")
+    with psycopg.connect(address) as connection:
+        assert connection.execute("select 1").fetchone() == (1,)
+
+
 # --- where there is none --------------------------------------------------------------------------
 
 
@@ -220,22 +269,33 @@ import pytest
 def test(database):
     pass
 
+@pytest.mark.process
+def test_of_a_pooler(pgbouncer):
+    pass
+
 def test_without_its_mark(database):
     pass
 """
 
 
-@pytest.mark.parametrize(("value", "ended"), [("", "1 skipped, 1 error"), ("required", "2 errors")])
-def test_without_a_server_a_test_is_skipped_unless_one_is_required(
-    value: str, ended: str, tmp_path: Path
+@pytest.mark.parametrize(
+    ("missing", "value", "ended"),
+    [
+        ("postgres.programs = lambda: None", "", "2 skipped, 1 error"),
+        ("pgbouncer.PROGRAM = None", "required", "1 passed, 2 errors"),
+    ],
+)
+def test_what_is_not_installed_skips_its_tests_unless_it_is_required(
+    missing: str, value: str, ended: str, tmp_path: Path
 ) -> None:
     (tmp_path / "test_it.py").write_text(TEST)
     (tmp_path / "conftest.py").write_text(
-        "from tests.support import postgres\npostgres.programs = lambda: None\n"
+        f"from tests.support import pgbouncer, postgres\n{missing}\n"
     )
     ran = subprocess.run(
         [
             *(sys.executable, "-m", "pytest", "-qra", "-p", "tests.support.postgres"),
+            *("-p", "tests.support.pgbouncer"),
             *("-p", "no:cacheprovider", "-o", "markers=process", "--confcutdir", str(tmp_path)),
             str(tmp_path),
         ],
@@ -248,8 +308,3 @@ def test_without_a_server_a_test_is_skipped_unless_one_is_required(
     assert ended in ran.stdout, ran.stdout
     assert "tests/README.md" in ran.stdout
     assert "is marked `process`" in ran.stdout
-
-
-def test_control_c_is_for_the_tests_alone(server: Server) -> None:
-    for pid in (*server.pids()[:1], server._guard.pid):
-        assert os.getsid(pid) != os.getsid(0)

@@ -154,9 +154,13 @@ def test_a_connection_that_has_lost_nothing_outlives_the_loss(ends: Ends) -> Non
 def test_an_end_is_lost_as_well(ends: Ends) -> None:
     client, server = ends.both()
     ends.wire.drop()
-    client.close()
+    client.shutdown(socket.SHUT_WR)
+    assert silent(server)
+    server.shutdown(socket.SHUT_WR)
+    assert silent(client)
     assert silent(server)
     ends.wire.heal()
+    assert is_reset(client)
     assert is_reset(server)
 
 
@@ -242,10 +246,13 @@ def test_a_connection_is_cut_so_many_bytes_after_what_a_client_sends(
     bystander, client = ends.both(), ends.both()
     happened = ends.wire.trip("cut", at=b"commit", after=after)
     bystander[0].sendall(b"comm")
+    assert received(bystander[1], 4) == b"comm"
     got, passed = b"", 0
     for piece in pieces:
         if "commit" not in "".join(pieces)[: passed + len(piece)]:
             passed += len(piece)
+        bystander[0].sendall(b"#")
+        assert received(bystander[1], 1) == b"#"
         client[0].sendall(piece.encode())
         more = received(client[1], len(piece))
         got += more
@@ -256,8 +263,18 @@ def test_a_connection_is_cut_so_many_bytes_after_what_a_client_sends(
     # What had gone before the last byte of "commit" came cannot be taken back.
     assert got == b"...commit..."[: max(3 + after, passed)]
     assert is_reset(client[0])
-    bystander[0].sendall(b"it")
+    bystander[0].sendall(b"commit")
     assert received(bystander[1], 6) == b"commit"
+
+
+def test_a_cut_in_the_middle_of_much_passes_no_byte_more(ends: Ends) -> None:
+    client, server = ends.both()
+    happened = ends.wire.trip("cut", after=3_000_000)
+    client.sendall(bytes(6_000_000))
+    assert len(received(server, 6_000_000)) == 3_000_000
+    assert happened.wait(LONG)
+    assert is_reset(client)
+    assert ends.wire.sent == 3_000_000
 
 
 def test_the_rest_of_what_a_client_sends_is_held(ends: Ends) -> None:

@@ -27,6 +27,10 @@ class Clock:
         """Return seconds that only ever grow, to compare with each other."""
         return time.monotonic()
 
+    def boottime(self) -> float:
+        """Return seconds that also grow while this machine is suspended, for what may expire."""
+        return time.clock_gettime(time.CLOCK_BOOTTIME)
+
     async def sleep(self, seconds: float) -> None:
         """Wait for *seconds*."""
         await asyncio.sleep(seconds)

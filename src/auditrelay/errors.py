@@ -9,7 +9,7 @@ The errors, as a tree by the caller's next action.
         - EvidenceBroken  go on in a new log of it
     - StoreFull     pause collecting, keep delivering, try again when there is room
     - Fenced        drop the lease and all that was read under it: another replica has it
-    - RolledBack    drop all leases and take them anew: the database has lost what was committed
+    - RolledBack    drop all leases and take others: the database has lost what was committed
     - Retryable     wait (``retry_after`` seconds if known), then retry the same call
     - Refused       hold this source or sink: its credentials, rights or address are wrong
         - Unanswered  the same: it leaves open what became of what was sent
@@ -77,7 +77,7 @@ class Fenced(LeaseLost):
     """
     Another replica has been given the lease, so nothing was written: only PostgreSQL has replicas.
 
-    Whoever carries the lease drops what it has read under it. It does not look for another one.
+    What carries the lease drops what it has read under it. It does not look for another one.
     """
 
 
@@ -86,7 +86,7 @@ class RolledBack(LeaseLost):
     The database is at an earlier state than one that it had acknowledged; nothing was written.
 
     That is what a failover does to a standby that was not synchronous. All that was read or written
-    under any lease may be gone, so every lease of this replica is dropped and taken anew.
+    under any lease may be gone, so this replica drops every lease and takes others.
     """
 
 

@@ -23,8 +23,11 @@ SECOND = timedelta(seconds=1)
 class FakeDaemon:
     """Counts kills and starts, and sends an event to *sandbox* with each start."""
 
+    name = ""
+
     def __init__(self, sandbox: Sandbox) -> None:
         self.sandbox = sandbox
+        self.daemons = [self]
         self.ended = False
         self.did: list[str] = []
         self.journal = (True, "")

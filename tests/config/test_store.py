@@ -1,6 +1,8 @@
 """The keys of a shared store: ``store`` and ``replica``."""
 
 import socket
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -108,3 +110,32 @@ def test_a_session_that_is_renewed_does_not_work_with_a_shared_store(tmp_path: P
     ):
         file.write_text(STORE + other)
         load(file, {"HOME": "/home/op"})
+
+
+def test_without_psycopg_a_shared_store_is_refused_and_sqlite_is_not(
+    file: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(sys.modules, "psycopg", None)
+    assert read(file).store is None
+    file.write_text(STORE + GOOD)
+    (problem,) = problems(file)
+    assert problem.startswith(
+        'store: needs the package psycopg: pip install "auditrelay[postgres]"'
+    )
+
+
+@pytest.mark.process
+def test_without_a_shared_store_psycopg_is_not_imported(file: Path) -> None:
+    program = (
+        "import sys; from pathlib import Path; from tests.config.loading import read;"
+        "read(Path(sys.argv[1])); print('psycopg' in sys.modules)"
+    )
+
+    def imported() -> str:
+        return subprocess.run(
+            [sys.executable, "-c", program, str(file)], capture_output=True, text=True, check=True
+        ).stdout.strip()
+
+    assert imported() == "False"
+    file.write_text(STORE + GOOD)
+    assert imported() == "True"

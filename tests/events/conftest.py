@@ -16,6 +16,7 @@ from auditrelay.events.normalize import Normalizer, vendor_named
 
 HERE = Path(__file__).parent
 ECS: dict[str, Any] = json.loads((HERE / "schema" / "ecs.json").read_bytes())
+ASIM: dict[str, Any] = json.loads((HERE / "schema" / "asim.json").read_bytes())
 CIM: dict[str, Any] = json.loads((HERE / "schema" / "cim.json").read_bytes())
 FETCHED = 1_795_167_600_123_456  # 2026-11-20T09:40:00.123456Z
 OPTIONAL = {"action", "object_attrs", "object_id", "object_size", "src", "status", "user"} | {
@@ -162,6 +163,35 @@ def check_cim(found: dict[str, Any]) -> None:
     assert list(found)[-1] == "vendor"
 
 
+_ASIM_TIME = re.compile(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{6}Z")
+_ASIM_TYPES: dict[str, type] = {"string": str, "datetime": str, "int": int, "dynamic": dict}
+
+
+def check_asim(row: dict[str, Any]) -> None:
+    """Assert that *row* is one of its schema, as Sentinel's own tester would find it."""
+    columns = ASIM[row["EventSchema"]]
+    for name, value in row.items():
+        assert name in columns, f"{name} is no column of {row['EventSchema']}"
+        column = columns[name]
+        assert type(value) is _ASIM_TYPES[column["type"]], name
+        assert value not in ("", {}), f"{name} is empty"
+        assert value in column.get("values", [value]), f"{name}: {value}"
+        if column["type"] == "datetime":
+            assert isinstance(value, str)
+            assert _ASIM_TIME.fullmatch(value), f"{name}: {value}"
+        if "of" in column:
+            assert column["of"] in row, f"{name} without {column['of']}"
+    for name, column in columns.items():
+        assert column["class"] != "Mandatory" or name in row, f"{name} is missing"
+        if column.get("of") in row:
+            assert name in row, f"{column['of']} without {name}"
+    assert re.fullmatch(r"\d+\.\d+(\.\d+)?", row["EventSchemaVersion"])
+    if "SrcIpAddr" in row:
+        ip_address(row["SrcIpAddr"])
+    assert list(row)[-1] == "AdditionalFields"
+    assert list(row["AdditionalFields"])[-1] == "record"
+
+
 @pytest.fixture
 def valid_ecs() -> Callable[[dict[str, Any], str], None]:
     return check_ecs
@@ -170,6 +200,11 @@ def valid_ecs() -> Callable[[dict[str, Any], str], None]:
 @pytest.fixture
 def valid_cim() -> Callable[[dict[str, Any]], None]:
     return check_cim
+
+
+@pytest.fixture
+def valid_asim() -> Callable[[dict[str, Any]], None]:
+    return check_asim
 
 
 @pytest.fixture

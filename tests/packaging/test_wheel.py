@@ -8,11 +8,14 @@ import tomllib
 import zipfile
 from collections.abc import Iterator
 from importlib import metadata
+from itertools import chain
 from pathlib import Path
 
 import pytest
 from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
+from tests.support.postgres import REQUIRED, VARIABLE
+from tests.support.processes import MODULES
 
 from auditrelay import __version__
 
@@ -71,8 +74,11 @@ def test_the_command_is_installed_and_prints_the_version_of_the_project() -> Non
 # --- dependencies ------------------------------------------------------------------------------
 
 
+EXTRAS: list[str] = [*chain(*PROJECT["project"]["optional-dependencies"].values())]
+
+
 def declared() -> dict[str, Requirement]:
-    wanted = map(Requirement, PROJECT["project"]["dependencies"])
+    wanted = map(Requirement, [*PROJECT["project"]["dependencies"], *EXTRAS])
     return {canonicalize_name(each.name): each for each in wanted}
 
 
@@ -96,6 +102,26 @@ def third_parties() -> set[str]:
 
 def test_the_imported_distributions_are_the_declared_ones() -> None:
     assert third_parties() - OWN_BINDING == set(declared())
+
+
+WITHOUT = """
+import importlib, sys
+sys.modules.update(dict.fromkeys({missing!r}))  # each import of them fails
+for name in {modules!r}:
+    importlib.import_module(name)
+"""
+
+
+@pytest.mark.process
+def test_without_the_extras_all_is_imported_but_what_needs_them() -> None:
+    needs = ("auditrelay.store.postgres", "auditrelay.service.shared")
+    missing = [Requirement(each).name for each in EXTRAS]
+    assert missing == ["psycopg"]
+    modules = [name for name in MODULES if not name.startswith(needs)]
+    assert 100 < len(modules) < len(MODULES)
+    code = WITHOUT.format(missing=missing, modules=modules)
+    ran = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    assert ran.returncode == 0, ran.stderr
 
 
 # --- locks -------------------------------------------------------------------------------------
@@ -136,7 +162,7 @@ def test_the_locks_satisfy_the_declared_requirements() -> None:
     groups = PROJECT["dependency-groups"]
     tools = [each for group in groups.values() for each in group if isinstance(each, str)]
     for wanted, lock in (
-        (PROJECT["project"]["dependencies"], RUNTIME),
+        ([*PROJECT["project"]["dependencies"], *EXTRAS], RUNTIME),
         (groups["build"], BUILD),
         (tools, DEVELOPER),
     ):
@@ -147,6 +173,10 @@ def test_the_locks_satisfy_the_declared_requirements() -> None:
             assert requirement.specifier.contains(pin.removeprefix("==")), requirement
 
 
+def test_the_image_has_a_postgresql_client_library_of_its_own() -> None:
+    assert pins(RUNTIME)["psycopg-binary"] == pins(RUNTIME)["psycopg"]
+
+
 # --- continuous integration -----------------------------------------------------------------------
 
 
@@ -155,6 +185,15 @@ def test_ci_runs_the_tests_as_make_does() -> None:
     calls = re.findall(r"^make --no-print-directory (.*?)(?: \|\|.*)?$", ci, flags=re.MULTILINE)
     assert calls == ["install", "--keep-going check", "test"]
     assert "pytest -" not in ci
+
+
+def test_ci_skips_no_test_of_a_store_in_postgresql() -> None:
+    ci = (ROOT / ".ci" / "run").read_text("utf-8")
+    before, required, after = ci.partition(f'\nexport {VARIABLE}="${{{VARIABLE}:-{REQUIRED}}}"')
+    assert required
+    assert "make --no-print-directory test " in after
+    assert "missing+=(postgresql)" in before
+    assert "missing+=(pgbouncer)" in before
 
 
 def test_the_image_is_built_from_the_locks() -> None:

@@ -100,7 +100,7 @@ def test_a_new_users_walk_from_init_to_the_first_event_in_the_double(tmp_path: P
     serving = subprocess.Popen(
         [
             *(sys.executable, "-m", "auditrelay.sandbox", "--events", "20", "--vendor", "bland"),
-            *("--receiver", str(FILE), "--receiver", "loki"),
+            *("--siem", str(FILE), "--siem", "loki"),
         ],
         stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,

@@ -33,7 +33,7 @@ class Problems:
         self.clock = FakeClock(NOW)
         self.alerts = Alerts(
             self.report,
-            store,
+            store.alerts,
             clock=self.clock,
             forward=lambda: self.forward,
             announce=self.announce,
@@ -128,7 +128,7 @@ async def test_a_full_disk_does_not_stop_the_alerts(
     async def full(*_: Any, **__: Any) -> None:
         raise StoreFull("no room")
 
-    monkeypatch.setattr(problems.store, "add", full)
+    monkeypatch.setattr(problems.store.alerts, "change", full)
     assert await problems.update(finding()) == [("alert_raised", "held", "voice")]
     assert problems.announced == 0
     assert await problems.update() == [("alert_cleared", "held", "voice")]

@@ -24,14 +24,14 @@ from auditrelay.service.membership import (
     rolled_back,
     unknown_to_us,
 )
-from auditrelay.store.leases import Lease
-from auditrelay.store.replicas import KEEPER, LIFE, LeaseRow, Replica, Served
+from auditrelay.store.leases import KEEPER, Lease
+from auditrelay.store.replicas import LIFE, LeaseRow, Replica, Served
 
 A, B, C, D = (UUID(int=number) for number in range(1, 5))
 
 
 def replica(
-    id: UUID,
+    number: UUID,
     serves: Sequence[str] = (),
     *,
     beats: int = 0,
@@ -40,8 +40,8 @@ def replica(
     command: bool = False,
 ) -> Replica:
     return Replica(
-        id=id,
-        name=f"replica-{id.int}",
+        id=number,
+        name=f"replica-{number.int}",
         version="1",
         started=datetime(2026, 1, 1, tzinfo=UTC),
         beats=beats,
@@ -69,13 +69,13 @@ def situations(draw: st.DrawFn) -> tuple[list[Replica], list[str], list[LeaseRow
     ids = [UUID(int=number) for number in range(1, draw(st.integers(1, 5)) + 1)]
     replicas = [
         replica(
-            id,
+            each,
             draw(st.lists(st.sampled_from(UNITS), unique=True)),
             draining=draw(st.integers(0, 5)) == 0,
             command=draw(st.integers(0, 5)) == 0,
             expires_in=draw(st.sampled_from([LIFE, LIFE, LIFE, -1.0])),
         )
-        for id in ids
+        for each in ids
     ]
     holders = st.sampled_from([None, *ids, UUID(int=99)])
     rows = [

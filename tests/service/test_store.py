@@ -53,8 +53,8 @@ def test_a_facet_has_at_most_eight_methods(facet: type) -> None:
     assert 1 <= len(members(facet)) <= 8
 
 
-def test_delivering_sees_four_methods() -> None:
-    assert len(members(Spool)) == 4
+def test_delivering_sees_six_methods() -> None:
+    assert len(members(Spool)) == 6
 
 
 def test_the_whole_is_nothing_but_its_facets() -> None:

@@ -225,7 +225,7 @@ async def test_a_part_that_cannot_be_built_changes_nothing(
         def fail(*_: object) -> None:
             raise ConfigError("sources.two: it cannot be built")
 
-        monkeypatch.setattr("auditrelay.service.topology.make_source", fail)
+        monkeypatch.setattr("auditrelay.service.building.make_source", fail)
         monkeypatch.setattr(file.Sink, "close", watched)
         with pytest.raises(ConfigError, match="cannot be built"):
             await topology.change(configure({"one": source(), "two": source()}, ("out", "more")))

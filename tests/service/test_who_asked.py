@@ -57,15 +57,16 @@ def commands_of(world: World, collector: Collector) -> Commands:
         async def find_stored(self, _: object) -> frozenset[str]:
             return frozenset()
 
+    sink = Sink()
     topology: Any = SimpleNamespace(
         collectors={"calls": collector},
         leased_store=lambda _: world.store,
-        sinks={"sink": Sink()},
+        sink_to_ask=lambda _: sink,
         deliverers={},
         remove_orphan=stopped,
         config=SimpleNamespace(
             sources={"calls": None},
-            sinks={"sink": None},
+            sinks={"sink": SimpleNamespace(enabled=True)},
             sources_of=lambda _: ["calls"],
             spool=SimpleNamespace(remember=timedelta(days=400)),
         ),

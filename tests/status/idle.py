@@ -18,7 +18,7 @@ from auditrelay.status.report import report
 TOKEN = "a-token-of-the-status-port"
 
 
-PATHS = ("/", "/metrics", "/api/status", "/static/page.css", "/healthz", "/readyz")
+PATHS = ("/", "/metrics", "/api/status", "/static/page.css", "/healthz", "/readyz", "/joined")
 
 
 class Idle:
@@ -29,6 +29,7 @@ class Idle:
         path.write_text(SETTINGS.format(folder=folder, room="1GiB"))
         self.loops_stuck: list[str] = []
         self.reasons: list[Unready] = []
+        self.is_member = True
         self._config = load(path, {"HOME": str(folder), **ENVIRON})
 
     async def status(self) -> Report:
@@ -39,6 +40,9 @@ class Idle:
 
     def stuck(self) -> list[str]:
         return self.loops_stuck
+
+    def joined(self) -> bool:
+        return self.is_member
 
     def unready(self) -> list[Unready]:
         return self.reasons

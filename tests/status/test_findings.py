@@ -384,6 +384,13 @@ def test_a_backlog_requires_action_only_while_nothing_is_delivered() -> None:
     assert judge(report(sink(backlog_events=12, oldest_undelivered_seconds=599))) == []
 
 
+def test_what_waits_to_be_sent_with_others_is_no_backlog_yet() -> None:
+    waiting = {"backlog_events": 12, "linger_seconds": 1800, "last_delivered_at": ago(minutes=31)}
+    assert judge(report(sink(oldest_undelivered_seconds=2399, **waiting))) == []
+    finding = only(report(sink(oldest_undelivered_seconds=2400, **waiting)))
+    assert (finding.code, finding.level) == ("backlogs", "recovering")
+
+
 @pytest.mark.parametrize(
     ("gone", "why"),
     [({"orphaned": True}, "is not in the configuration any more"), ({}, "is disabled")],

@@ -5,9 +5,18 @@ from ipaddress import ip_address
 from pathlib import Path
 
 from cryptography import x509
-from cryptography.hazmat.primitives.asymmetric.ec import SECP256R1, generate_private_key
+from cryptography.hazmat.primitives.asymmetric.ec import (
+    SECP256R1,
+    EllipticCurvePrivateKey,
+    generate_private_key,
+)
 from cryptography.hazmat.primitives.hashes import SHA256
-from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat
+from cryptography.hazmat.primitives.serialization import (
+    Encoding,
+    NoEncryption,
+    PrivateFormat,
+    load_pem_private_key,
+)
 
 
 def certify(folder: Path, ip: str = "127.0.0.1", *, user: str = "test") -> Path:
@@ -31,3 +40,19 @@ def certify(folder: Path, ip: str = "127.0.0.1", *, user: str = "test") -> Path:
     )
     (folder / "key.pem").chmod(0o600)  # PostgreSQL and libpq refuse any other
     return folder
+
+
+def revocation(folder: Path) -> bytes:
+    """Return a list by which ``cert.pem`` in *folder* has revoked itself."""
+    key = load_pem_private_key((folder / "key.pem").read_bytes(), None)
+    assert isinstance(key, EllipticCurvePrivateKey)
+    made = x509.load_pem_x509_certificate((folder / "cert.pem").read_bytes())
+    now = datetime.now(UTC)
+    one = x509.RevokedCertificateBuilder().serial_number(made.serial_number).revocation_date(now)
+    return (
+        x509.CertificateRevocationListBuilder(
+            made.subject, now - timedelta(days=1), now + timedelta(days=1), [], [one.build()]
+        )
+        .sign(key, SHA256())
+        .public_bytes(Encoding.PEM)
+    )

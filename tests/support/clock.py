@@ -35,6 +35,9 @@ class FakeClock(Clock):
     def monotonic(self) -> float:
         return self._monotonic + self._ran
 
+    def boottime(self) -> float:
+        return self.monotonic()
+
     def seconds(self) -> float:
         """Return :meth:`now` as the doubles know it: seconds since 1970."""
         return self.now().timestamp()

@@ -39,7 +39,6 @@ from auditrelay.store import Declared, Proof, RejectedEvent
 from auditrelay.store.sealing import Branch, Run, Sealed
 from auditrelay.store.sql import evidence
 from auditrelay.store.sql.checks import Checked
-from auditrelay.store.sql.store import SqlStore
 from auditrelay.store.sql.view import StateView
 from auditrelay.store.sqlite.state_dir import DATABASE
 from auditrelay.store.sqlite.store import open_store, open_view
@@ -49,6 +48,7 @@ from auditrelay.window import Interval, covered_until, micros, moment
 
 if TYPE_CHECKING:
     from auditrelay.store.progress import Range
+    from auditrelay.store.sql.store import SqlStore
 
 HOUR: Final = timedelta(hours=1)
 SOURCES: Final = ("okta", "voice")

@@ -1,6 +1,7 @@
 """A proxy on loopback, for plain requests and for CONNECT, that passes on what breaks as well."""
 
 import asyncio
+import contextlib
 import re
 import socket
 import struct
@@ -74,5 +75,6 @@ async def _pump(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> N
 def reset(writer: asyncio.StreamWriter) -> None:
     """Break the connection instead of closing it."""
     sock: socket.socket = writer.get_extra_info("socket")
-    sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+    with contextlib.suppress(OSError):  # it is closed already
+        sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
     writer.transport.abort()

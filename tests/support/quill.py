@@ -18,6 +18,12 @@ def busy(double: Any, times: int = 1) -> None:
     double.busy = times
 
 
+def lock(double: Any) -> dict[str, Any]:
+    """Let *double* be read-only."""
+    double.read_only = True
+    return {}
+
+
 class Quill(Receiver):
     """The lake; an id is stored once, and events whose uid is in ``bad`` are refused."""
 
@@ -28,7 +34,7 @@ class Quill(Receiver):
     REFUSALS: ClassVar = (
         Refusal("wrong key", 401, "Unauthorized", lambda _: {"key": "wrong-key-1"}),
         Refusal("wrong address", 404, "not found", lambda it: {"url": f"{it.url}/elsewhere"}),
-        Refusal("read-only", 409, "unlock it", lambda it: setattr(it, "read_only", True) or {}),
+        Refusal("read-only", 409, "unlock it", lock),
     )
     MISBEHAVIOURS: ClassVar = {
         "busy": busy,

@@ -12,6 +12,7 @@ from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
+from uuid import UUID
 
 from tests.conftest import make_event
 from tests.support.clock import FakeClock
@@ -22,11 +23,13 @@ from auditrelay.config.model import Config
 from auditrelay.deliver.throughput import Throughput
 from auditrelay.events import AuditEvent
 from auditrelay.events.page import Page
-from auditrelay.status.model import Report
+from auditrelay.status.model import Report, StoreStatus
 from auditrelay.status.port import Unready
 from auditrelay.status.report import report
 from auditrelay.store import Declared, Proof, RejectedEvent
 from auditrelay.store.conditions import SinkCondition, SourceCondition
+from auditrelay.store.leases import KEEPER
+from auditrelay.store.replicas import LeaseRow, Replica, Situation
 from auditrelay.store.sql.store import SqlStore
 from auditrelay.store.sqlite.state_dir import DATABASE, prepare
 from auditrelay.store.sqlite.store import open_store
@@ -88,6 +91,8 @@ class Stage:
     now: datetime
     throughput: dict[str, Throughput] = field(default_factory=dict)
     loops_stuck: list[str] = field(default_factory=list)
+    situation: Situation | None = None
+    shared: StoreStatus | None = None
     _numbers: int = 0
 
     async def status(self) -> Report:
@@ -101,6 +106,8 @@ class Stage:
             throughput=self.throughput,
             stuck=self.loops_stuck,
             restart_command="systemctl restart auditrelay",
+            situation=self.situation,
+            store=self.shared,
         )
 
     async def render_metrics(self, accept: str) -> tuple[bytes, str]:
@@ -108,6 +115,9 @@ class Stage:
 
     def stuck(self) -> list[str]:
         return self.loops_stuck
+
+    def joined(self) -> bool:
+        return True
 
     def unready(self) -> list[Unready]:
         return []
@@ -346,6 +356,59 @@ async def long_backlog(staged: Stage) -> None:
         staged.throughput["elastic"].add(staged.now - minute * MINUTE, 30 + minute * 13 % 17)
 
 
+async def replicas(staged: Stage) -> None:
+    """
+    One of four replicas has died, and another cannot read a directory.
+
+    What the dead one had, nobody else may serve.
+    """
+    await _work(staged)
+    staged.throughput.clear()
+    counts = [2 + minute * 7 % 11 for minute in range(60)]
+    a, b, c, d = (
+        Replica(
+            UUID(int=number),
+            name,
+            "1.0.0",
+            staged.now - (9 - number) * DAY,
+            beats=7,
+            draining=False,
+            command=False,
+            serves={},
+            expires_in=-200 if name == "dc2-a" else 8,
+            info={
+                "throughput": {"sink datadog": counts, "sink splunk": counts[::-1]},
+                "unable": {"source acme-access": "its directory /srv/exports is not there"}
+                if name == "dc1-c"
+                else {},
+            },
+        )
+        for number, name in enumerate(("dc1-a", "dc1-b", "dc1-c", "dc2-a"), 1)
+    )
+    holds = {
+        "source acme-voice": a,
+        "source acme-calls": b,
+        "source acme-access": b,
+        "sink splunk": c,
+        "sink datadog": a,
+        "sink elastic": d,
+        KEEPER: c,
+    }
+    staged.situation = Situation(
+        now=staged.now,
+        replicas=(a, b, c, d),
+        leases=tuple(
+            LeaseRow(unit, 3, UUID(int=number), of.id, staged.now - DAY)
+            for number, (unit, of) in enumerate(holds.items())
+        ),
+        requests=(),
+        end=0,
+        heads=0,
+        writes=0,
+    )
+    staged.shared = StoreStatus(up=True, away_since=None, disagreements={})
+
+
 STAGES = {
     "healthy": healthy,
     "sink-down": sink_down,
@@ -353,6 +416,8 @@ STAGES = {
     "gap": gap,
     "long-backlog": long_backlog,
 }
+SHARED = {"replicas": replicas}
+"""With a shared store."""
 ROOM = {"long-backlog": "2800KiB"}
 """``spool.max_bytes`` where that matters."""
 
@@ -361,5 +426,5 @@ ROOM = {"long-backlog": "2800KiB"}
 async def staged(name: str, folder: Path, now: datetime | None = None) -> AsyncIterator[Stage]:
     """Open the stage called *name* in *folder*, as it is *now*."""
     async with stage(folder, room=ROOM.get(name, "2GiB"), now=now) as opened:
-        await STAGES[name](opened)
+        await {**STAGES, **SHARED}[name](opened)
         yield opened

@@ -1,4 +1,4 @@
-"""A store in a folder, the backlog of a sink in it, its dead letters, and calls of the store."""
+"""A store on either engine, the backlog of a sink, its dead letters, and calls of the store."""
 
 import inspect
 from collections import Counter
@@ -11,6 +11,7 @@ from typing import Any, TypeVar
 from unittest import mock
 
 from tests.support.clock import FakeClock
+from tests.support.states import State, open_state, state_in
 
 from auditrelay.clock import Clock
 from auditrelay.deliver.spool import Spool
@@ -24,7 +25,6 @@ from auditrelay.store.sealing import Sealed
 from auditrelay.store.sql import evidence
 from auditrelay.store.sql.known_contents import KnownContents
 from auditrelay.store.sql.store import SqlStore
-from auditrelay.store.sqlite.store import open_store, open_view
 from auditrelay.window import Interval
 
 T = TypeVar("T")
@@ -38,19 +38,12 @@ def span(start: float, end: float) -> Interval:
 
 
 async def opened(
-    folder: Path,
+    where: State | Path,
     max_bytes: int = 1 << 30,
     clock: Clock = FakeClock(NOON),  # noqa: B008  # never moved
     keys: Keys | None = None,
 ) -> SqlStore:
-    return await open_store(
-        folder,
-        clock=clock,
-        max_bytes=max_bytes,
-        retention=timedelta(days=7),
-        remember=timedelta(days=400),
-        keys=keys,
-    )
+    return await open_state(where, clock=clock, max_bytes=max_bytes, keys=keys)
 
 
 async def backlog(store: Spool, sink: str = "splunk") -> list[SpoolPage]:
@@ -65,15 +58,15 @@ async def uids(store: Spool, sink: str = "splunk") -> list[str]:
     return [event.uid for page in await backlog(store, sink) for event in page.events]
 
 
-def dead_letters(folder: Path, **filters: Any) -> list[StoredDeadLetter]:
-    """Return the dead letters of the store in *folder*, as the commands read them."""
-    with open_view(folder) as view:
+def dead_letters(where: State | Path, **filters: Any) -> list[StoredDeadLetter]:
+    """Return the dead letters of the state, as the commands read them."""
+    with state_in(where).view() as view:
         return view.dead_letters(**filters)
 
 
-def explained(folder: Path, *, sealed: bool = False) -> None:
-    """Fail unless the facts explain the state in *folder*; if it is *sealed*, there is a head."""
-    with open_view(folder) as view:
+def explained(where: State | Path, *, sealed: bool = False) -> None:
+    """Fail unless the facts explain the state; if it is *sealed*, there is a head."""
+    with state_in(where).view() as view:
         checked = view.check()
         lines = [line for _, line in view.read(evidence.entries)]
         words = [head.word for head in view.read(evidence.heads)]

@@ -300,7 +300,8 @@ class _Way:
         elif data is None:
             reset(self._writer)
         elif not data:
-            self._writer.write_eof()
+            with contextlib.suppress(OSError):  # as below
+                self._writer.write_eof()
         else:
             if self._to_server:
                 self._state.sent += len(data)
@@ -330,7 +331,7 @@ class _Trap:
                 return None
             self._caught = connection
             self._left += start - len(end)
-        if self._caught is not connection or self.happened.is_set():
+        if self._caught is not connection:
             return None
         if self._left > len(data):
             self._left -= len(data)

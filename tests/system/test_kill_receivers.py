@@ -24,7 +24,10 @@ pytestmark = pytest.mark.process
 BATCH = 5
 CONCURRENCY = 2
 EVENTS = 24
-KINDS = {"quill": Quill, **{name: receivers.available()[name] for name in ("axiom", "loki")}}
+KINDS: dict[str, Any] = {
+    "quill": Quill,
+    **{name: receivers.available()[name] for name in ("axiom", "loki")},
+}
 
 
 @pytest.fixture

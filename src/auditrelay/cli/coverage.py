@@ -22,7 +22,6 @@ from auditrelay.settings.values import parse_duration
 from auditrelay.store import Coverage, Fact, Span
 from auditrelay.store.sql.checks import nothing
 from auditrelay.store.sql.given_heads import with_age
-from auditrelay.store.sqlite import tip
 from auditrelay.window import Interval, holes, iso, micros, moment
 
 _WIDTH = 60
@@ -261,9 +260,10 @@ def _check(
 ) -> None:
     """Compare the evidence with itself, the state, its tip and heads; exit 1 unless all fits."""
     # Before the state is: a seal in between writes the tip last.
-    head = tip_of(config).read()
+    tip = tip_of(config)
+    head = tip.read()
     if head is not None:
-        given = [(tip.TIP, head), *given]
+        given = [(tip.name, head), *given]
     if is_there(config):
         with view_of(config, tags=True) as view:
             checked = view.check(given)

@@ -23,7 +23,8 @@ COMMANDS: Final = {
     "schema": "Print the JSON Schema of the configuration file.",
     "description": "The audit-log APIs that are described in files.",
     "dead-letters": "Events that sinks will never accept, and why.",
-    "setup": "Prepares a SIEM for the events.",
+    "setup": "Prepares a SIEM for the events, or the shared store.",
+    "store": "Moves the state into a shared store.",
 }
 """The line of each command in ``--help``: the first of its own help, here to avoid the import."""
 

@@ -35,6 +35,7 @@ class Form(StrEnum):
     cim = "cim"
     datadog = "datadog"
     ocsf = "ocsf"
+    asim = "asim"
 
 
 def sample(

@@ -86,11 +86,9 @@ def postgres(
             "no setup"
         )
     # Only a shared store needs psycopg.
-    from auditrelay.store.postgres.address import Address, require_psycopg  # noqa: PLC0415
-
-    require_psycopg()
-    from auditrelay.store.postgres.schema import statements  # noqa: PLC0415  # as above
-    from auditrelay.store.postgres.setup import grants, set_up  # noqa: PLC0415  # as above
+    from auditrelay.store.postgres.address import Address  # noqa: PLC0415
+    from auditrelay.store.postgres.schema import statements  # noqa: PLC0415
+    from auditrelay.store.postgres.setup import grants, set_up  # noqa: PLC0415
 
     address = Address(config.store)
     rights = grants(address.schema, _ROLE)
@@ -103,7 +101,7 @@ def postgres(
     else:
         typer.echo(f"{address.safe}: the schema {address.schema} is there, and of this version")
     typer.echo(
-        f"\nThe role of the service needs this, and no more ({_ROLE} stands for its name):\n\n{rights}",
+        f"\nThe role of the service, {_ROLE} here, needs this and no more:\n\n{rights}",
         nl=False,
     )
 

@@ -1,19 +1,21 @@
 """``auditrelay status``: the state of everything, with a running service or without one."""
 
 import json
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from datetime import datetime
 from typing import Annotated
 
 import msgspec
 import typer
+from msgspec import UNSET
+from rich.table import Table
 from rich.text import Text
 
 from auditrelay.cli.options import Options
 from auditrelay.cli.tables import console, table
 from auditrelay.config.model import Config
-from auditrelay.service.state import is_there, view_of
-from auditrelay.status.model import AnyPeer, Finding, Report, SourceStatus
+from auditrelay.service.state import is_there, situation_of, view_of
+from auditrelay.status.model import AnyPeer, Finding, ReplicaStatus, Report, SourceStatus
 from auditrelay.status.report import report
 from auditrelay.telemetry import humanize
 
@@ -47,6 +49,7 @@ def current(config: Config, now: datetime) -> Report:
             spool_bytes=view.spool_bytes(),
             evidence=view.evidence(),
             now=now,
+            situation=situation_of(config),
         )
 
 
@@ -78,6 +81,8 @@ def _print(state: Report) -> None:
             _span(sink.oldest_undelivered_seconds),
             f"{sink.dead_letters:,}",
         )
+    if state.replicas is not UNSET:
+        out.print(_replicas(state.replicas))
     out.print(sources)
     for source in state.sources:
         if source.lateness is not None:
@@ -95,6 +100,19 @@ def _print(state: Report) -> None:
         out.print(f"evidence: {evidence.entries:,} entries, sealed {_time(evidence.sealed_at)}")
     for finding in state.findings:
         out.print(Text("\n".join(_lines(finding))), soft_wrap=True)
+
+
+def _replicas(replicas: Iterable[ReplicaStatus]) -> Table:
+    rows = table("replica", others=("state", "version", "since", "holds"))
+    for replica in replicas:
+        rows.add_row(
+            replica.name,
+            "STUCK" if replica.alive and replica.stuck else "alive" if replica.alive else "DEAD",
+            replica.version,
+            _time(replica.since),
+            ", ".join(replica.units) or "nothing",
+        )
+    return rows
 
 
 def _lines(finding: Finding) -> Iterator[str]:
@@ -122,6 +140,8 @@ def _state(row: AnyPeer) -> str:
         return "not configured"
     if not row.enabled:
         return "disabled"
+    if row.held_by is None:
+        return "HELD BY NO REPLICA"
     if row.held:
         return "BLOCKED, action required"
     if isinstance(row, SourceStatus) and row.silent:

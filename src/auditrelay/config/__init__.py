@@ -29,6 +29,7 @@ from auditrelay.settings.secrets import Secret
 from auditrelay.settings.toml import Unreadable, read_toml
 from auditrelay.settings.values import format_duration
 from auditrelay.settings.wording import suggestion
+from auditrelay.store.postgres.address import require_psycopg
 from auditrelay.telemetry.scrubber import SHORT, scrubber
 
 if TYPE_CHECKING:
@@ -71,6 +72,11 @@ def load(
             problems.append("state_dir: is missing, and $HOME is not set for its default")
     if state_dir is not None and not _is_text(str(state_dir)):
         problems.append(f"state_dir: {str(state_dir)!r} is not text in UTF-8")
+    if whole and whole.store is not None:
+        try:
+            require_psycopg()
+        except ConfigError as error:
+            problems.extend(error.problems)
     if not problems and whole and state_dir:
         config = Config(
             path=path,
@@ -164,7 +170,14 @@ def _cross_checks(config: Config, environ: Mapping[str, str]) -> Iterator[str]:
 
 
 def _not_shared(config: Config) -> Iterator[str]:
-    """Yield each source that does not work with the shared store, if there is one."""
+    """Yield what does not work with the shared store, or what needs one and there is none."""
+    for kind, tables in (("sources", config.sources), ("sinks", config.sinks)):
+        for name, settings in tables.items():
+            if config.store is None and settings.replicas != ["*"]:
+                yield (
+                    f"{kind}.{name}.replicas: there are no replicas without a shared store; set "
+                    "store, or leave it out"
+                )
     for name, source in config.sources.items():
         if config.store is not None and source.enabled and source.not_shared is not None:
             yield f"sources.{name}.{source.not_shared}"

@@ -143,6 +143,9 @@ _SOURCE_KEYS = """\
 # client_key = "/etc/auditrelay/client.key"  # no default
 # An HTTP proxy. The variables HTTP_PROXY and so on are ignored.
 # proxy = "http://proxy.example.com:3128"  # no default
+# With "store" only: the names of the replicas that may read it, or patterns such as ["dc1-*"], where
+# only some of them reach the peer, or have its directory.
+# replicas = ["*"]
 """
 
 _DESCRIBED = """
@@ -208,6 +211,7 @@ _SINK_KEYS = """\
 # client_key = "/etc/auditrelay/client.key"  # no default
 # proxy = "http://proxy.example.com:3128"  # no default
 # allow_insecure_http = false
+# replicas = ["*"]
 """
 
 

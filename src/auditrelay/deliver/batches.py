@@ -7,7 +7,7 @@ before new ones: they need not be kept in memory.
 
 from collections import deque
 from collections.abc import Iterable, Sequence
-from itertools import accumulate
+from itertools import accumulate, chain
 from typing import Final
 
 from auditrelay.deliver.spool import Spool
@@ -15,7 +15,7 @@ from auditrelay.errors import PeerBug, TooLarge
 from auditrelay.events.page import Page
 from auditrelay.sinks import ANY_AGE, Item, Sink
 from auditrelay.store import Reached, SpoolPage
-from auditrelay.store.progress import Range
+from auditrelay.store.progress import Progress, Range
 
 READ_AHEAD_BYTES: Final = 8 << 20
 """About how much memory the pages take that are read ahead; the last one may exceed it."""
@@ -34,6 +34,9 @@ class Batches:
         """Whether the last read found nothing more, so that another one would not either."""
         self._resend: deque[Range] = deque()
         self._postponed: deque[Range] = deque()
+        self._first: deque[Sequence[Range]] = deque()
+        self._reserved = Progress(0)
+        """The places of what is sent first."""
         self.postponed_wait = False
         """Whether what was postponed is not read yet, even if nothing else waits."""
 
@@ -50,6 +53,20 @@ class Batches:
     def resend(self, ranges: Iterable[Range]) -> None:
         """Read the events in *ranges* again, before any new ones."""
         self._resend += ranges
+
+    def send_first(self, batches: Sequence[Sequence[Range]]) -> None:
+        """Send what waits at the places of each of *batches* first, as one; and not otherwise."""
+        self._first += batches
+        self._reserved = self._reserved.plus(each for places in batches for each in places)
+
+    async def next_first(self, now: int) -> list[Item]:
+        """Return the next batch that is to be sent first, rendered to be sent *now*; or none."""
+        while self._first:
+            items = await self._read_items(self._first[0], now)
+            self._first.popleft()
+            if items:  # else they are settled, or were removed
+                return items
+        return []
 
     def postpone(self, items: Sequence[Item]) -> None:
         """Resend *items* after everything else that waits."""
@@ -86,7 +103,23 @@ class Batches:
                     return False
                 await self._reread(self._postponed.popleft(), missing, self._postponed)
                 continue
-            self._ready += map(_Waiting, pages)
+            self._ready += map(_Waiting, chain.from_iterable(map(self._unreserved, pages)))
+
+    def _unreserved(self, page: SpoolPage) -> Sequence[SpoolPage]:
+        """Return *page* without what is sent first."""
+        first, count = page.first, len(page.events)
+        parts = self._reserved.open_ranges(first, first + count)
+        if parts == [(first, first + count)]:
+            return [page]
+        return [
+            SpoolPage(
+                start,
+                page.source,
+                page.events[start - first : end - first],
+                page.size * (end - start) // count,
+            )
+            for start, end in parts
+        ]
 
     async def _reread(self, places: Range, most: int, ranges: deque[Range]) -> None:
         """Read the first of *places*, and put the others back in front of *ranges*."""
@@ -141,22 +174,27 @@ class Batches:
         if not outdated:
             return items
         limits = self._sink.limits
-        renewed: dict[int, Item] = {}
-        for start, end in ranges_of(item.position for item in outdated):
+        again = await self._read_items(ranges_of(item.position for item in outdated), now)
+        renewed = {item.position: item for item in again}
+        items = [renewed.get(item.position, item) for item in items]
+        size = sum(len(item.text) + limits.overhead for item in items)
+        if len(items) > 1 and size > limits.bytes:
+            message = f"{size} bytes as they are to be sent now; the limit is {limits.bytes}"
+            raise TooLarge(message, reason="too_large")
+        return items
+
+    async def _read_items(self, places: Iterable[Range], now: int) -> list[Item]:
+        """Return what the sink has yet to settle of *places*, rendered to be sent *now*."""
+        items: list[Item] = []
+        for start, end in places:
             read_to = start
             while read_to < end:
                 pages = await self._store.reread(self._name, (read_to, end), end - read_to)
                 if not pages:
                     break
                 for page in pages:
-                    again = _rendered(self._sink, page.first, page.events, now)
-                    renewed.update((item.position, item) for item in again)
+                    items += _rendered(self._sink, page.first, page.events, now)
                     read_to = page.first + len(page.events)
-        items = [renewed.get(item.position, item) for item in items]
-        size = sum(len(item.text) + limits.overhead for item in items)
-        if len(items) > 1 and size > limits.bytes:
-            message = f"{size} bytes as they are to be sent now; the limit is {limits.bytes}"
-            raise TooLarge(message, reason="too_large")
         return items
 
 

@@ -36,10 +36,11 @@ from auditrelay.deliver.health import SinkHealth
 from auditrelay.deliver.in_flight import InFlight
 from auditrelay.deliver.outcomes import Outcomes
 from auditrelay.deliver.postponed import Postponed
+from auditrelay.deliver.sealing import SealedSink
 from auditrelay.deliver.spool import Spool
 from auditrelay.deliver.state_writer import StateWriter
 from auditrelay.settings import SinkSettings
-from auditrelay.sinks import Item, Sink
+from auditrelay.sinks import Item, Sealing, Sink
 from auditrelay.store.conditions import SinkCondition
 from auditrelay.telemetry.metrics import Metrics
 from auditrelay.window import micros
@@ -96,9 +97,14 @@ class Deliverer:
             clock=clock,
             at_once=attempts is not None,
         )
+        self._sealed = (
+            SealedSink(name, sink, sink, store=store, clock=clock)
+            if isinstance(sink, Sealing)
+            else None
+        )
         self._delivery = Delivery(
             name,
-            sink,
+            self._sealed or sink,
             batches=self._batches,
             postponed=self._postponed,
             breaker=self._breaker,
@@ -143,6 +149,8 @@ class Deliverer:
         """Deliver until cancelled; or, after :meth:`finish`, until nothing waits any more."""
         async with self._postponed, asyncio.TaskGroup() as tasks:
             polling = tasks.create_task(self._poller.keep_polling())
+            if self._sealed is not None:
+                self._batches.send_first(await self._sealed.unfinished())
             while True:
                 await self._wait_for_slot()
                 batch, again = await self._next_batch()
@@ -205,6 +213,8 @@ class Deliverer:
         """
         batches, in_flight = self._batches, self._in_flight
         while True:
+            if first := await self._health.without_bug(self._next_first):
+                return first, False
             is_full = await self._fill()
             if batches.ready:
                 if self.settings.linger and not is_full:
@@ -231,6 +241,9 @@ class Deliverer:
         # Whether a sink acknowledges again shows one event as well as many, which it may have.
         most = self._size.most if self._health.ack_failure is None else 1
         return self._batches.cut(micros(now), most)
+
+    async def _next_first(self) -> list[Item]:
+        return await self._batches.next_first(micros(self._clock.confirmed.now(self.name)))
 
     async def _linger(self) -> None:
         """Read what comes into the spool, until a batch is full or ``linger`` is over."""

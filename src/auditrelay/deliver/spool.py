@@ -7,6 +7,7 @@ from typing import Literal, Protocol
 from auditrelay.store import Reached, RejectedEvent, SpoolPage
 from auditrelay.store.conditions import Condition
 from auditrelay.store.progress import Range
+from auditrelay.store.seals import Seal, Seals
 
 
 class Spool(Protocol):
@@ -40,6 +41,16 @@ class Spool(Protocol):
         With a letter that is new comes the reduced copy of its event, if one is asked for: an event
         at the end of the spool, for *sink* alone, even if the spool is full. Returns the places of
         the *dead* that have one. There is none of an event that is a reduced copy itself.
+        """
+
+    async def batch_seals(self, sink: str) -> Seals:
+        """Return the seals of *sink* that it has yet to settle some of."""
+
+    async def seal_batches(self, sink: str, new: Sequence[Seal]) -> Seals:
+        """
+        Record durably that *sink* is sent the places of each seal in *new* as that one says.
+
+        No other seal holds for them any more. Returns all that :meth:`batch_seals` would now.
         """
 
     async def save_condition(

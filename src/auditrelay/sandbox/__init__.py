@@ -15,7 +15,7 @@ Nothing here imports the rest of auditrelay: a misread protocol must not be shar
 """
 
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import AsyncExitStack
 from types import TracebackType
 from typing import Any, Literal, Self
@@ -37,6 +37,7 @@ __all__ = [
     "available_vendors",
     "faults",
     "siems",
+    "usual_vendors",
     "vendors",
 ]
 
@@ -44,6 +45,11 @@ __all__ = [
 def available_vendors() -> list[str]:
     """Return the names of all vendors that a sandbox can have, those with a module first."""
     return [*vendors.available(), *described.available()]
+
+
+def usual_vendors() -> list[str]:
+    """Return the names of the vendors that a sandbox has without being asked for others."""
+    return list(vendors.available())
 
 
 class Sandbox:
@@ -56,7 +62,8 @@ class Sandbox:
 
     With *only* it has those of :func:`available_vendors` alone; without, those with a module. The
     double of a description is called as its sample reply is: ``okta``, ``entra.sign_ins``. Of the
-    receivers that are described it has those in *described_receivers*, names or files, alone.
+    intakes that are there on request it has those whose types are in *also*, and of the receivers
+    that are described in files those whose names or files are.
     """
 
     def __init__(
@@ -66,7 +73,7 @@ class Sandbox:
         clock: Callable[[], float] = time.time,
         seed: int = 0,
         only: Sequence[str] | None = None,
-        described_receivers: Sequence[str] = (),
+        also: Sequence[str] = (),
     ) -> None:
         modules = vendors.available()
         self.vendors: dict[str, Vendor] = {}
@@ -78,13 +85,7 @@ class Sandbox:
                 origin = double.description.origin
                 is_siem = origin in {each.NAME for each in siems.available().values()}
                 self.vendors[f"{origin}-log" if is_siem else origin] = double
-        self.siems: dict[str, Intake] = {}
-        for intake in siems.available().values():
-            options = {"flavour": flavour} if flavour in intake.FLAVOURS else {}
-            self.siems[intake.NAME] = intake(clock=clock, seed=seed, **options)
-        for which in described_receivers:
-            receiver = receivers.double(which, clock=clock, seed=seed)
-            self.siems[receiver.description.name] = receiver
+        self.siems = dict(_intakes(flavour, also, clock, seed))
         for every in (*self.vendors.values(), *self.siems.values()):
             every.date = clock
         marked = any(isinstance(each, described.Described) for each in self.vendors.values())
@@ -117,3 +118,18 @@ class Sandbox:
         trace: TracebackType | None,
     ) -> None:
         await self._stack.aclose()
+
+
+def _intakes(
+    flavour: str, also: Sequence[str], clock: Callable[[], float], seed: int
+) -> Iterator[tuple[str, Intake]]:
+    """Yield each intake of a sandbox, and what it is called there."""
+    known = siems.available()
+    for kind, intake in known.items():
+        if not intake.ON_REQUEST or kind in also:
+            options = {"flavour": flavour} if flavour in intake.FLAVOURS else {}
+            yield intake.NAME, intake(clock=clock, seed=seed, **options)
+    for which in also:
+        if which not in known:
+            receiver = receivers.double(which, clock=clock, seed=seed)
+            yield receiver.description.name, receiver

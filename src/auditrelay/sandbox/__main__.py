@@ -23,7 +23,15 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
-from auditrelay.sandbox import Sandbox, Vendor, available_vendors, faults, siems, vendors
+from auditrelay.sandbox import (
+    Sandbox,
+    Vendor,
+    available_vendors,
+    faults,
+    receivers,
+    siems,
+    vendors,
+)
 from auditrelay.sandbox.described import Described
 from auditrelay.sandbox.receivers import Receiver
 from auditrelay.sandbox.stored import Stored
@@ -38,7 +46,8 @@ def main() -> None:
 
 
 def _arguments() -> argparse.Namespace:
-    intakes = siems.available().values()
+    intakes = [each for each in siems.available().values() if not each.ON_REQUEST]
+    more = [kind for kind, each in siems.available().items() if each.ON_REQUEST]
     parser = argparse.ArgumentParser(
         prog="python -m auditrelay.sandbox", description="Serve the doubles on loopback."
     )
@@ -56,13 +65,6 @@ def _arguments() -> argparse.Namespace:
         type=Path,
         metavar="PAGE",
         help="a reply, as JSON, whose records are repeated by the described vendors",
-    )
-    parser.add_argument(
-        "--receiver",
-        metavar="NAME|FILE",
-        action="append",
-        default=[],
-        help="a receiver that is described in a file, as well; repeatable",
     )
     parser.add_argument(
         "--record-bytes",
@@ -93,6 +95,14 @@ def _arguments() -> argparse.Namespace:
     flavours = [name for intake in intakes for name in intake.FLAVOURS]
     parser.add_argument("--flavour", choices=flavours, default="elasticsearch")
     parser.add_argument(
+        "--siem",
+        metavar="NAME|FILE",
+        action="append",
+        default=[],
+        help="an intake that is there only if it is named; repeatable: "
+        f"{', '.join((*more, *receivers.available()))}, or the file that describes a receiver",
+    )
+    parser.add_argument(
         "--first-port",
         type=int,
         default=0,
@@ -118,7 +128,7 @@ async def _serve(arguments: argparse.Namespace) -> None:
     sandbox = Sandbox(
         flavour=arguments.flavour,
         only=[*vendors.available(), *(arguments.vendor or ())],
-        described_receivers=arguments.receiver,
+        also=arguments.siem,
     )
     for vendor in sandbox.vendors.values() if arguments.sample else ():
         if isinstance(vendor, Described):

@@ -26,6 +26,9 @@ _READ_AHEAD = 4 * 1024 * 1024
 
 _LOGGED_REQUESTS = 20_000
 
+_ACCEPTING_ROUNDS = 5
+"""Rounds of the loop until a connection that was just accepted is among the open ones."""
+
 Refusing = Literal["lingers", "closes", "resets", "resets without a word"]
 """
 How a proxy refuses a body that is too large for it, by its Content-Length, unread.
@@ -98,8 +101,15 @@ class Double:
     async def stop(self) -> None:
         """Refuse new connections and reset the open ones. Raises the bugs of the double itself."""
         if self._server is not None:
+            for listening in self._server.sockets:
+                asyncio.get_running_loop().remove_reader(listening)
+            # A closed server refuses to attach what it has accepted, and leaves that open.
+            for _ in range(2):
+                await asyncio.sleep(0)
             self._server.close()
             self._server = None
+            for _ in range(_ACCEPTING_ROUNDS):
+                await asyncio.sleep(0)
         tasks = dict(self._open)
         for task, writer in tasks.items():
             task.cancel()

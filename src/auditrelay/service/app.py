@@ -36,6 +36,7 @@ from auditrelay.service.desk import Desk, NotServed, OnProgress, Request, Result
 from auditrelay.service.heap import tune_heap
 from auditrelay.service.instance_view import InstanceView
 from auditrelay.service.keeper import Keeper
+from auditrelay.service.registration import receivers
 from auditrelay.service.state import State, opened
 from auditrelay.service.store import Store
 from auditrelay.service.systemd import Supervisor
@@ -131,13 +132,18 @@ class App:
         self._desk: Desk = ControlSocket(config.state_dir) if state is None else state.desk
         self._work = Workload(self._topology, store, self._new_keeper)
         self._commands = Commands(self._topology, store, clock=clock, seal=self._work.seal)
-        self._replica: "Replica | None" = None
-        if state is not None and state.share is not None:
-            from auditrelay.service.replica import Replica  # noqa: PLC0415  # not for one alone
-
-            self._replica = Replica(state.share, self._topology, self._work, self.view, clock=clock)
+        self._replica = None if state is None else self._replica_of(state, metrics)
         self._failed: set[str] = set()
         """Sinks that have failed in a run that has an end."""
+
+    def _replica_of(self, state: State, metrics: Metrics) -> "Replica | None":
+        if state.share is None:
+            return None
+        from auditrelay.service import replica  # noqa: PLC0415  # not for an instance alone
+
+        return replica.Replica(
+            state.share, self._topology, self._work, self.view, metrics, clock=self._clock
+        )
 
     def _new_keeper(self, store: Store) -> Keeper:
         return Keeper(
@@ -147,6 +153,7 @@ class App:
             report=self.view.status,
             announce=self._topology.announce,
             on_seal=self._on_seal,
+            feeds=None if self._replica is None else self._replica.feeds,
         )
 
     @property
@@ -166,17 +173,18 @@ class App:
         """
         config.require_work()
         _tune()
-        async with opened(config, clock, has_end=attempts is not None) as state:
-            metrics = Metrics(
-                sources=config.sources,
-                sinks=config.sinks,
-                pairs=[
-                    (source, sink)
-                    for sink, settings in config.sinks.items()
-                    if settings.enabled
-                    for source in config.sources_of(sink)
-                ],
-            )
+        metrics = Metrics(
+            sources=config.sources,
+            sinks=config.sinks,
+            pairs=[
+                (source, sink)
+                for sink, settings in config.sinks.items()
+                if settings.enabled
+                for source in config.sources_of(sink)
+            ],
+            shared=config.store is not None,
+        )
+        async with opened(config, clock, metrics, has_end=attempts is not None) as state:
             app = cls(config, state.store, metrics, clock=clock, attempts=attempts, state=state)
             try:
                 if app._replica is None:
@@ -255,6 +263,8 @@ class App:
             else:
                 _log.info("reloaded", **asdict(changes))
                 await self._work.reload()
+                if self._replica is not None:
+                    self._replica.reload(self._config)
             supervisor.ready(self.view.summary())
 
     async def run_command_offline(
@@ -296,7 +306,7 @@ class App:
         source = getattr(request, "source", None)
         if source is None:
             return [*units_of(self._config), KEEPER]
-        sinks = [name for name, fed in self._topology.receivers().items() if source in fed]
+        sinks = [name for name, fed in receivers(self._config).items() if source in fed]
         return [f"source {source}", *(f"sink {name}" for name in sinks), KEEPER]
 
     async def once(self) -> list[str]:

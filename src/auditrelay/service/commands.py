@@ -142,8 +142,8 @@ class Commands:
         if request.at_sink:
             searchable = {
                 name: sink
-                for name, sink in self._topology.sinks.items()
-                if isinstance(sink, Searchable) and name in sinks
+                for name in sinks
+                if isinstance(sink := self._topology.sink_to_ask(name), Searchable)
             }
         verifier = Verifier(
             collector,
@@ -263,10 +263,11 @@ class Commands:
 
     def _sinks_of(self, source: str, wanted: Sequence[str] = ()) -> Sequence[str]:
         """Return the sinks *wanted*, or all that receive *source*; raise ConfigError for others."""
+        config = self._topology.config
         fed = [
             sink
-            for sink in self._topology.sinks
-            if source in self._topology.config.sources_of(sink)
+            for sink, settings in config.sinks.items()
+            if settings.enabled and source in config.sources_of(sink)
         ]
         for name in wanted:
             if name not in fed:
@@ -299,7 +300,7 @@ class Commands:
                 "events of that time are forwarded again, under the same uid"
             )
         for name in sinks:
-            notice = self._topology.sinks[name].backfill_notice(
+            notice = self._topology.sink_to_ask(name).backfill_notice(
                 span.start, span.end, self._clock.now()
             )
             if notice:

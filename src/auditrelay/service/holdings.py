@@ -9,6 +9,7 @@ import asyncio
 from collections.abc import Awaitable, Callable, Coroutine
 from typing import Any, Protocol
 
+from auditrelay.errors import RelayError
 from auditrelay.service.membership import Loss
 from auditrelay.store.leases import Lease
 
@@ -17,23 +18,39 @@ class Runner(Protocol):
     """Runs what a lease is for."""
 
     async def gain(self, lease: Lease) -> None:
-        """Build what runs under *lease*, and begin it. It may be cancelled, and is then lost."""
+        """
+        Build what runs under *lease*, and begin it. It may be cancelled, and is then lost.
+
+        Raises LeaseLost if the store refuses what is written under it, and another RelayError if
+        it cannot be built or begun; it is lost then, too.
+        """
 
     async def lose(self, lease: Lease, why: Loss) -> None:
         """
         End what runs under *lease*, if anything does, and drop what it keeps in memory.
 
         If it is to be moved or drained, requests in flight land first, and their verdicts are
-        written: the lease is still ours. It may be cancelled, and called again because the lease
-        was lost meanwhile. Then, as whenever the lease is lost, nothing more can be written.
+        written: the lease is still ours. If that raises RelayError, or is cancelled because the
+        lease was lost meanwhile, it is called again. Whenever the lease is lost, nothing more can
+        be written, and nothing is raised.
         """
 
 
 class Holdings:
-    """The leases of a replica; everything is done by *runner*, in tasks of the group *tasks*."""
+    """
+    The leases of a replica; everything is done by *runner*, in tasks of the group *tasks*.
 
-    def __init__(self, runner: Runner, tasks: asyncio.TaskGroup) -> None:
+    *on_failed* is called with a lease under which nothing could begin; it is held on.
+    """
+
+    def __init__(
+        self,
+        runner: Runner,
+        tasks: asyncio.TaskGroup,
+        on_failed: Callable[[Lease, RelayError], None],
+    ) -> None:
         self._runner = runner
+        self._on_failed = on_failed
         self._tasks = tasks
         self._leases: dict[str, Lease] = {}
         self._work: dict[str, asyncio.Task[None]] = {}
@@ -57,7 +74,13 @@ class Holdings:
     def gain(self, lease: Lease) -> None:
         """Hold *lease*, and begin what runs under it."""
         self._leases[lease.unit] = lease
-        self._do(lease.unit, self._runner.gain(lease))
+        self._do(lease.unit, self._begin(lease))
+
+    async def _begin(self, lease: Lease) -> None:
+        try:
+            await self._runner.gain(lease)
+        except RelayError as error:
+            self._on_failed(lease, error)
 
     def acquire(self, unit: str, take: Callable[[], Awaitable[Lease | None]]) -> None:
         """Do *take*, and hold the lease that it returns, if any."""
@@ -66,14 +89,18 @@ class Holdings:
             lease = await take()
             if lease is not None:
                 self._leases[unit] = lease
-                await self._runner.gain(lease)
+                await self._begin(lease)
 
         self._do(unit, acquire())
 
-    def lose(self, lease: Lease, why: Loss) -> None:
-        """End what runs under *lease*, which is not ours any more, whatever is being done to it."""
+    def lose(self, lease: Lease, why: Loss) -> bool:
+        """
+        End what runs under *lease*, which is not ours any more, whatever is being done to it.
+
+        Returns False if it was not held.
+        """
         if self._leases.get(lease.unit) != lease:
-            return
+            return False
         del self._leases[lease.unit]
         before = self._work.get(lease.unit)
 
@@ -84,6 +111,7 @@ class Holdings:
             await self._runner.lose(lease, why)
 
         self._do(lease.unit, lose())
+        return True
 
     def release(self, lease: Lease, why: Loss, give: Callable[[Lease], Awaitable[None]]) -> None:
         """End what runs under *lease* in good order, then *give* it away; once is enough."""
@@ -91,7 +119,10 @@ class Holdings:
             return
 
         async def release() -> None:
-            await self._runner.lose(lease, why)
+            try:
+                await self._runner.lose(lease, why)
+            except RelayError:  # what it had to write is refused, or takes too long
+                await self._runner.lose(lease, Loss.FENCED)
             del self._leases[lease.unit]
             await give(lease)
 

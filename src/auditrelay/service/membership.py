@@ -44,7 +44,7 @@ def plan(
     """
     Return which replica is to hold each of *units*; those that none serves are left out.
 
-    Only replicas that are fresh, do not drain and run no command get something (``can_take``). Sources and sinks
+    Only replicas that are fresh, do not drain and run no command get something. Sources and sinks
     are balanced each for themselves: no unit could be moved, directly or by a chain of moves, from
     a replica to one with two fewer. So if all replicas serve the same, they differ by one at most.
     A unit stays with its holder (or with the replica that it is being moved to) unless balance
@@ -184,7 +184,7 @@ class Witness:
         still = self._still
         self._sent, self._still = sent, {}
         for replica in replicas:
-            beats, since = still.get(replica.id, (None, answered))
+            beats, since = still.get(replica.id, (None, 0.0))
             moved = beats != replica.beats
             self._still[replica.id] = replica.beats, answered if moved else since + unseen
 
@@ -197,7 +197,7 @@ class Witness:
         """Return the replicas whose beats have stood still for *LIFE*."""
         if self._sent is None:
             return set()
-        return {id for id, (_, since) in self._still.items() if self._sent - since >= LIFE}
+        return {each for each, (_, since) in self._still.items() if self._sent - since >= LIFE}
 
 
 class Guard:
@@ -262,8 +262,8 @@ def unknown_to_us(me: UUID, held: Collection[str], rows: Iterable[LeaseRow]) -> 
     """
     Return the leases that name *me* though nothing of them is *held*.
 
-    The answer to a take was lost, or what gave them away. They are given a new token before anything
-    runs under them: a token belongs to one life of what is in memory.
+    The answer to a take was lost, or what gave them away. They are given a new token before
+    anything runs under them: a token belongs to one life of what is in memory.
     """
     return [row for row in rows if row.holder == me and row.unit not in held]
 
@@ -298,6 +298,34 @@ class Free:
     def unclaimed(self, now: float) -> set[str]:
         """Return what is free for so long that its planned holder does not take it."""
         return {unit for unit, since in self._since.items() if now - since >= FREE}
+
+
+class Origins:
+    """Where units come from: whether somebody held them, and who that was."""
+
+    def __init__(self) -> None:
+        self._holders: dict[str, str] = {}
+        """By unit the name of the replica that was last seen to hold it."""
+        self._rows: dict[str, LeaseRow] = {}
+
+    def saw(self, rows: Iterable[LeaseRow], replicas: Iterable[Replica]) -> None:
+        """Take note of who holds what."""
+        names = {replica.id: replica.name for replica in replicas}
+        self._rows = {row.unit: row for row in rows}
+        for unit, row in self._rows.items():
+            if row.holder in names:
+                self._holders[unit] = names[row.holder]
+
+    def of(self, unit: str, me: UUID | None) -> tuple[str, str | None]:
+        """
+        Return why *unit* can be taken by *me*, and the name of who held it, if that was seen.
+
+        The reasons are those of ``telemetry.metrics.TAKEOVERS``.
+        """
+        row, former = self._rows[unit], self._holders.get(unit)
+        if row.holder is not None:
+            return "dead", former
+        return ("moved" if row.wanted_by == me else "free"), former
 
 
 MOVE_EVERY: Final = 5.0

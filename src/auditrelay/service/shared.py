@@ -2,10 +2,14 @@
 
 import contextlib
 import socket
-from collections.abc import Collection, Mapping
+from collections.abc import Mapping, Sequence
 from functools import partial
 from hashlib import sha256
+from pathlib import Path
+from typing import Final
 from uuid import UUID, uuid4
+
+import psycopg
 
 from auditrelay import __version__
 from auditrelay.clock import Clock
@@ -16,23 +20,33 @@ from auditrelay.evidence.heads import Keys
 from auditrelay.service.configured import settings_of
 from auditrelay.service.table_desk import TableDesk
 from auditrelay.service.topology import units_of
+from auditrelay.settings import PeerSettings
 from auditrelay.settings.secrets import SecretAddress
 from auditrelay.store.leases import KEEPER
-from auditrelay.store.postgres import schema
+from auditrelay.store.postgres import copying, leases, schema
 from auditrelay.store.postgres.address import Address
 from auditrelay.store.postgres.connection import Connection
 from auditrelay.store.postgres.engine import PostgresEngine
+from auditrelay.store.postgres.errors import translate
 from auditrelay.store.postgres.leases import application_name
 from auditrelay.store.postgres.link import Link
-from auditrelay.store.postgres.membership import PostgresMembership
+from auditrelay.store.postgres.membership import PostgresMembership, PostgresRequests
 from auditrelay.store.postgres.reader import ReaderThread
-from auditrelay.store.postgres.requests import PostgresRequests
 from auditrelay.store.postgres.tip import TipRow
-from auditrelay.store.replicas import Card, Served
-from auditrelay.store.sql.store import SqlStore
+from auditrelay.store.postgres.watch import Watch
+from auditrelay.store.replicas import Card, Served, Situation
+from auditrelay.store.sql.checks import check
+from auditrelay.store.sql.store import SqlStore, open_on
 from auditrelay.store.sql.view import StateView
+from auditrelay.store.sqlite import state_dir
+from auditrelay.store.sqlite.connection import Connection as SqliteConnection
+from auditrelay.store.sqlite.tip import TipFile
+from auditrelay.telemetry.metrics import Metrics
 
-_VIEW: str = "auditrelay view"
+_COPYING: Final = 24 * 3600.0
+"""Seconds that a copy of a state may take: it is one transaction."""
+
+_VIEW: Final = "auditrelay view"
 """The name of the sessions of commands that only read."""
 
 
@@ -45,7 +59,13 @@ class Share:
     """
 
     def __init__(
-        self, config: Config, clock: Clock, *, seat: str | None, patience: float | None
+        self,
+        config: Config,
+        clock: Clock,
+        metrics: Metrics,
+        *,
+        seat: str | None,
+        patience: float | None,
     ) -> None:
         self._config = config
         self._clock = clock
@@ -62,15 +82,22 @@ class Share:
             clock=clock,
             keys=config.evidence.keys,
             patience=patience,
+            metrics=metrics,
         )
-        self.membership = PostgresMembership(self._connect)
-        self.requests = PostgresRequests(self._connect)
+
+        def watch(what: str) -> Watch:
+            return Watch(metrics, what, clock)
+
+        self.membership = PostgresMembership(self._connect, self._replica, watch)
+        self.requests = PostgresRequests(
+            self._connect, lambda: application_name(self._replica), watch
+        )
         self.desk = TableDesk(self.requests, name=self._name, clock=clock)
 
     async def open_store(self) -> SqlStore:
         """Open the store. Raises StateError."""
         spool = self._config.spool
-        return await SqlStore.open(
+        return await open_on(
             self.engine,
             clock=self._clock,
             max_bytes=spool.max_bytes,
@@ -78,23 +105,33 @@ class Share:
             remember=spool.remember,
         )
 
-    def card(self, units: Collection[str] | None = None) -> Card:
-        """Return what this replica says of itself; *units* are those of a command."""
-        served = served_by(self._config)
-        if units is not None:
-            served = {unit: served[unit] for unit in units if unit in served}
+    def served(self, config: Config) -> Mapping[str, Served]:
+        """Return how this replica serves each unit with *config*."""
+        return served_by(config, self._name)
+
+    def elsewhere(self, config: Config) -> Mapping[str, Sequence[str]]:
+        """Return the sources of each sink of *config* that other replicas serve, and not this."""
+        return {
+            name: config.sources_of(name)
+            for name, settings in config.sinks.items()
+            if settings.enabled and not settings.may_be_served_by(self._name)
+        }
+
+    def card(self, serves: Mapping[str, Served], *, command: bool = False) -> Card:
+        """Return what this replica, or one that runs one *command*, says of itself."""
         return Card(
             name=self._name,
             version=__version__,
-            serves=served,
+            serves=serves,
             seat=self._seat,
-            command=units is not None,
+            command=command,
         )
 
     def joined(self, replica: UUID) -> None:
         """Write as *replica* from now on."""
-        self._replica = replica
-        self.engine.writer.begin_anew(replica)
+        if replica != self._replica:
+            self._replica = replica
+            self.engine.writer.continue_as(replica)
 
     async def close(self) -> None:
         """Close every connection."""
@@ -105,12 +142,15 @@ class Share:
         return Connection(self._address.connect(name), self._address.schema)
 
 
-def served_by(config: Config) -> Mapping[str, Served]:
-    """Return how a replica with *config* serves each unit."""
+def served_by(config: Config, replica: str) -> Mapping[str, Served]:
+    """Return how the *replica* of that name serves each unit that it may serve, with *config*."""
     served = {KEEPER: Served("")}
     for unit in units_of(config):
         kind, _, name = unit.partition(" ")
+        settings: PeerSettings
         settings = config.sources[name] if kind == "source" else config.sinks[name]
+        if not settings.may_be_served_by(replica):
+            continue
         digest = sha256(facts.text(dict(settings_of(settings))).encode()).hexdigest()
         sources = tuple(config.sources_of(name)) if kind == "sink" else ()
         served[unit] = Served(digest, sources)
@@ -147,3 +187,60 @@ def _address(config: Config) -> SecretAddress:
     if config.store is None:
         raise ValueError("the configuration names no shared store")
     return config.store
+
+
+def remove(store: SecretAddress) -> None:
+    """Remove the whole state at *store*: for a demonstration, which has made it. StateError."""
+    address = Address(store)
+    with contextlib.closing(Connection(address.connect(_VIEW), address.schema)) as db:
+        schema.drop(db)
+
+
+def situation_of(store: SecretAddress) -> Situation:
+    """Return who works on the state at *store*. Raises StateError."""
+    with _snapshots(store).snapshot() as db:
+        return leases.situation(db, uuid4())
+
+
+def copy_into(folder: Path, store: SecretAddress, keys: Keys | None) -> dict[str, int]:
+    """
+    Copy the state in *folder*, which is locked, to *store*, and compare what a check finds.
+
+    The tip of the evidence is put there and taken away here: should the old state be served once
+    more, its evidence goes on under another name. Raises StateError, with nothing changed.
+    """
+    address = Address(store)
+    with (
+        contextlib.closing(state_dir.connect(folder, write=True, keys=keys)) as origin,
+        contextlib.closing(
+            Connection(address.connect(_VIEW), address.schema, keys=keys, limit=_COPYING)
+        ) as db,
+    ):
+        schema.create(db)
+        tip = TipRow(_snapshots(store).snapshot)
+        try:
+            db.begin(write=True)
+            copied = _copied(origin, db, address.safe)
+            if (head := TipFile(folder).read()) is not None:
+                tip.enter(db, head)
+            db.commit()
+        except psycopg.Error as error:
+            db.roll_back()
+            raise translate(error) from error
+        except BaseException:
+            db.roll_back()
+            raise
+    TipFile(folder).remove()
+    return copied
+
+
+def _copied(origin: SqliteConnection, db: Connection, where: str) -> dict[str, int]:
+    if not copying.is_empty(db):
+        raise StateError(f"{where} has a state already; nothing was changed")
+    copied = copying.copy(origin, db)
+    if check(db) != check(origin):
+        raise StateError(
+            "a check of the copy finds something else than one of the original: nothing was "
+            "copied; run: auditrelay coverage --check"
+        )
+    return copied

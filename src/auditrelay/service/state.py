@@ -13,11 +13,13 @@ from auditrelay.errors import Locked, StateError
 from auditrelay.service.control_socket import ControlSocket
 from auditrelay.service.desk import Desk
 from auditrelay.service.store import Store
+from auditrelay.store.replicas import Situation
 from auditrelay.store.sql.engine import Tip
 from auditrelay.store.sql.view import StateView
 from auditrelay.store.sqlite import state_dir
 from auditrelay.store.sqlite.store import open_store, open_view
 from auditrelay.store.sqlite.tip import TipFile
+from auditrelay.telemetry.metrics import Metrics
 
 if TYPE_CHECKING:
     from auditrelay.service.shared import Share
@@ -40,12 +42,17 @@ class State:
 
 
 @contextlib.asynccontextmanager
-async def opened(config: Config, clock: Clock, *, has_end: bool) -> AsyncIterator[State]:
+async def opened(
+    config: Config, clock: Clock, metrics: Metrics, *, has_end: bool
+) -> AsyncIterator[State]:
     """
     Open the state of *config* for this instance, creating it if there is none.
 
-    A run that *has_end* gives up after *PATIENCE* what a shared store does not answer. Raises
-    StateError if the state cannot be used, Locked if another instance has locked it.
+    *metrics* are those of a shared store, if it is one.
+
+    A run that *has_end* gives up after *PATIENCE* what a shared store does not answer; it needs no
+    state directory then. Raises StateError if the state cannot be used, Locked if another instance
+    has locked it.
     """
     if config.store is None:
         state_dir.prepare(config.state_dir)
@@ -65,9 +72,10 @@ async def opened(config: Config, clock: Clock, *, has_end: bool) -> AsyncIterato
         return
     from auditrelay.service.shared import Share  # noqa: PLC0415  # it imports psycopg
 
-    with _seat(config, clock) as seat:
+    # A command is a replica of its own, beside the one that has locked the state directory.
+    with contextlib.nullcontext() if has_end else _seat(config, clock) as seat:
         share = await asyncio.to_thread(
-            Share, config, clock, seat=seat, patience=PATIENCE if has_end else None
+            Share, config, clock, metrics, seat=seat, patience=PATIENCE if has_end else None
         )
         try:
             yield State(await share.open_store(), share.desk, share)
@@ -80,7 +88,7 @@ def _seat(config: Config, clock: Clock) -> Iterator[str | None]:
     """
     Lock the state directory for the block, if there is one, and yield what names the lock.
 
-    Whoever has the lock proves that an earlier replica with it is dead. Raises Locked.
+    The process that has the lock proves that an earlier replica with it is dead. Raises Locked.
     """
     with contextlib.ExitStack() as stack:
         try:
@@ -95,7 +103,7 @@ def _seat(config: Config, clock: Clock) -> Iterator[str | None]:
 
 
 def view_of(config: Config, *, tags: bool = False) -> StateView:
-    """Open a view of the state of *config*, which compares the *tags* as well. Raises StateError."""
+    """Open a view of the state of *config*; it compares the *tags* as well. Raises StateError."""
     keys = config.evidence.keys if tags else None
     if config.store is None:
         return open_view(config.state_dir, keys)
@@ -120,3 +128,12 @@ def tip_of(config: Config) -> Tip:
     from auditrelay.service import shared  # noqa: PLC0415  # it imports psycopg
 
     return shared.tip_of(config.store)
+
+
+def situation_of(config: Config) -> Situation | None:
+    """Return who works on the shared store of *config*; None if it names none. StateError."""
+    if config.store is None:
+        return None
+    from auditrelay.service import shared  # noqa: PLC0415  # it imports psycopg
+
+    return shared.situation_of(config.store)

@@ -13,7 +13,8 @@ from auditrelay.collect.ledger import SourceStore
 from auditrelay.deliver.spool import Spool
 from auditrelay.evidence.facts import Body
 from auditrelay.evidence.heads import Head
-from auditrelay.store import SinkState, SourceState, StoredDeadLetter
+from auditrelay.events.page import Page
+from auditrelay.store import Raised, SinkState, SourceState, StoredDeadLetter
 from auditrelay.store.leases import Lease
 from auditrelay.store.sealing import (
     Branch,
@@ -35,9 +36,8 @@ class States(Protocol):
     async def sinks(self) -> list[SinkState]:
         """Return the state of every known sink."""
 
-    @property
-    def spool_bytes(self) -> int:
-        """The current size of the spool, compressed."""
+    async def spool_size(self) -> int:
+        """Return the current size of the spool, compressed."""
 
 
 class Registry(Protocol):
@@ -103,6 +103,22 @@ class OperatorStore(States, DeadLetters, Protocol):
 
         Its backlog goes with it, and so do its events that wait for other sinks. This takes several
         transactions: if it raises, some of the work may be done, and calling it again finishes it.
+        """
+
+
+class AlertLog(Protocol):
+    """Where alerts are raised."""
+
+    async def raised(self) -> list[Raised]:
+        """Return the alerts that an earlier keeper has raised, and nobody has cleared since."""
+
+    async def change(
+        self, events: Page | None, raised: Sequence[Raised], cleared: Sequence[Raised]
+    ) -> None:
+        """
+        Spool the *events* of alerts, and keep what is *raised* and *cleared*, durably together.
+
+        Without *events*, none are spooled. Raises StoreFull, with nothing written.
         """
 
 
@@ -176,6 +192,10 @@ class Upkeep(Protocol):
     @property
     def log(self) -> EvidenceLog:
         """The log of the evidence."""
+
+    @property
+    def alerts(self) -> AlertLog:
+        """The log of the alerts."""
 
     def resize(self, *, max_bytes: int, retention: timedelta, remember: timedelta) -> None:
         """

@@ -6,7 +6,7 @@ before anything is stopped: if that fails, nothing has changed.
 """
 
 import asyncio
-from collections.abc import Awaitable, Callable, Collection, Iterable, Mapping
+from collections.abc import Awaitable, Callable, Collection, Iterable
 from dataclasses import dataclass, field
 from datetime import timedelta
 from typing import Any, Final
@@ -15,21 +15,18 @@ import structlog
 from apscheduler.schedulers.asyncio import AsyncIOScheduler
 
 from auditrelay.clock import Clock
-from auditrelay.collect.collector import Collector
-from auditrelay.collect.file_collector import FileCollector
 from auditrelay.collect.source_loop import SourceLoop
 from auditrelay.config.model import Config
 from auditrelay.deliver.deliverer import Deliverer
-from auditrelay.errors import ConfigError, LeaseLost, PeerBug, RelayError, first_of
+from auditrelay.errors import ConfigError, LeaseLost, RelayError, first_of
+from auditrelay.service.building import Builder
 from auditrelay.service.heap import Heap
+from auditrelay.service.registration import receivers, register, retire
 from auditrelay.service.store import Store
 from auditrelay.settings.reserved import ALERTS
 from auditrelay.sinks import Sink
-from auditrelay.store.conditions import SinkCondition, SourceCondition
 from auditrelay.store.leases import KEEPER, Lease, sole
-from auditrelay.supervisor import Unmade
-from auditrelay.supervisor.sinks import always, make_sink
-from auditrelay.supervisor.sources import make_file_source, make_source
+from auditrelay.supervisor.sinks import always
 from auditrelay.telemetry.metrics import Metrics
 
 GRACE: Final = timedelta(seconds=8)
@@ -84,15 +81,20 @@ class Topology:
         self._store = store
         self._metrics = metrics
         self._clock = clock
-        self._attempts = attempts
-        self._patience = patience
         self._tasks: asyncio.TaskGroup | None = None
         self._scheduler: AsyncIOScheduler | None = None
         self._heap = Heap()
+        self._builder = Builder(
+            metrics,
+            clock=clock,
+            attempts=attempts,
+            patience=patience,
+            on_batch=self._heap.used,
+        )
         self._running: dict[str, list[asyncio.Task[None]]] = {}
         self._draining: dict[str, tuple[Deliverer, Sink]] = {}
         self._stores: dict[str, Store] = {}
-        """By unit the store under its lease: one, since what it keeps in memory is of that lease."""
+        """By unit the store under its lease: one, as what it keeps in memory is of that lease."""
         self._is_sole = leases is None
         self.may_send: Callable[[], bool] = always
         """Whether a request to a sink may begin, which another replica might make as well."""
@@ -115,6 +117,30 @@ class Topology:
     def _lease(self, lease: Lease) -> None:
         self._stores[lease.unit] = self._store.under(lease)
 
+    def _collector(self, config: Config, name: str) -> SourceLoop:
+        def announce() -> None:
+            self._heap.used()
+            for sink, deliverer in self.deliverers.items():
+                if name in self.config.sources_of(sink):
+                    deliverer.wake.set()
+
+        return self._builder.collector(
+            config,
+            name,
+            self.leased_store(f"source {name}"),
+            announce=announce,
+            strict=self._tasks is not None,  # a reload, which then changes nothing
+        )
+
+    def _deliverer(self, config: Config, name: str) -> tuple[Sink, Deliverer]:
+        return self._builder.deliverer(
+            config,
+            name,
+            self.leased_store(f"sink {name}"),
+            may_send=lambda: self.may_send(),  # noqa: PLW0108  # it is set later
+            strict=self._tasks is not None,
+        )
+
     def _lease_if_sole(self, unit: str) -> None:
         if self._is_sole and unit not in self._stores:
             self._lease(sole(unit))
@@ -125,6 +151,10 @@ class Topology:
             self.collectors[name] = self._collector(self.config, name)
         else:
             self.sinks[name], self.deliverers[name] = self._deliverer(self.config, name)
+
+    def sink_to_ask(self, name: str) -> Sink:
+        """Return the sink *name*, to ask it something; another replica may be delivering to it."""
+        return self.sinks.get(name) or self._builder.sink_to_ask(self.config, name)
 
     def announce(self) -> None:
         """Wake every sink: there may be new events for it."""
@@ -143,39 +173,20 @@ class Topology:
 
     async def register(self) -> None:
         """Register which sink receives what in the store, and restore the health of each part."""
-        await self._store.start_source(ALERTS, self._clock.now())
-        configured = self.receivers()
-        for name, sources in configured.items():
-            await self._store.start_sink(name, sources)
+        await register(self._store, self.config, self._clock.now())
         if self._is_sole:
-            await self.retire(configured, [*self.config.sources, ALERTS])
+            known = [*self.config.sources, ALERTS]
+            await retire(self._store, receivers(self.config), known)
         await self._restore()
-
-    def receivers(self) -> dict[str, list[str]]:
-        """Return by sink, enabled in the configuration, the sources that it is to receive."""
-        sinks = _enabled(self.config.sinks)
-        return {name: [*self.config.sources_of(name), ALERTS] for name in sinks}
-
-    async def retire(
-        self, configured: Mapping[str, Collection[str]], sources: Collection[str]
-    ) -> None:
-        """End in the store what is not *configured*, and log what is left over."""
-        for name in await self._store.retire(configured, sources):
-            _log.warning("sink_orphaned", sink=name)
-        for state in await self._store.sources():
-            if state.name not in sources:
-                _log.warning("source_orphaned", source=state.name)
 
     async def _restore(self, unit: str | None = None) -> None:
         """Restore the health of *unit*, or of each part."""
-        polled = {state.name: state.condition for state in await self._store.sources()}
-        for name, collector in self.collectors.items():
-            if unit is None or unit == f"source {name}":
-                collector.restore(polled.get(name, SourceCondition()))
-        delivered = {state.name: state.condition for state in await self._store.sinks()}
-        for name, deliverer in self.deliverers.items():
-            if unit is None or unit == f"sink {name}":
-                deliverer.restore(delivered.get(name, SinkCondition()))
+        for source in await self._store.sources():
+            if unit in (None, f"source {source.name}") and source.name in self.collectors:
+                self.collectors[source.name].restore(source.condition)
+        for sink in await self._store.sinks():
+            if unit in (None, f"sink {sink.name}") and sink.name in self.deliverers:
+                self.deliverers[sink.name].restore(sink.condition)
 
     def begin(self, tasks: asyncio.TaskGroup, scheduler: AsyncIOScheduler) -> None:
         """Start everything as tasks of *tasks*; *scheduler* sets when polls are due."""
@@ -187,13 +198,8 @@ class Topology:
 
     # -- leases ------------------------------------------------------------------------------------
 
-    @property
-    def units(self) -> list[str]:
-        """The units that are worked for here."""
-        return [*(f"source {name}" for name in self.collectors), *map("sink {}".format, self.sinks)]
-
     async def gain(self, lease: Lease) -> None:
-        """Build and start what works for the unit of *lease*; PeerBug or ConfigError if it can't."""
+        """Build and start what works for the unit of *lease*. Raises PeerBug and ConfigError."""
         self._lease(lease)
         try:
             self._build_unit(lease.unit)
@@ -201,13 +207,9 @@ class Topology:
             del self._stores[lease.unit]
             raise
         await self._restore(lease.unit)
-        if self._tasks is None:
-            return
-        kind, _, name = lease.unit.partition(" ")
-        if kind == "source":
-            self._begin_polling(name)
-        else:
-            self._begin_delivering(name)
+        if self._tasks is not None:
+            kind, _, name = lease.unit.partition(" ")
+            (self._begin_polling if kind == "source" else self._begin_delivering)(name)
 
     async def release(self, unit: str) -> None:
         """Stop what works for *unit* in order, a sink once its requests have landed."""
@@ -221,13 +223,9 @@ class Topology:
     async def lose(self, unit: str) -> None:
         """Stop what works for *unit* at once: its lease is lost, and nothing can be written."""
         kind, _, name = unit.partition(" ")
-        tasks = [task for task in self._cancel(unit) if task is not asyncio.current_task()]
-        if tasks:
-            await asyncio.wait(tasks)
+        await _ended(self._cancel(unit))
         if kind == "source" and name in self.collectors:
-            if self._scheduler is not None:
-                self._scheduler.remove_job(f"poll {name}")
-            await self.collectors.pop(name).close()
+            await self._stop_polling(name)
         elif kind == "sink" and (sink := self.sinks.pop(name, None)) is not None:
             self.deliverers.pop(name, None)  # gone already if it was being drained
             await sink.close()
@@ -287,6 +285,7 @@ class Topology:
             await collector.close()
         for sink in (*self.sinks.values(), *(sink for _, sink in self._draining.values())):
             await sink.close()
+        await self._builder.close()
 
     def _cancel(self, work: str) -> list[asyncio.Task[None]]:
         tasks = self._running.pop(work, [])
@@ -325,7 +324,7 @@ class Topology:
         for name in sinks.removed if self._is_sole else ():
             self._draining[name] = self.deliverers.pop(name), self.sinks.pop(name)
         for name, (sink, deliverer) in new_sinks.items():
-            await self._stop_draining(name)
+            await self.remove_orphan(name)
             self.sinks[name], self.deliverers[name] = sink, deliverer
         self.collectors.update(new_collectors)
         self._metrics.configure(
@@ -372,15 +371,15 @@ class Topology:
         return new_sinks, new_collectors
 
     async def _stop_polling(self, name: str) -> None:
-        assert self._scheduler is not None  # noqa: S101  # as above
-        self._scheduler.remove_job(f"poll {name}")
-        await asyncio.wait(self._cancel(f"source {name}"))
+        if self._scheduler is not None:
+            self._scheduler.remove_job(f"poll {name}")
+        await _ended(self._cancel(f"source {name}"))
         await self.collectors.pop(name).close()
 
     async def _stop_delivering(self, name: str) -> None:
         """Drain the requests of *name*; its backlog waits for the sink that replaces it."""
         await _drain_within_grace([self.deliverers.pop(name)])
-        await asyncio.wait(self._cancel(f"sink {name}"))
+        await _ended(self._cancel(f"sink {name}"))
         await self.sinks.pop(name).close()
 
     def _drain(self, name: str) -> None:
@@ -399,71 +398,20 @@ class Topology:
             if not delivering.cancelled():
                 _log.info("sink_drained", sink=name)
 
-    async def _stop_draining(self, name: str) -> None:
+    async def remove_orphan(self, name: str) -> None:
+        """Stop delivering to a sink that is not configured any more, if *name* is one."""
         if name in self._draining:
             deliverer, sink = self._draining.pop(name)
             await _drain_within_grace([deliverer])
             await asyncio.wait(self._cancel(f"sink {name}"))
             await sink.close()
 
-    async def remove_orphan(self, name: str) -> None:
-        """Stop delivering to a sink that is not configured any more, if *name* is one."""
-        await self._stop_draining(name)
 
-    # -- building ----------------------------------------------------------------------------------
-
-    def _collector(self, config: Config, name: str) -> SourceLoop:
-        settings = config.sources[name]
-
-        def announce() -> None:
-            self._heap.used()
-            for sink, deliverer in self.deliverers.items():
-                if name in self.config.sources_of(sink):
-                    deliverer.wake.set()
-
-        parts: dict[str, Any] = {
-            "store": self.leased_store(f"source {name}"),
-            "metrics": self._metrics,
-            "clock": self._clock,
-            "announce": announce,
-            "patience": self._patience,
-        }
-        reads_files = settings.export_directory is not None
-        source: Any
-        normalizer: Any
-        try:
-            if reads_files:
-                source, normalizer = make_file_source(name, settings, self._metrics, self._clock)
-            else:
-                source, normalizer = make_source(
-                    name, settings, self._metrics, self._clock, config.state_dir
-                )
-        except PeerBug as bug:
-            if self._tasks is not None:
-                raise  # a reload, which then changes nothing
-            source = normalizer = Unmade(bug)
-        collector = FileCollector if reads_files else Collector
-        return collector(name, settings, source, normalizer=normalizer, **parts)
-
-    def _deliverer(self, config: Config, name: str) -> tuple[Sink, Deliverer]:
-        settings = config.sinks[name]
-        sink: Any
-        try:
-            sink = make_sink(name, settings, self._metrics, self._clock, lambda: self.may_send())
-        except PeerBug as bug:
-            if self._tasks is not None:
-                raise  # as above
-            sink = Unmade(bug)
-        return sink, Deliverer(
-            name,
-            settings,
-            sink,
-            store=self.leased_store(f"sink {name}"),
-            metrics=self._metrics,
-            clock=self._clock,
-            attempts=self._attempts,
-            on_batch=self._heap.used,
-        )
+async def _ended(tasks: list[asyncio.Task[None]]) -> None:
+    """Wait until *tasks*, which are cancelled, have ended; a run that has an end has none."""
+    others = [task for task in tasks if task is not asyncio.current_task()]
+    if others:
+        await asyncio.wait(others)
 
 
 async def _drain_within_grace(deliverers: list[Deliverer]) -> None:
@@ -498,7 +446,7 @@ def _of(held: Collection[str], diff: TopologyDiff) -> TopologyDiff:
     )
 
 
-def _unexpected(unit: str, error: BaseException) -> None:
+def _unexpected(_: str, error: BaseException) -> None:
     raise error
 
 

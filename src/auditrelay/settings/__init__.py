@@ -8,6 +8,7 @@ The keys of one vendor or product are in its own module, in a class that derives
 import os
 from collections.abc import Mapping
 from datetime import timedelta
+from fnmatch import fnmatchcase
 from pathlib import Path
 from typing import Annotated, ClassVar, Literal, Self
 
@@ -40,6 +41,19 @@ class PeerSettings(BaseModel):
     proxy: Address | None = None
     allow_insecure_http: bool = False
     """Allow plain http to a host that is not loopback."""
+    replicas: TextList = ["*"]
+    """Names or globs of the replicas that may serve it, of those that share a store."""
+
+    def may_be_served_by(self, replica: str) -> bool:
+        """Return whether the replica of that name may serve it."""
+        return any(fnmatchcase(replica, glob) for glob in self.replicas)
+
+    @field_validator("replicas")
+    @classmethod
+    def _check_replicas(cls, replicas: list[str]) -> list[str]:
+        if not replicas:
+            raise ValueError("names no replica, so none would serve it; leave it out for all")
+        return replicas
 
     @property
     def addresses(self) -> Mapping[str, str]:

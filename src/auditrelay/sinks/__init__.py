@@ -11,9 +11,11 @@ What sinks over HTTP have in common (write JSON, compress a body, translate erro
 ``_requests``; its underscore marks it as no sink type.
 """
 
+from abc import ABC, abstractmethod
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
+from hashlib import sha256
 from importlib import import_module
 from pkgutil import iter_modules
 from typing import Final, Literal, NamedTuple, Protocol, Self
@@ -28,7 +30,7 @@ from auditrelay.events.reduced import ACTION as REDUCED
 from auditrelay.settings import SinkSettings
 from auditrelay.telemetry.metrics import Metrics
 
-Form = Literal["cim", "datadog", "ecs", "ocsf", "raw"]
+Form = Literal["asim", "cim", "datadog", "ecs", "ocsf", "raw"]
 """The forms that a sink can be configured for: the keys of ``events.forms.FORMS``."""
 
 
@@ -232,6 +234,54 @@ class Verdict:
             rejected=tuple(replace(each, index=indices[each.index]) for each in self.rejected),
             retry=tuple(indices[index] for index in self.retry),
         )
+
+
+class Part(NamedTuple):
+    """Events of a batch that a sink stores together, as one thing with one *name*."""
+
+    name: str
+    indices: Sequence[int]
+    """Which of the batch."""
+
+
+class Sealing(ABC):
+    """
+    What a :class:`Sink` has as well that stores each part of a batch under a name, once.
+
+    Such a part is sealed before it is sent: its name and its events are written down, and after a
+    crash it is sent again exactly so (``deliver.sealing``). So whatever was stored already is
+    found under its name, at any distance in time.
+    """
+
+    @abstractmethod
+    def parts(self, batch: Sequence[Item], log: str, now: datetime) -> Sequence[Part]:
+        """
+        Return the parts of *batch*, which together are all of it, sealed *now*.
+
+        No two batches may get the same name unless they have the same events; *log* is that of the
+        state's evidence, which no other state has.
+        """
+
+    @abstractmethod
+    async def put(self, batch: Sequence[Item], name: str, *, again: bool) -> Counts:
+        """
+        Store *batch*, which is one part, as *name*, unless there is something of that name.
+
+        *again*: it may be there already, from an earlier time. Raises as :meth:`Sink.send` does.
+        """
+
+    @abstractmethod
+    async def holds(self, name: str, digest: str) -> bool:
+        """
+        Return whether there is something of that *name*, whose events have the *digest*.
+
+        Raises Retryable if that cannot be found out, Refused if it has another digest.
+        """
+
+
+def digest_of(batch: Iterable[Item]) -> str:
+    """Return the digest of the uids of *batch*, in its order: SHA-256, in hexadecimal."""
+    return sha256(b"\n".join(item.uid.encode() for item in batch)).hexdigest()
 
 
 class Sink(Protocol):

@@ -148,6 +148,20 @@ def _of_rejection(error: Rejected, reply: Reply, *, sent: bool) -> RelayError:
     )
 
 
+def foreign(error: Rejected, product: str) -> Refused:
+    """
+    Return the error for a rejection that is not in the words of *product*.
+
+    A proxy refuses for reasons that no event can have: its refusal makes no dead letter.
+    """
+    return Refused(
+        f"{error}; the answer is not that of {product}, and no event is the cause, check the "
+        "address and any proxy in between",
+        status=error.status,
+        sent=True,
+    )
+
+
 def unexpected_body(reply: Reply, product: str) -> Retryable:
     """
     Return the error for a success whose body is not that of *product*.

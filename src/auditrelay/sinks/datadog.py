@@ -44,6 +44,7 @@ from auditrelay.sinks._requests import (
     body_of,
     dump,
     error_for,
+    foreign,
     is_proof,
     unproven,
 )
@@ -371,12 +372,7 @@ def _datadog_error(reply: Reply) -> RelayError:
     )
     # A proxy's limit is for the size of a request: it is made smaller.
     if isinstance(error, Rejected) and not isinstance(error, TooLarge) and not own:
-        return Refused(
-            f"{error}; the answer is not that of Datadog, and no event is the cause, check the "
-            "address and any proxy in between",
-            status=reply.status,
-            sent=True,
-        )
+        return foreign(error, "Datadog")
     if isinstance(error, Refused) and reply.status in (401, 403):
         return Refused(
             f"{error}; check also that the key belongs to this site",

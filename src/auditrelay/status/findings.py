@@ -5,20 +5,19 @@ Each kind of problem is one function that yields findings; ``judge`` sorts them.
 recovers automatically says so; one that requires action names the key or the command.
 """
 
-import shlex
 from collections.abc import Iterable, Iterator, Sequence
 from datetime import datetime, timedelta
-from typing import Final, TypeVar
+from typing import Final
 
 import msgspec
 
 from auditrelay.errors import PeerBug, Unanswered
+from auditrelay.status import replica_findings
 from auditrelay.status.model import AnyPeer, Finding, Report, SinkStatus, SourceStatus
+from auditrelay.status.reading import age, at, command, enabled, peers
 from auditrelay.store import REOPENED
 from auditrelay.telemetry import humanize
 from auditrelay.window import iso
-
-P = TypeVar("P", bound=AnyPeer)
 
 PATIENCE: Final = timedelta(minutes=10)
 """How long a peer may be unreachable, or an event wait, before that requires action."""
@@ -43,11 +42,18 @@ The service is restarted when a loop is stuck, so a peer that is merely slow mus
 """
 
 
+PULSES: Final = "pulses"
+"""The loop of the pulses, among those that can be stuck."""
+
+
 def judge(report: Report) -> list[Finding]:
     """Return the problems in *report*, worst first."""
     findings = [
         msgspec.structs.replace(finding, code=code)
         for code, found in (
+            ("store_away", replica_findings.store_away(report)),
+            ("no_replicas", replica_findings.no_replicas(report)),
+            ("unheld", replica_findings.unheld(report)),
             ("stuck", _stuck(report)),
             ("paused", _paused(report)),
             ("held", _held(report, report.sources)),
@@ -56,6 +62,8 @@ def judge(report: Report) -> list[Finding]:
             ("down", _down(report, report.sources)),
             ("down", _down(report, report.sinks)),
             ("clock", _clock(report)),
+            ("store_clock", replica_findings.store_clock(report)),
+            ("disagreement", replica_findings.disagreement(report)),
             ("evidence_broken", _evidence_broken(report)),
             ("evidence", _evidence(report)),
             ("gaps", _gaps(report)),
@@ -68,6 +76,8 @@ def judge(report: Report) -> list[Finding]:
             ("backlogs", _backlogs(report)),
             ("orphaned", _orphaned(report)),
             ("changed_form", _changed_form(report)),
+            ("store_slow", replica_findings.store_slow(report)),
+            ("unable", replica_findings.unable(report)),
             ("behind", _behind(report)),
             ("starting", _starting(report)),
         )
@@ -80,7 +90,19 @@ def judge(report: Report) -> list[Finding]:
 
 
 def _stuck(report: Report) -> Iterator[Finding]:
-    for name in report.stuck:
+    others = (name for each in replica_findings.alive(report) for name in each.stuck)
+    for name in dict.fromkeys((*report.stuck, *others)):
+        if name == PULSES:
+            yield Finding(
+                "action_required",
+                "instance",
+                name,
+                "A replica has stopped its pulses, though the shared store is not waited for.",
+                effect="Others take over what it held.",
+                do="Restart the service, and report this with the log: it is a bug in auditrelay.",
+                command=report.restart_command,
+            )
+            continue
         yield Finding(
             "action_required",
             "instance",
@@ -130,13 +152,13 @@ def _evidence_broken(report: Report) -> Iterator[Finding]:
         do="Find out whether it was restored or changed: keep a copy of the state, and compare "
         "(coverage --check, evidence check). Then say what happened: "
         "auditrelay evidence restored --reason TEXT.",
-        command=_command(report, "coverage", "--check"),
+        command=command(report, "coverage", "--check"),
     )
 
 
 def _evidence(report: Report) -> Iterator[Finding]:
     evidence = report.evidence
-    if evidence.failing is not None and _age(report, evidence.failing_since) >= UNTOLD:
+    if evidence.failing is not None and age(report, evidence.failing_since) >= UNTOLD:
         yield Finding(
             "action_required",
             "instance",
@@ -147,9 +169,9 @@ def _evidence(report: Report) -> Iterator[Finding]:
             error=evidence.failing,
             do="If the disk is full, make room on it. Else the state was changed or damaged: see "
             "what does not fit.",
-            command=_command(report, "coverage", "--check"),
+            command=command(report, "coverage", "--check"),
         )
-    elif evidence.untold_since is not None and _age(report, evidence.untold_since) >= UNTOLD:
+    elif evidence.untold_since is not None and age(report, evidence.untold_since) >= UNTOLD:
         heads = humanize.count(evidence.untold_heads, "head")
         yield Finding(
             "action_required",
@@ -160,7 +182,7 @@ def _evidence(report: Report) -> Iterator[Finding]:
             effect="They wait in the spool. What was done since is not proved outside of this "
             "machine yet.",
             do="Fix a sink: one that takes them is enough.",
-            command=_command(report, "status"),
+            command=command(report, "status"),
         )
 
 
@@ -171,7 +193,7 @@ _SKEWED: Final = {
 
 
 def _paused(report: Report) -> Iterator[Finding]:
-    paused = [row for row in _enabled(report.sources) if _is_paused(row)]
+    paused = [row for row in enabled(report.sources) if _is_paused(row)]
     if not paused:
         return
     spool = report.spool
@@ -191,13 +213,13 @@ def _paused(report: Report) -> Iterator[Finding]:
         effect="Nothing is dropped: delivery goes on, and polling catches up later.",
         error=paused[0].last_error,
         do=do,
-        command=_command(report, "status"),
+        command=command(report, "status"),
     )
 
 
 def _filling(report: Report) -> Iterator[Finding]:
     spool = report.spool
-    paused = any(_is_paused(row) for row in _enabled(report.sources))
+    paused = any(_is_paused(row) for row in enabled(report.sources))
     if spool.share > NEARLY_FULL and not paused:
         yield Finding(
             "action_required",
@@ -206,7 +228,7 @@ def _filling(report: Report) -> Iterator[Finding]:
             f"The spool is {spool.share:.0%} full.",
             effect="When it is full, polling pauses until there is room. Nothing is dropped.",
             do=f"{_fix_slowest(report)}, or raise spool.max_bytes and reload the service.",
-            command=_command(report, "status"),
+            command=command(report, "status"),
         )
 
 
@@ -229,7 +251,7 @@ _NOT_FOLLOWED: Final = "Redirects are not followed: they would leak credentials.
 
 
 def _held(report: Report, rows: Iterable[AnyPeer]) -> Iterator[Finding]:
-    for row in _enabled(rows):
+    for row in enabled(rows):
         if not row.held:
             continue
         name, status = row.name, _status(row.error_code)
@@ -243,7 +265,7 @@ def _held(report: Report, rows: Iterable[AnyPeer]) -> Iterator[Finding]:
             effect=f"{_kept(row)} It is retried automatically, at long intervals.",
             error=row.last_error,
             do=do,
-            command=_command(report, "check"),
+            command=command(report, "check"),
         )
 
 
@@ -332,7 +354,7 @@ _FAILURES: Final = {
 
 
 def _down(report: Report, rows: Iterable[AnyPeer]) -> Iterator[Finding]:
-    for row in _enabled(rows):
+    for row in enabled(rows):
         if row.up or row.held or row.last_error is None or _is_paused(row):
             continue
         code, name = row.error_code or "", row.name
@@ -343,7 +365,7 @@ def _down(report: Report, rows: Iterable[AnyPeer]) -> Iterator[Finding]:
             failure = f"answers with an error ({status})"
         else:
             failure = f"gives unusable answers ({code.replace('_', ' ') or 'unknown'})"
-        lasting = _age(report, row.since) >= PATIENCE
+        lasting = age(report, row.since) >= PATIENCE
         yield Finding(
             "action_required" if lasting else "recovering",
             row.kind,
@@ -353,7 +375,7 @@ def _down(report: Report, rows: Iterable[AnyPeer]) -> Iterator[Finding]:
             effect=f"{_kept(row)} It is retried automatically.",
             error=row.last_error,
             do=f"Check {name} and the network to it." if lasting else "",
-            command=_command(report, "check") if lasting else None,
+            command=command(report, "check") if lasting else None,
         )
 
 
@@ -368,9 +390,14 @@ def _kept(row: AnyPeer) -> str:
 
 
 def _starting(report: Report) -> Iterator[Finding]:
-    peers: tuple[AnyPeer, ...] = (*report.sources, *report.sinks)
-    for row in _enabled(peers):
-        if not row.up and not row.held and row.last_error is None and not _is_paused(row):
+    for row in enabled(peers(report)):
+        if (
+            row.held_by is not None
+            and not row.up
+            and not row.held
+            and row.last_error is None
+            and not _is_paused(row)
+        ):
             missing = "finished a poll" if row.kind == "source" else "answered"
             what = f"{row.name} has not {missing} since the start."
             yield Finding("recovering", row.kind, row.name, what)
@@ -380,23 +407,23 @@ def _starting(report: Report) -> Iterator[Finding]:
 
 
 def _gaps(report: Report) -> Iterator[Finding]:
-    for row in _enabled(report.sources):
+    for row in enabled(report.sources):
         gaps = [span for span in row.coverage if span.state == "gap" and span.reason != REOPENED]
         if not gaps:
             continue
         start, end = min(gap.start for gap in gaps), max(gap.end for gap in gaps)
-        length = sum((_at(gap.end) - _at(gap.start)).total_seconds() for gap in gaps)
-        now = _at(report.at)
+        length = sum((at(gap.end) - at(gap.start)).total_seconds() for gap in gaps)
+        now = at(report.at)
         spots = "" if len(gaps) == 1 else f", in {len(gaps)} pieces,"
         yield Finding(
             "action_required",
             "source",
             row.name,
             f"{row.name} was not read for {humanize.span(length)}{spots} between "
-            f"{humanize.timestamp(_at(start), now)} and {humanize.timestamp(_at(end), now)}.",
+            f"{humanize.timestamp(at(start), now)} and {humanize.timestamp(at(end), now)}.",
             effect=_reasons({gap.reason for gap in gaps if gap.reason}),
             do="If the vendor still shows that time, fill the gap.",
-            command=_command(
+            command=command(
                 report,
                 "backfill",
                 row.name,
@@ -409,7 +436,7 @@ def _gaps(report: Report) -> Iterator[Finding]:
 
 
 def _reopened(report: Report) -> Iterator[Finding]:
-    for row in _enabled(report.sources):
+    for row in enabled(report.sources):
         gaps = [span for span in row.coverage if span.reason == REOPENED]
         if gaps:
             yield Finding(
@@ -434,7 +461,7 @@ def _reasons(reasons: Iterable[str]) -> str:
 
 
 def _bad_files(report: Report) -> Iterator[Finding]:
-    for row in _enabled(report.sources):
+    for row in enabled(report.sources):
         if row.error_code == "file_rejected":
             yield Finding(
                 "action_required",
@@ -448,7 +475,7 @@ def _bad_files(report: Report) -> Iterator[Finding]:
 
 
 def _odd_times(report: Report) -> Iterator[Finding]:
-    for row in _enabled(report.sources):
+    for row in enabled(report.sources):
         if row.odd_times:
             yield Finding(
                 "action_required",
@@ -460,12 +487,12 @@ def _odd_times(report: Report) -> Iterator[Finding]:
                 "fetched (auditrelay.time_quality, auditrelay.warnings).",
                 do="Look at the records: if their time is elsewhere and the source has time_path, "
                 "set it; else tell the vendor.",
-                command=_command(report, "sample", row.name, "--count", "3"),
+                command=command(report, "sample", row.name, "--count", "3"),
             )
 
 
 def _silent(report: Report) -> Iterator[Finding]:
-    for row in _enabled(report.sources):
+    for row in enabled(report.sources):
         if row.silent:
             yield Finding(
                 "action_required",
@@ -475,14 +502,14 @@ def _silent(report: Report) -> Iterator[Finding]:
                 since=row.last_event_at,
                 do="Compare with the vendor's dashboard: is it quiet, or does the key see too "
                 "little? This shows the newest events that the key sees.",
-                command=_command(report, "sample", row.name, "--count", "3"),
+                command=command(report, "sample", row.name, "--count", "3"),
             )
 
 
 def _changed_form(report: Report) -> Iterator[Finding]:
-    for row in _enabled(report.sources):
+    for row in enabled(report.sources):
         since = row.form_changed_at or None
-        if since is None or _age(report, since) > CHANGED_FORM_SHOWN:
+        if since is None or age(report, since) > CHANGED_FORM_SHOWN:
             continue
         fields = humanize.join(list(row.form_changed_fields or ()))
         which = f", in {fields}" if fields else ""
@@ -501,7 +528,7 @@ def _changed_form(report: Report) -> Iterator[Finding]:
 
 
 def _behind(report: Report) -> Iterator[Finding]:
-    for row in _enabled(report.sources):
+    for row in enabled(report.sources):
         if row.directory is not None:
             continue  # it is as current as its files, which others export
         lag, interval, settle = row.lag_seconds, row.poll_interval_seconds, row.settle_seconds
@@ -535,7 +562,7 @@ def _dead_letters(report: Report) -> Iterator[Finding]:
                 do="See the reason, and fix the cause. Then dead-letters replay sends "
                 f"{'it' if dead == 1 else 'them'} again; dead-letters drop discards "
                 f"{'it' if dead == 1 else 'them'}.",
-                command=_command(report, "dead-letters", "list", "--sink", row.name),
+                command=command(report, "dead-letters", "list", "--sink", row.name),
             )
 
 
@@ -550,28 +577,30 @@ def _bad_records(report: Report) -> Iterator[Finding]:
                 effect="They were not forwarded; the other rows of their files were.",
                 do="See which, by file and line. dead-letters replay forwards them as they are; "
                 "dead-letters drop discards them.",
-                command=_command(report, "dead-letters", "list", "--source", row.name),
+                command=command(report, "dead-letters", "list", "--source", row.name),
             )
 
 
 def _backlogs(report: Report) -> Iterator[Finding]:
-    for row in _enabled(report.sinks):
+    for row in enabled(report.sinks):
         oldest = timedelta(seconds=row.oldest_undelivered_seconds)
-        if not row.up or oldest < PATIENCE:
+        meant = timedelta(seconds=row.linger_seconds or 0)
+        # What no replica holds is up no more, and has the backlog that it had.
+        if not (row.up or row.held_by is None) or oldest < PATIENCE + meant:
             continue
-        moves = _age(report, row.last_delivered_at) < PATIENCE
+        moves = age(report, row.last_delivered_at) < PATIENCE + meant
         backlog = humanize.count(row.backlog_events, "event")
         yield Finding(
             "recovering" if moves else "action_required",
             "sink",
             row.name,
             f"{row.name} is behind: {backlog} {_wait(row)} for it.",
-            since=(_at(report.at) - oldest).isoformat(),
+            since=(at(report.at) - oldest).isoformat(),
             effect="Nothing is lost: they wait in the spool"
             f"{', and it is delivering them' if moves else ''}.",
             do="If the backlog does not shrink, raise concurrency or batch_events in "
             f"[sinks.{row.name}], or find out why the sink is slow.",
-            command=None if moves else _command(report, "check"),
+            command=None if moves else command(report, "check"),
         )
 
 
@@ -593,17 +622,8 @@ def _orphaned(report: Report) -> Iterator[Finding]:
 # -- words -----------------------------------------------------------------------------------------
 
 
-def _enabled(rows: Iterable[P]) -> Iterator[P]:
-    return (row for row in rows if row.enabled)
-
-
 def _is_paused(row: AnyPeer) -> bool:
     return isinstance(row, SourceStatus) and row.paused_since is not None
-
-
-def _command(report: Report, *words: str) -> str:
-    config = report.config
-    return shlex.join(["auditrelay", *(("-c", config) if config else ()), *words])
 
 
 def _status(code: str | None) -> int | None:
@@ -611,21 +631,12 @@ def _status(code: str | None) -> int | None:
     return int(number) if number.isdigit() else None
 
 
-def _at(iso: str) -> datetime:
-    return datetime.fromisoformat(iso)
-
-
-def _age(report: Report, iso: str | None) -> timedelta:
-    """Return how long ago *iso* was; the maximum, if it is unknown."""
-    return timedelta.max if iso is None else _at(report.at) - _at(iso)
-
-
 def _whole_seconds(time: str, *, up: bool = False) -> str:
     """Return *time* in whole seconds, so that it can be typed; rounded *up*, or down."""
-    at = _at(time)
-    if up and at.microsecond:
-        at += timedelta(seconds=1)
-    return iso(at.replace(microsecond=0))
+    moment = at(time)
+    if up and moment.microsecond:
+        moment += timedelta(seconds=1)
+    return iso(moment.replace(microsecond=0))
 
 
 def _is(rows: Sequence[SourceStatus]) -> str:

@@ -61,6 +61,39 @@ class PeerStatus(Struct, frozen=True, kw_only=True):
     """The key of its address in the configuration; left out if it is orphaned."""
     credentials: tuple[Credential, ...] | UnsetType = UNSET
     """Its secrets; left out if it is orphaned."""
+    held_by: str | UnsetType | None = UNSET
+    """The replica that works for it, null if no live one does; left out without a shared store."""
+
+
+class ReplicaStatus(Struct, frozen=True, kw_only=True):
+    """One of the replicas on a shared store."""
+
+    name: str
+    version: str
+    since: Time
+    """When it joined."""
+    alive: bool
+    units: tuple[str, ...]
+    """What it holds: ``source NAME``, ``sink NAME``, ``keeper``."""
+    stuck: tuple[str, ...]
+    """Its loops that make no progress."""
+    unable: dict[str, str] = {}
+    """What it is configured for and cannot serve now, and why: ``source NAME``, ``sink NAME``."""
+    clock_offset_seconds: float = 0.0
+    """How far the clock of the database is ahead of its clock."""
+    round_trip_seconds: float = 0.0
+    """How long its last pulse took in the shared store."""
+
+
+class StoreStatus(Struct, frozen=True, kw_only=True):
+    """The shared store, as the replica sees it that reports."""
+
+    up: bool
+    """Whether it answers; if not, the rest of the report is of the moment before."""
+    away_since: Time | None
+    """Since when it does not."""
+    disagreements: dict[str, Time]
+    """Units on whose settings the replicas do not agree, and since when."""
 
 
 class SourceStatus(PeerStatus, frozen=True, kw_only=True):
@@ -145,6 +178,11 @@ class SinkStatus(PeerStatus, frozen=True, kw_only=True):
     last_error: str | None
     error_code: str | None
     """The short code of last_error."""
+    linger_seconds: float | UnsetType = UNSET
+    """
+    How long events may wait for others that are sent with them, all being well; left out if that is
+    less than ten seconds.
+    """
 
 
 AnyPeer = SourceStatus | SinkStatus
@@ -221,5 +259,11 @@ class Report(Struct, frozen=True, kw_only=True):
     """How far our clock is ahead of that of each peer, negative if behind; not where they agree."""
     restart_command: str | None
     """How to restart the service, for a shell; null where that is not known."""
+    replicas: tuple[ReplicaStatus, ...] | UnsetType = UNSET
+    """The replicas on the shared store; left out without one."""
+    unheld: dict[str, Time | None] | UnsetType = UNSET
+    """Units that no live replica holds, and since when, if known; left out likewise."""
+    store: StoreStatus | UnsetType = UNSET
+    """The shared store; left out without one, and without a running service."""
     findings: tuple[Finding, ...]
     """The problems, worst first."""

@@ -47,6 +47,9 @@ class Instance(Protocol):
     def stuck(self) -> list[str]:
         """Return the names of the loops that make no progress."""
 
+    def joined(self) -> bool:
+        """Return whether it is a member of the replicas, if there are several, and works."""
+
     def unready(self) -> list[Unready]:
         """Return why this instance is not ready; nothing if it is."""
 
@@ -87,6 +90,7 @@ class StatusPort:
             Route("/static/{name}", Assets().serve),
             Route("/healthz", self._health),
             Route("/readyz", self._ready),
+            Route("/joined", self._joined),
             Route("/metrics", self._metrics),
             Route("/api/status", self._status),
         ]
@@ -109,6 +113,10 @@ class StatusPort:
     async def _health(self, _: Request) -> Response:
         stuck = self._instance.stuck()
         return JSONResponse({"ok": not stuck, "stuck": stuck}, 503 if stuck else 200)
+
+    async def _joined(self, _: Request) -> Response:
+        joined = self._instance.joined()
+        return JSONResponse({"joined": joined}, 200 if joined else 503)
 
     async def _ready(self, request: Request) -> Response:
         reasons = [

@@ -1,6 +1,6 @@
 """The report that ``status --json`` and the status port show, from the state."""
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from datetime import datetime, timedelta
 from typing import Final
 
@@ -10,7 +10,7 @@ from msgspec import UNSET, UnsetType
 from auditrelay import __version__
 from auditrelay.config.model import Config
 from auditrelay.deliver.throughput import Throughput
-from auditrelay.settings import PeerSettings, SourceSettings
+from auditrelay.settings import PeerSettings, SinkSettings, SourceSettings
 from auditrelay.settings.secrets import Secret
 from auditrelay.settings.values import format_duration
 from auditrelay.status.findings import judge
@@ -24,9 +24,18 @@ from auditrelay.status.model import (
     SinkStatus,
     SourceStatus,
     SpoolStatus,
+    StoreStatus,
+)
+from auditrelay.status.replicas import (
+    failing_of,
+    holders_of,
+    replicas_of,
+    throughput_of,
+    unheld_since,
 )
 from auditrelay.store import FoundLate, SinkState, SourceState, Span
 from auditrelay.store.conditions import SinkCondition, SourceCondition
+from auditrelay.store.replicas import Situation
 from auditrelay.store.sealing import EvidenceState
 from auditrelay.window import covered_until, iso, moment
 
@@ -35,6 +44,9 @@ Failing = tuple[str, datetime]
 
 SHOWN: Final = timedelta(days=7)
 """How far back the ledger is in the report."""
+
+_NOTICEABLE: Final = timedelta(seconds=10)
+"""A linger from which on an operator may ask where an event is."""
 
 GAPS_SHOWN: Final = timedelta(days=30)
 """How far back gaps are listed and count as problems; older ones are in ``gap_seconds`` only."""
@@ -53,6 +65,8 @@ def report(
     stuck: Iterable[str] = (),
     clock_ahead: Mapping[str, timedelta] | None = None,
     restart_command: str | None = None,
+    situation: Situation | None = None,
+    store: StoreStatus | None = None,
 ) -> Report:
     """
     Return the state of every source and sink in *config*, and of those orphaned in the store.
@@ -60,12 +74,18 @@ def report(
     An orphaned source or sink is in the store and not in the configuration any more; its backlog is
     kept. *failing* (why and since when the evidence is not sealed), *throughput* (by sink),
     *stuck*, *clock_ahead* (of the clocks of peers that differ from ours) and *restart_command* (of
-    the service, for a shell) are known to a running instance alone.
+    the service, for a shell) are known to a running instance alone. *situation* is that of the
+    replicas, if the store is shared, and *store* what a running one of them knows of that.
     """
     clock_ahead = clock_ahead or {}
+    per_minute: dict[str, Sequence[int]] = {}
+    if situation is not None:
+        per_minute.update(throughput_of(situation))
+        failing = failing or failing_of(situation)
+    per_minute.update({name: each.per_minute(now) for name, each in (throughput or {}).items()})
     known_sources = {state.name: state for state in sources}
     known_sinks = {state.name: state for state in sinks}
-    throughput = throughput or {}
+    holders = None if situation is None else holders_of(situation)
     state = Report(
         version=__version__,
         at=iso(now),
@@ -77,11 +97,19 @@ def report(
                 known_sources.get(name),
                 now,
                 clock_ahead.get(name, timedelta(0)),
+                held_by=UNSET if holders is None else holders.get(f"source {name}"),
             )
             for name in (*config.sources, *sorted(known_sources.keys() - config.sources.keys()))
         ),
         sinks=tuple(
-            _sink(name, config, known_sinks.get(name), throughput.get(name), now)
+            _sink(
+                name,
+                config,
+                known_sinks.get(name),
+                per_minute.get(name),
+                now,
+                held_by=UNSET if holders is None else holders.get(f"sink {name}"),
+            )
             for name in (*config.sinks, *sorted(known_sinks.keys() - config.sinks.keys()))
         ),
         spool=SpoolStatus(spool_bytes, config.spool.max_bytes),
@@ -89,6 +117,14 @@ def report(
         stuck=tuple(stuck),
         clock_ahead_seconds={name: by.total_seconds() for name, by in clock_ahead.items()},
         restart_command=restart_command,
+        replicas=UNSET if situation is None else replicas_of(situation),
+        unheld=UNSET
+        if situation is None
+        else {
+            unit: None if since is None else iso(since)
+            for unit, since in unheld_since(situation).items()
+        },
+        store=store or UNSET,
         findings=(),
     )
     return msgspec.structs.replace(state, findings=tuple(judge(state)))
@@ -120,6 +156,8 @@ def _source(
     state: SourceState | None,
     now: datetime,
     clock_ahead: timedelta,
+    *,
+    held_by: str | UnsetType | None,
 ) -> SourceStatus:
     checkpoint = lag = None
     ledger: tuple[Span, ...] = ()
@@ -144,8 +182,9 @@ def _source(
         orphaned=UNSET if settings else True,
         address_key=settings.address_key if settings else UNSET,
         credentials=_credentials(settings),
+        held_by=held_by,
         directory=None if directory is None else str(directory),
-        up=condition.up,
+        up=condition.up if held_by is not None else False,
         held=condition.held,
         since=condition.since,
         paused_since=condition.paused_since,
@@ -202,7 +241,13 @@ def _span(span: Span) -> CoverageSpan:
 
 
 def _sink(
-    name: str, config: Config, state: SinkState | None, throughput: Throughput | None, now: datetime
+    name: str,
+    config: Config,
+    state: SinkState | None,
+    per_minute: Sequence[int] | None,
+    now: datetime,
+    *,
+    held_by: str | UnsetType | None,
 ) -> SinkStatus:
     settings = config.sinks.get(name)
     condition = SinkCondition() if state is None else state.condition
@@ -215,8 +260,9 @@ def _sink(
         address_key=settings.address_key if settings else UNSET,
         credentials=_credentials(settings),
         proves=settings.proves if settings else None,
+        held_by=held_by,
         sources=() if settings is None else tuple(config.sources_of(name)),
-        up=condition.up,
+        up=condition.up if held_by is not None else False,
         held=condition.held,
         since=condition.since,
         backlog_events=0 if state is None else state.backlog_events,
@@ -224,11 +270,18 @@ def _sink(
             0 if oldest is None else max(0.0, round((now - oldest).total_seconds(), 3))
         ),
         dead_letters=0 if state is None else state.dead_letters,
-        delivered_per_minute=None if throughput is None else tuple(throughput.per_minute(now)),
+        delivered_per_minute=None if per_minute is None else tuple(per_minute),
         last_delivered_at=condition.last_delivered_at,
         last_error=condition.last_error,
         error_code=condition.error_code,
+        linger_seconds=_linger(settings),
     )
+
+
+def _linger(settings: SinkSettings | None) -> float | UnsetType:
+    if settings is None or settings.linger < _NOTICEABLE:
+        return UNSET
+    return settings.linger.total_seconds()
 
 
 def _credentials(settings: PeerSettings | None) -> tuple[Credential, ...] | UnsetType:

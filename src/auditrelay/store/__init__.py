@@ -349,6 +349,17 @@ class SourceState:
 
 
 @dataclass(frozen=True, slots=True)
+class Raised:
+    """An alert that was raised: its *code*, what it is *about*, and its two sentences."""
+
+    code: str
+    about: str
+    """The kind and the name."""
+    what: str
+    todo: str
+
+
+@dataclass(frozen=True, slots=True)
 class SinkState:
     """The state of a sink: its *position*, its backlog, its *condition*."""
 

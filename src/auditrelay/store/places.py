@@ -2,8 +2,8 @@
 Places in the spool: a log, and a position in it, as one number. Pure.
 
 A spool consists of one log or several, each with consecutive positions from 0 on. So the places of
-one log are consecutive, too, and say nothing about those of another. SQLite has one log, number 0,
-where a place is its position.
+one log are consecutive, too, and say nothing about those of another. Both engines have one log,
+number 0, where a place is its position.
 """
 
 from typing import Final

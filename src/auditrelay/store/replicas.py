@@ -1,12 +1,12 @@
 """
 What the replicas on one database see of each other. Values only.
 
-A *replica* is one process that serves sources and sinks of a database that it shares with others. It
-is alive by one row, which it renews with every *beat*. All clocks that are compared are those of the
+A *replica* is one process that serves sources and sinks of a database that it shares with others.
+It is alive by one row, which it renews with every *beat*. All times here are by the clock of the
 database; what a replica concludes from its own clock alone is in ``service.membership``.
 """
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Any, Final
@@ -16,13 +16,6 @@ from auditrelay.errors import RelayError
 
 LIFE: Final = 10.0
 """Seconds that a beat keeps a replica alive, by the clock of the database."""
-
-KEEPER: Final = "keeper"
-"""
-The unit whose holder does what exactly one replica shall do: prune, seal, plan moves, alert.
-
-The other units are ``source NAME`` and ``sink NAME``.
-"""
 
 
 class Unreachable(RelayError):
@@ -80,9 +73,18 @@ class Replica:
 
 
 @dataclass(frozen=True, slots=True)
+class Server:
+    """Which server a database is on: its *system* is that of its standbys too, its *timeline* not."""
+
+    version: str
+    system: str
+    timeline: int
+
+
+@dataclass(frozen=True, slots=True)
 class LeaseRow:
     """
-    A row of the table ``lease``: who holds *unit*, and since when.
+    A row of the table ``lease``: who holds *unit*, and since when; or since when nobody does.
 
     *wanted_by* is the replica that the keeper wants to have it.
     """
@@ -122,3 +124,25 @@ class Situation:
     end: int
     heads: int
     writes: int | None
+
+
+@dataclass(frozen=True, slots=True)
+class Taken:
+    """
+    A request that a replica has taken; *begun* if another one, or an earlier life, had begun it.
+
+    Its answers go on with the number *after*.
+    """
+
+    request: str
+    begun: bool
+    after: int
+
+
+@dataclass(frozen=True, slots=True)
+class Answers:
+    """The *lines* that follow; *seen* is the last's number, *alive* if a live replica works on."""
+
+    lines: Sequence[str]
+    seen: int
+    alive: bool

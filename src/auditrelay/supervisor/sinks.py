@@ -13,7 +13,18 @@ from auditrelay.errors import PeerBug, Retryable
 from auditrelay.events.marks import NO_MARKS
 from auditrelay.events.page import Page
 from auditrelay.settings import SinkSettings
-from auditrelay.sinks import AckId, Channel, Item, Limits, Rendered, Sink, Verdict
+from auditrelay.sinks import (
+    AckId,
+    Channel,
+    Counts,
+    Item,
+    Limits,
+    Part,
+    Rendered,
+    Sealing,
+    Sink,
+    Verdict,
+)
 from auditrelay.supervisor import Supervisor
 from auditrelay.telemetry.metrics import Metrics
 
@@ -54,11 +65,7 @@ class SupervisedSink:
 
     async def send(self, batch: Sequence[Item]) -> Verdict:
         """See :class:`Sink`; Retryable while another instance may be sending the same."""
-        if not self._may_send():
-            raise Retryable(
-                "the shared store has not answered for seconds: another replica may deliver",
-                reason="store",
-            )
+        self._require_turn()
         with self._supervise("send"):
             verdict = await self._sink.send(batch)
             named = [*verdict.retry, *(rejection.index for rejection in verdict.rejected)]
@@ -68,6 +75,14 @@ class SupervisedSink:
             if ack_id is None:
                 return verdict
             return replace(verdict, ack_id=AckId(self._channel(ack_id.channel), ack_id.number))
+
+    def _require_turn(self) -> None:
+        """Raise Retryable while another instance may be sending the same."""
+        if not self._may_send():
+            raise Retryable(
+                "the shared store has not answered for seconds: another replica may deliver",
+                reason="store",
+            )
 
     def _channel(self, channel: Channel) -> "_SupervisedChannel":
         supervised = self._channels.get(id(channel))
@@ -121,6 +136,39 @@ class SearchableSink(SupervisedSink):
             return await self._search.find_stored(events)
 
 
+class SealingSink(SupervisedSink, Sealing):
+    """A supervised sink that stores each part of a batch under a name."""
+
+    def __init__(
+        self,
+        sink: Sink,
+        sealing: Sealing,
+        supervise: Supervisor,
+        may_send: Callable[[], bool] = always,
+    ) -> None:
+        super().__init__(sink, supervise, may_send)
+        self._sealing = sealing
+
+    def parts(self, batch: Sequence[Item], log: str, now: datetime) -> Sequence[Part]:
+        """See :class:`Sealing`."""
+        with self._supervise("parts"):
+            parts = self._sealing.parts(batch, log, now)
+            if sorted(index for part in parts for index in part.indices) != [*range(len(batch))]:
+                raise ValueError(f"the parts are not all of a batch of {len(batch)}")
+            return parts
+
+    async def put(self, batch: Sequence[Item], name: str, *, again: bool) -> Counts:
+        """See :class:`Sealing`; Retryable while another instance may be sending the same."""
+        self._require_turn()
+        with self._supervise("send"):
+            return await self._sealing.put(batch, name, again=again)
+
+    async def holds(self, name: str, digest: str) -> bool:
+        """See :class:`Sealing`."""
+        with self._supervise("holds"):
+            return await self._sealing.holds(name, digest)
+
+
 class _SupervisedChannel:
     """A :class:`Channel` whose bugs are PeerBugs."""
 
@@ -163,4 +211,6 @@ def make_sink(
         sink = sinks.make(name, settings, metrics, clock)
         if isinstance(sink, _Searchable):
             return SearchableSink(sink, sink, supervise, may_send)
+        if isinstance(sink, Sealing):
+            return SealingSink(sink, sink, supervise, may_send)
         return SupervisedSink(sink, supervise, may_send)

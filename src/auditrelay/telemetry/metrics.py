@@ -32,6 +32,9 @@ REQUEST_SECONDS = (0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60)
 LATENESS_SECONDS = (1, 5, 15, 30, 60, 300, 900, 3600, 7200, 21600, 86400, 172800, 604800)
 """The values that ``settle``, ``overlap`` and ``resweep`` are chosen from, up to a week."""
 
+STORE_SECONDS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30)
+"""From a database on the same machine to the longest that a transaction may take."""
+
 END_TO_END_SECONDS = (1, 2.5, 5, 10, 30, 60, 120, 300, 600, 1800, 3600, 21600, 86400, 2592000)
 """Fine around ``settle`` and ``poll_interval``, coarse for an outage, 30 days for a backfill."""
 
@@ -125,9 +128,21 @@ class Histogram(Collector):
         yield family
 
 
+TAKEOVERS = ("free", "dead", "moved")
+"""Why a unit could be taken: nobody held it, its holder was dead, or the keeper moved it here."""
+
+STORE_WORK = ("write", "read", "pulse", "lease", "request")
+"""
+What a transaction in the shared store is for. Each is done by one thread, so that its histogram
+needs no lock.
+"""
+
+RETRIES = ("busy", "lost", "refused")
+"""Why a transaction is run again: others were in the way, the connection failed, or no login."""
+
 _Labels = tuple[str, ...]
 
-_OWN_CODES = {"reason", "code"}
+_OWN_CODES = {"reason", "code", "what", "unit"}
 """Labels whose values are our codes; the values of all others are names in the configuration."""
 
 M = TypeVar("M", bound=Counter | Gauge | Histogram)
@@ -138,11 +153,15 @@ class Row(Generic[M]):
     A row of the table in :class:`Metrics`: *kind*, help text and labels of one metric.
 
     Its name is ``auditrelay_`` and the attribute's name, with ``_total`` at the end if it is a
-    counter. On an instance the attribute is the metric itself.
+    counter. On an instance the attribute is the metric itself. One that is *shared* exists with a
+    shared store only.
     """
 
-    def __init__(self, kind: type[M], text: str, *labels: str, **options: Any) -> None:
+    def __init__(
+        self, kind: type[M], text: str, *labels: str, shared: bool = False, **options: Any
+    ) -> None:
         self.kind = kind
+        self.shared = shared
         self.text = text
         self.labels = labels
         self._options = options
@@ -177,7 +196,8 @@ class Metrics:
     Every metric, each exposed before its first event. Use it from one thread.
 
     *sources*, *sinks* and *pairs* (source, sink) are the names in the configuration: a metric with
-    no other labels starts with a sample of 0 for each of them.
+    no other labels starts with a sample of 0 for each of them. With *shared* there are those of a
+    store that several replicas share as well, whose labels start with all of their values.
     """
 
     events_collected = Row(Counter, "New events read from a source into the spool.", "source")
@@ -273,6 +293,28 @@ class Metrics:
         buckets=END_TO_END_SECONDS,
     )
     build_info = Row(Gauge, "Always 1; the version is in the label.", "version")
+    replicas = Row(Gauge, "Replicas that are alive, this one included.", shared=True)
+    unit_held = Row(Gauge, "1 while this replica holds the unit, else 0.", "unit", shared=True)
+    takeovers = Row(Counter, "Units that this replica has taken.", "reason", shared=True)
+    fenced = Row(
+        Counter, "How often this replica lost a lease to another, or was refused.", shared=True
+    )
+    store_rolled_back = Row(
+        Counter, "How often the database had lost what it had acknowledged.", shared=True
+    )
+    store_up = Row(Gauge, "1 while the shared store answers, else 0.", shared=True)
+    store_request_seconds = Row(
+        Histogram,
+        "Time of one transaction in the shared store.",
+        "what",
+        buckets=STORE_SECONDS,
+        shared=True,
+    )
+    store_retried = Row(Counter, "Transactions that were run again.", "reason", shared=True)
+    clock_offset_seconds = Row(
+        Gauge, "How far the clock of the database is ahead of ours.", shared=True
+    )
+    pulse_age_seconds = Row(Gauge, "How long ago the shared store last answered.", shared=True)
 
     def __init__(
         self,
@@ -281,15 +323,24 @@ class Metrics:
         sources: Iterable[str] = (),
         sinks: Iterable[str] = (),
         pairs: Iterable[tuple[str, str]] = (),
+        shared: bool = False,
     ) -> None:
         registry = CollectorRegistry()
         # The library registers a counter by its name without _total. So the gauge
         # auditrelay_dead_letters cannot be in one registry with auditrelay_dead_letters_total.
         second = CollectorRegistry()
         self._registries = (registry, second)
-        for row in TABLE:
+        self._rows = [row for row in TABLE if shared or not row.shared]
+        for row in self._rows:
             setattr(self, row.name, row.make(second if row.name == "dead_letters" else registry))
         self.build_info.labels(version).set(1)
+        if shared:
+            for reason in TAKEOVERS:
+                self.takeovers.labels(reason)
+            for reason in RETRIES:
+                self.store_retried.labels(reason)
+            for what in STORE_WORK:
+                self.store_request_seconds.labels(what)
         self._names: dict[_Labels, set[_Labels]] = {}
         self.configure(sources=sources, sinks=sinks, pairs=pairs)
 
@@ -316,7 +367,7 @@ class Metrics:
         }
         for labels, current in names.items():
             gone = self._names.get(labels, set()) - current
-            for row in TABLE:
+            for row in self._rows:
                 if row.names != set(labels):
                     continue
                 metric = getattr(self, row.name)

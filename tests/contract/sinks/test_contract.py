@@ -24,6 +24,7 @@ from auditrelay.events import AuditEvent
 from auditrelay.events.forms import FORMS
 from auditrelay.http.replies import Reply
 from auditrelay.sandbox import Trap, faults, receivers
+from auditrelay.sandbox.messages import Request
 from auditrelay.sandbox.refusals import Refusal
 from auditrelay.sandbox.stored import Stored
 from auditrelay.settings.secrets import Resolved, Secret
@@ -149,7 +150,8 @@ async def test_a_body_is_compressed_or_not_as_configured(
         [*_, seen] = [each for each in rig.double.seen if each.path != "/_mget"]  # no question
         size = sum(len(item.text) for item in batch)
         if compression == "gzip":
-            assert seen.headers["content-encoding"] == "gzip"
+            if rig.double.NAMES_ENCODING:
+                assert seen.headers["content-encoding"] == "gzip"
             assert seen.body_bytes < size * 0.75
         else:
             assert "content-encoding" not in seen.headers
@@ -201,7 +203,7 @@ async def test_a_reply_is_decoded_once(
             rig.fail(faults.answer(status, body))
             with contextlib.suppress(RelayError):
                 await sink.send(items(sink, 3))
-    assert len(decoded) >= 10
+    assert len(decoded) >= 10 or not rig.double.ANSWERS_JSON
 
 
 # --- faults on the network ---------------------------------------------------------
@@ -248,7 +250,7 @@ async def test_a_request_that_was_turned_away_is_no_possible_duplicate(
     rig: Rig, items: Items, status: int
 ) -> None:
     sink = rig.build()
-    rig.fail(faults.html(status))
+    rig.fail(faults.html(status), times=None)  # a 401 may be answered with another token
     with pytest.raises(Refused) as caught:
         await sink.send(items(sink, 2))
     assert not caught.value.sent
@@ -335,7 +337,12 @@ async def test_a_cancelled_batch_leaves_the_sink_usable(rig: Rig, items: Items) 
     sink = rig.build()
     await sink.send(items(sink, 1))
     arrived = asyncio.Event()
-    rig.double.on_request = lambda request: arrived.set() if request.method == "POST" else None
+
+    def note(request: Request) -> None:
+        if request.method in ("POST", "PUT"):
+            arrived.set()
+
+    rig.double.on_request = note
     rig.fail(faults.hang())
     sending = asyncio.create_task(sink.send(items(sink, 3)))
     await arrived.wait()
@@ -501,7 +508,7 @@ def test_a_product_that_does_not_index_old_events_has_a_backfill_notice_for_a_mo
 
 
 def test_every_module_of_the_folder_is_a_sink() -> None:
-    assert {"datadog", "elasticsearch", "file", "splunk_hec"} <= set(available())
+    assert {"azure_logs", "datadog", "elasticsearch", "file", "splunk_hec"} <= set(available())
     for kind in available():
         module = importlib.import_module(f"auditrelay.sinks.{kind}")
         assert get_args(module.Settings.model_fields["type"].annotation) == (kind,)

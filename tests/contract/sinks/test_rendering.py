@@ -1,5 +1,6 @@
 """A page of events is rendered for a product as each of its events alone, byte for byte."""
 
+import asyncio
 from collections.abc import Mapping
 from functools import cache
 from typing import Any
@@ -32,16 +33,18 @@ KINDS = [*available(), HTTP, *shipped_receivers()]
 @cache
 def sinks_of(kind: str) -> list[Sink]:
     """Return a sink of *kind* for each form, as its settings are by default and otherwise."""
-    double: Any = None
-    if kind in ALL:
-        double = ALL[kind](clock=lambda: 0)
-        double.port = 1  # it is not started: nothing is sent
-    given = {"type": kind, "path": "-"} if double is None else double.settings()
+    given = asyncio.run(_settings(kind)) if kind in ALL else {"type": kind, "path": "-"}
     return [
         made_of("siem", {**given, "format": form, **more}, Metrics(), FakeClock())[1]
         for form in sorted(FORMS)
         for more in ({}, *([OTHER_SETTINGS[kind]] if kind in OTHER_SETTINGS else []))
     ]
+
+
+async def _settings(kind: str) -> dict[str, Any]:
+    """Return the settings of a sink that sends to a double of *kind*."""
+    async with ALL[kind](clock=lambda: 0) as double:
+        return double.settings()
 
 
 def check(sink: Sink, page: Page, now: int, *, copies: int = 1, every: int = 1) -> None:

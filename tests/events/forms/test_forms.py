@@ -11,7 +11,7 @@ import pytest
 
 from auditrelay.events import Actor, AuditEvent, Change, Outcome, Target
 from auditrelay.events.classify import KINDS, VERBS
-from auditrelay.events.forms import FORMS, cim, datadog, ecs, ocsf
+from auditrelay.events.forms import FORMS, asim, cim, datadog, ecs, ocsf
 
 Written = Callable[[AuditEvent], dict[str, bytes]]
 replace = msgspec.structs.replace
@@ -42,10 +42,11 @@ def event(one: Callable[..., AuditEvent]) -> AuditEvent:
     )
 
 
-def test_every_kind_verb_and_outcome_is_valid_ecs_and_cim(
+def test_every_kind_verb_and_outcome_is_valid_ecs_and_cim_and_asim(
     event: AuditEvent,
     valid_ecs: Callable[[dict[str, Any], str], None],
     valid_cim: Callable[[dict[str, Any]], None],
+    valid_asim: Callable[[dict[str, Any]], None],
 ) -> None:
     outcomes = (*get_args(Outcome), None)
     for kind, verb, outcome in product(KINDS, VERBS, outcomes):
@@ -58,6 +59,7 @@ def test_every_kind_verb_and_outcome_is_valid_ecs_and_cim(
             assert outcome != "unknown" or "status" not in found
             assert all(isinstance(value, str) for value in cim.indexed(changed).values())
             orjson.dumps(datadog.render(changed))
+            valid_asim(json.loads(orjson.dumps(asim.render(changed))))
 
 
 def test_the_uid_is_in_every_form_in_the_field_of_its_product(event: AuditEvent) -> None:
@@ -66,6 +68,7 @@ def test_the_uid_is_in_every_form_in_the_field_of_its_product(event: AuditEvent)
     assert cim.indexed(event)["event_id"] == event.uid
     assert datadog.render(event)["evt"]["id"] == event.uid
     assert ocsf.render(event)["metadata"]["uid"] == event.uid
+    assert asim.render(event)["EventUid"] == event.uid
     assert FORMS["raw"](event)["auditrelay"]["uid"] == event.uid
 
 
@@ -73,7 +76,9 @@ def test_the_uid_is_in_every_form_in_the_field_of_its_product(event: AuditEvent)
 def test_markers_are_present_only_when_true(form: str, event: AuditEvent) -> None:
     def own(*args: Any, **marks: Any) -> dict[str, Any]:
         found = FORMS[form](*args, **marks)
-        words: dict[str, Any] = found.get("unmapped", found)["auditrelay"]
+        words: dict[str, Any] = found.get("unmapped", found.get("AdditionalFields", found))[
+            "auditrelay"
+        ]
         return words
 
     names = {"late_by_s", "backfill", "replayed", "restamped"}

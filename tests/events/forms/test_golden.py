@@ -57,6 +57,7 @@ def test_a_record_becomes_the_event_and_the_documents_that_were_reviewed(
     one: Callable[..., AuditEvent],
     valid_ecs: Callable[[dict[str, Any], str], None],
     valid_cim: Callable[[dict[str, Any]], None],
+    valid_asim: Callable[[dict[str, Any]], None],
 ) -> None:
     vendor = path.parent.name
     case = json.loads(path.read_bytes())
@@ -72,6 +73,7 @@ def test_a_record_becomes_the_event_and_the_documents_that_were_reviewed(
     found["ecs"] = json.loads(rendered(ELASTICSEARCH, event, event.at).text.split(b"\n")[1])
     valid_ecs(found["ecs"], vendor)
     valid_cim(found["cim"])
+    valid_asim(found["asim"])
     assert faults(found["ocsf"]) == []
     if os.environ.get("AUDITRELAY_WRITE_GOLDEN"):
         path.write_text(json.dumps(found, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")

@@ -288,7 +288,7 @@ async def test_one_that_must_wait_when_sent_alone_is_sent_again(
         "on": '[[on]]\nstatuses = [409]\ndo = "isolate"\n',
         "items": '[items]\nat = "r"\nby = "order"\nverdict = "s"\nok = ["1"]\nretry = ["2"]\n',
     }
-    async with sending(tmp_path, **parts) as (double, sink):
+    async with sending(tmp_path, None, **parts) as (double, sink):
         batch = items(sink, 3)
 
         def respond(request: Request) -> Response:
@@ -329,7 +329,7 @@ async def test_the_shapes_of_a_body(
     items: Items,
 ) -> None:
     parts = {} if shape == "wrapped" else {"body": BODY.format(shape)}
-    async with sending(tmp_path, **parts) as (double, sink):
+    async with sending(tmp_path, None, **parts) as (double, sink):
         batch = items(sink, count)
         assert await sink.send(batch) == Verdict()
         [body] = double.bodies
@@ -344,7 +344,7 @@ async def test_the_shapes_of_a_body(
 async def test_one_request_for_each_event_with_its_key(tmp_path: Path, items: Items) -> None:
     key = '[key]\nheader = "Idempotency-Key"\n'
     parts = {"body": BODY.format("single"), "key": key, "limits": ""}
-    async with sending(tmp_path, **parts) as (double, sink):
+    async with sending(tmp_path, None, **parts) as (double, sink):
         assert sink.deduplicates
         assert sink.limits.events == 1
         [one] = items(sink, 1)

@@ -15,11 +15,11 @@ from tests.support.logged import logged
 from tests.support.proxy import proxy
 
 from auditrelay.errors import Refused, Retryable
+from auditrelay.http.grants import Granted
+from auditrelay.http.tokens import SharedToken
 from auditrelay.sandbox import faults
 from auditrelay.sandbox.authorization import Client
 from auditrelay.sandbox.messages import Request
-from auditrelay.descriptions.credentials.grants import Granted
-from auditrelay.descriptions.credentials.tokens import SharedToken
 from auditrelay.telemetry.scrubber import scrub
 
 

@@ -1,6 +1,7 @@
-"""The rows of the replicas, on a server: who may take what, and what nothing may stand in its way."""
+"""The rows of the replicas, on a server: who may take what, and when."""
 
 import contextlib
+import time
 from collections.abc import Callable, Iterator
 from threading import Thread
 from typing import TypeVar
@@ -8,7 +9,8 @@ from uuid import UUID, uuid4
 
 import psycopg
 import pytest
-from tests.support.replicas import SCHEMA, connection, make, raw
+from tests.support.replicas import connection
+from tests.support.shared_state import SCHEMA, raw
 
 from auditrelay.store.leases import Lease
 from auditrelay.store.postgres import leases
@@ -20,11 +22,6 @@ pytestmark = pytest.mark.process
 T = TypeVar("T")
 
 UNITS = ("keeper", "sink s", "source a", "source b")
-
-
-@pytest.fixture
-def prepare() -> Callable[[str], object]:
-    return make
 
 
 class Seen:
@@ -57,8 +54,8 @@ class Seen:
         (found,) = [row for row in self.see().leases if row.unit == unit]
         return found
 
-    def replica(self, id: UUID) -> Replica:
-        (found,) = [each for each in self.see().replicas if each.id == id]
+    def replica(self, replica: UUID) -> Replica:
+        (found,) = [each for each in self.see().replicas if each.id == replica]
         return found
 
     def beat(self) -> None:
@@ -87,7 +84,7 @@ def sql(database: str) -> Iterator[Callable[..., None]]:
         connection.execute(f"set search_path to {SCHEMA}")
 
         def execute(statement: str, *values: object) -> None:
-            connection.execute(statement, values)  # type: ignore[arg-type]  # ours
+            connection.execute(statement, values)
 
         yield execute
 
@@ -97,7 +94,9 @@ Sql = Callable[..., None]
 
 
 def expire(sql: Sql, replica: Seen) -> None:
-    sql("update replica set expires = clock_timestamp() - interval '1 ms' where id = %s", replica.id)
+    sql(
+        "update replica set expires = clock_timestamp() - interval '1 ms' where id = %s", replica.id
+    )
 
 
 def test_who_joins_is_seen_by_all_with_what_it_serves(joined: Joined) -> None:
@@ -140,8 +139,10 @@ def test_a_beat_does_not_wait_longer_than_a_second(joined: Joined, database: str
     one = joined()
     with raw(database) as other, other.transaction():
         other.execute(f"select from {SCHEMA}.replica for update")
+        began = time.monotonic()
         with pytest.raises(psycopg.errors.LockNotAvailable):
             one.beat()
+        assert time.monotonic() - began < 5
     one.beat()
 
 
@@ -218,6 +219,16 @@ def test_two_takers_at_once_never_both_get_it(joined: Joined) -> None:
             by_id[by].do(lambda db, it=lease: leases.give(db, it))  # type: ignore[misc]
 
 
+def test_a_row_that_another_session_has_locked_is_left_for_the_next_time(
+    joined: Joined, database: str
+) -> None:
+    one = joined()
+    with raw(database) as other, other.transaction():
+        other.execute(f"select from {SCHEMA}.lease where unit = 'source a' for update")
+        assert [lease.unit for lease in one.take("source a", "source b")] == ["source b"]
+    assert [lease.unit for lease in one.take("source a")] == ["source a"]
+
+
 def test_a_take_waits_for_the_transaction_that_writes(joined: Joined, database: str) -> None:
     one, two = joined(), joined()
     (lease,) = one.take("source a")
@@ -252,7 +263,7 @@ def test_what_a_replica_wants_others_do_not_take_while_that_one_lives(
     assert len(three.take("source a")) == 1
 
 
-def test_whoever_has_locked_the_seat_frees_what_its_predecessor_held(joined: Joined) -> None:
+def test_who_has_locked_the_seat_frees_what_its_predecessor_held(joined: Joined) -> None:
     before, other = joined(seat="boot:1:2"), joined(seat="boot:1:3")
     before.take("source a")
     other.take("source b")
@@ -338,3 +349,17 @@ def test_a_clock_of_the_database_that_jumped_robs_no_replica_that_beats(
         assert two.take("source a", dead=()) == []
         one.beat()
         assert LIFE - 2 < two.replica(one.id).expires_in <= LIFE
+
+
+def test_since_when_a_unit_is_free_is_kept_with_it(joined: Joined) -> None:
+    one = joined()
+    made = one.row("keeper").since
+    assert made is not None
+    (lease,) = one.take("keeper")
+    taken = one.row("keeper").since
+    assert taken is not None
+    assert taken > made
+    one.do(lambda db: leases.give(db, lease))
+    given = one.row("keeper").since
+    assert given is not None
+    assert given > taken

@@ -26,13 +26,18 @@ from typing import Annotated, Any
 import typer
 
 from auditrelay.cli.completion import names
-from auditrelay.cli.demo.child import Daemon
+from auditrelay.cli.demo.child import Fleet
 from auditrelay.cli.demo.crashes import Crashes, print_reckoning
 from auditrelay.cli.demo.view import View, accounts, print_counts
 from auditrelay.errors import ConfigError
-from auditrelay.sandbox import Sandbox, Vendor, available_vendors, faults
+from auditrelay.sandbox import Sandbox, Vendor, available_vendors, faults, usual_vendors
+from auditrelay.settings.secrets import SecretAddress
 from auditrelay.settings.values import parse_duration
 from auditrelay.settings.wording import suggestion
+from auditrelay.store.postgres.address import check_address
+
+_WITH_SESSION = frozenset({"cencori"})
+"""A session that the vendor renews is not kept in a shared store."""
 
 _PAST_EVENTS = 2000
 _EVENTS_A_SECOND = 20
@@ -42,7 +47,7 @@ _CATCH_UP = 60.0
 """Most seconds to wait at the end until everything has arrived."""
 
 
-def demo(
+def demo(  # noqa: PLR0917  # the shape of typer's commands
     duration: Annotated[
         str, typer.Option(metavar="DURATION", help="How long to make events, such as 30s or 10m.")
     ] = "20s",
@@ -61,6 +66,17 @@ def demo(
             "is emptied again if nothing was lost.",
         ),
     ] = None,
+    store: Annotated[
+        str | None,
+        typer.Option(
+            metavar="URL",
+            help="A PostgreSQL for the state, without one yet; it is removed again if nothing was "
+            "lost.",
+        ),
+    ] = None,
+    replicas: Annotated[
+        int, typer.Option(metavar="N", min=1, max=20, help="So many daemons share the store.")
+    ] = 1,
     vendor: Annotated[
         list[str] | None,
         typer.Option(
@@ -79,16 +95,41 @@ def demo(
         if name not in (known := available_vendors()):
             hint = suggestion(name, known) or ": see `auditrelay description list`"
             raise ConfigError(f"--vendor {name}: there is no such vendor{hint}")
-    with tempfile.TemporaryDirectory(prefix="auditrelay-demo-") as folder:
-        state = Path(folder, "state") if state_dir is None else _empty(state_dir)
-        good = asyncio.run(_demo(vendor, length, every, Path(folder), state))
-    if not good:
-        if state_dir is not None:
-            typer.echo(f"The state is left in {state}.")
-        raise typer.Exit(1)
-    if state_dir is not None:
-        for path in state.iterdir():
-            path.unlink() if not path.is_dir() else shutil.rmtree(path)
+    with _state(state_dir, store, replicas) as state:
+        with tempfile.TemporaryDirectory(prefix="auditrelay-demo-") as folder:
+            own = Path(folder, "state") if state is None else state
+            good = asyncio.run(
+                _demo(vendor, length, every, Path(folder), own, store=store, replicas=replicas)
+            )
+        if not good:
+            raise typer.Exit(1)
+
+
+@contextlib.contextmanager
+def _state(state_dir: Path | None, store: str | None, replicas: int) -> Iterator[Path | None]:
+    """
+    Yield the folder for the state, if one is named.
+
+    If all goes well, it and the *store* are emptied again, else they are left as they are. Raises
+    ConfigError if there is a state in them.
+    """
+    if store is None and replicas > 1:
+        raise ConfigError("--replicas: several daemons need a store that they share: --store URL")
+    folder = None if state_dir is None else _empty(state_dir)
+    address = None if store is None else _new(store)
+    try:
+        yield folder
+    except typer.Exit:
+        where = "the store" if address is not None else folder
+        if where is not None:
+            typer.echo(f"The state is left in {where}.")
+        raise
+    if address is not None:
+        from auditrelay.service import shared  # noqa: PLC0415  # it imports psycopg
+
+        shared.remove(address)
+    for path in () if folder is None else folder.iterdir():
+        path.unlink() if not path.is_dir() else shutil.rmtree(path)
 
 
 def _duration(option: str, text: str) -> timedelta:
@@ -109,24 +150,45 @@ def _empty(state_dir: Path) -> Path:
     return state_dir.resolve()
 
 
+def _new(store: str) -> SecretAddress:
+    """Return the address *store*. Raises ConfigError unless it is of a database without a state."""
+    from auditrelay.service import shared  # noqa: PLC0415  # as above
+
+    try:
+        address = SecretAddress(store)
+        check_address(address)
+    except ValueError as error:
+        raise ConfigError(f"--store: {error}") from error
+    if shared.is_there(address):
+        raise ConfigError(
+            "--store: there is a state in it; name another database, or add ?schema=demo"
+        )
+    return address
+
+
 async def _demo(
     vendors: Sequence[str] | None,
     length: timedelta,
     every: timedelta | None,
     folder: Path,
     state: Path,
+    *,
+    store: str | None,
+    replicas: int,
 ) -> bool:
     """Play *vendors* for *length*; return whether all is well at the end."""
     stop = asyncio.Event()
     for number in (signal.SIGINT, signal.SIGTERM):
         asyncio.get_running_loop().add_signal_handler(number, stop.set)
+    if store is not None and not vendors:
+        vendors = [name for name in usual_vendors() if name not in _WITH_SESSION]
     async with Sandbox(only=vendors) as sandbox:
         view = View(sandbox)
-        daemon = Daemon(folder, state, sandbox, view.logged)
-        crashes = None if every is None else Crashes(daemon, sandbox, view, every)
-        async with _running(daemon, view):
+        fleet = Fleet(folder, state, sandbox, view.logged, store=store, count=replicas)
+        crashes = None if every is None else Crashes(fleet, sandbox, view, every)
+        async with _running(fleet, view):
             if crashes is None:
-                injections = deque(_injections(sandbox, daemon, view))
+                injections = deque(_injections(sandbox, fleet, view))
                 await _story(sandbox, injections, length, stop)
             else:
                 async with crashes:
@@ -139,14 +201,14 @@ async def _demo(
 
 
 @contextlib.asynccontextmanager
-async def _running(daemon: Daemon, view: View) -> AsyncIterator[None]:
+async def _running(fleet: Fleet, view: View) -> AsyncIterator[None]:
     try:
-        await daemon.start()
+        await fleet.start()
         view.announce(f"the status page is at {view.address}")
         async with view:
             yield
     finally:
-        await daemon.stop()
+        await fleet.stop()
 
 
 async def _story(
@@ -178,7 +240,7 @@ async def _story(
             await asyncio.wait_for(stop.wait(), 1 / _EVENTS_A_SECOND)
 
 
-def _injections(sandbox: Sandbox, daemon: Daemon, view: View) -> Iterator[Callable[[], Any]]:
+def _injections(sandbox: Sandbox, fleet: Fleet, view: View) -> Iterator[Callable[[], Any]]:
     def of_vendors(count: int) -> Callable[[], Any]:
         """Let the next *count* vendors fail, each in the next way."""
 
@@ -217,6 +279,7 @@ def _injections(sandbox: Sandbox, daemon: Daemon, view: View) -> Iterator[Callab
 
     async def kill() -> None:
         view.announce("the daemon is killed (SIGKILL) and started again")
+        daemon = fleet.daemons[0]
         await daemon.kill()
         await daemon.start()
 

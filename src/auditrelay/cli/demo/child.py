@@ -14,7 +14,7 @@ from auditrelay.sandbox import Intake, Sandbox, Vendor
 
 _CONFIG = """\
 state_dir = {state}
-[status]
+{shared}[status]
 listen = "127.0.0.1:0"
 [log]
 format = "json"
@@ -37,7 +37,8 @@ class Daemon:
     """
     The daemon for *sandbox*, with its configuration in *folder* and its state in *state*.
 
-    *logged* is called with each line of its log.
+    *logged* is called with each line of its log. With *store*, the address of a shared store, it is
+    the replica *name* of several.
     """
 
     def __init__(
@@ -46,12 +47,18 @@ class Daemon:
         state: Path,
         sandbox: Sandbox,
         logged: Callable[[dict[str, Any]], None],
+        *,
+        name: str = "",
+        store: str | None = None,
     ) -> None:
-        self._config = folder / "auditrelay.toml"
+        self.name = name
+        self._config = folder / f"auditrelay{name and '-'}{name}.toml"
+        shared = {} if store is None else {"store": store, "replica": name}
         self._config.touch(mode=0o600)
         self._config.write_text(
             _CONFIG.format(
                 state=json.dumps(str(state)),
+                shared=_toml(shared),
                 sources="".join(
                     _source_table(name, vendor) for name, vendor in sandbox.vendors.items()
                 ),
@@ -133,6 +140,48 @@ class Daemon:
         if not started.done():
             started.set_exception(RelayError("the daemon did not start; see the lines above"))
             started.exception()  # marked as seen: a kill during the start is no error
+
+
+class Fleet:
+    """*count* daemons for *sandbox*, which share *store*; or the one daemon, on its own disk."""
+
+    def __init__(
+        self,
+        folder: Path,
+        state: Path,
+        sandbox: Sandbox,
+        logged: Callable[[dict[str, Any]], None],
+        *,
+        store: str | None,
+        count: int,
+    ) -> None:
+        if store is None:
+            self.daemons = [Daemon(folder, state, sandbox, logged)]
+            return
+
+        def named(name: str) -> Callable[[dict[str, Any]], None]:
+            return lambda line: logged({**line, "replica": name})
+
+        names = [f"r{number}" for number in range(1, count + 1)]
+        self.daemons = [
+            Daemon(folder, state / name, sandbox, named(name), name=name, store=store)
+            for name in names
+        ]
+
+    async def start(self) -> None:
+        """Start all, and wait until they log that they run. Raises RelayError if one ends."""
+        for daemon in self.daemons:
+            await daemon.begin()
+        await self.started()
+
+    async def started(self) -> None:
+        """Wait until each logs that it is running. Raises RelayError if one ends."""
+        for daemon in self.daemons:
+            await daemon.started()
+
+    async def stop(self) -> None:
+        """End all of them as an operator would, at the same time."""
+        await asyncio.gather(*(daemon.stop() for daemon in self.daemons))
 
 
 def _source_table(name: str, vendor: Vendor) -> str:

@@ -16,7 +16,7 @@ from typing import Final, Self
 
 import typer
 
-from auditrelay.cli.demo.child import Daemon
+from auditrelay.cli.demo.child import Fleet
 from auditrelay.cli.demo.view import View
 from auditrelay.errors import RelayError
 from auditrelay.sandbox import Sandbox
@@ -31,17 +31,17 @@ _LOOK: Final = 0.02
 
 class Crashes:
     """
-    Kills *daemon* about *every* so often during a ``with`` block, and starts it again.
+    Kills a daemon of *fleet* about *every* so often during a ``with`` block, and starts it again.
 
-    Leaving the block ends the kills; the daemon runs then.
+    Leaving the block ends the kills; all daemons run then.
     """
 
-    def __init__(self, daemon: Daemon, sandbox: Sandbox, view: View, every: timedelta) -> None:
-        self.daemon = daemon
+    def __init__(self, fleet: Fleet, sandbox: Sandbox, view: View, every: timedelta) -> None:
+        self.fleet = fleet
         self.sandbox = sandbox
         self.kills = 0
         self.recoveries: list[float] = []
-        """Seconds from each restart to the first event that arrived after it."""
+        """Seconds from each kill, and restart, to the first event that arrived after it."""
         self._view = view
         self._every = every
         self._over = asyncio.Event()
@@ -51,7 +51,8 @@ class Crashes:
     async def __aenter__(self) -> Self:
         """Begin to kill."""
         self._view.announce(
-            f"the daemon is killed about every {format_duration(self._every)} (SIGKILL)"
+            f"{'the daemon' if len(self.fleet.daemons) == 1 else 'a daemon'} is killed about every "
+            f"{format_duration(self._every)} (SIGKILL)"
         )
         self._task = asyncio.create_task(self._kill_again_and_again())
         return self
@@ -61,21 +62,22 @@ class Crashes:
         assert self._task is not None  # noqa: S101  # __aenter__ made it
         self._over.set()
         await self._task
-        await self.daemon.started()
+        await self.fleet.started()
 
     async def _kill_again_and_again(self) -> None:
         while await self._live_for(self._every.total_seconds() * self._rng.uniform(*_SPREAD)):
-            await self.daemon.kill()
+            daemon = self._rng.choice(self.fleet.daemons)
+            await daemon.kill()
             self.kills += 1
-            self._view.announce(f"kill {self.kills}")
-            await self.daemon.begin()
+            self._view.announce(f"kill {self.kills}{daemon.name and ': '}{daemon.name}")
+            await daemon.begin()
 
     async def _live_for(self, seconds: float) -> bool:
         """Wait so long, and see when the first event arrives; return false if all is over."""
         began, before = time.monotonic(), self._arrived()
         recovered = not self.kills
         while (lived := time.monotonic() - began) < seconds:
-            if self.daemon.ended:
+            if any(daemon.ended for daemon in self.fleet.daemons):
                 raise RelayError("the daemon has ended by itself; see the lines above")
             if not recovered and self._arrived() != before:
                 self.recoveries.append(lived)
@@ -92,7 +94,7 @@ class Crashes:
 async def print_reckoning(crashes: Crashes, lost: int) -> bool:
     """Print what the kills have cost; return whether no event was lost or, visibly, repeated."""
     sandbox, times = crashes.sandbox, sorted(crashes.recoveries)
-    whole, said = await crashes.daemon.run("coverage", "--check")
+    whole, said = await crashes.fleet.daemons[0].run("coverage", "--check")
     made = sum(len(list(vendor.known_ids())) for vendor in sandbox.vendors.values())
     typer.echo(f"\nCrash test: {crashes.kills} kills, {made:,} events, {lost:,} lost.")
     repeated = 0

@@ -1,8 +1,8 @@
 """
 What identifies us to a peer that a description describes, made of its table ``auth``.
 
-Sources and sinks that are described share it: the operator's own secrets are here, ``tokens`` has
-the tokens of OAuth 2, ``grants`` what is asked for them. Secrets go into headers only.
+Sources and sinks that are described share it: the operator's own secrets are here, ``grants`` has
+what is asked for a token of OAuth 2. Secrets go into headers only.
 """
 
 from collections.abc import Callable, Mapping

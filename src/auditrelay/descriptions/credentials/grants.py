@@ -1,15 +1,8 @@
-"""
-A request for a token, and the answer: what RFC 6749 and RFC 7523 say, and what servers do.
-
-An answer is judged as anything from outside is: it may be a page of HTML with status 200, have no
-token, one that cannot be sent, or a life that makes no sense.
-"""
+"""A described peer's request for a token, as RFC 6749, RFC 7523 and its servers want it."""
 
 import asyncio
 import hashlib
-import math
-from dataclasses import dataclass
-from typing import Any, Final
+from typing import Final
 from urllib.parse import quote_plus, urlencode
 
 import orjson
@@ -19,41 +12,14 @@ from auditrelay.descriptions import holes
 from auditrelay.descriptions.credentials import Filled
 from auditrelay.descriptions.credentials.basic import basic
 from auditrelay.descriptions.model import OAuth2Auth
-from auditrelay.errors import ConfigError, Refused, Rejected, Retryable
-from auditrelay.http.headers import retry_after
-from auditrelay.http.replies import Reply, check, misshapen
+from auditrelay.errors import ConfigError, Refused
+from auditrelay.http.grants import Granted, read_grant
+from auditrelay.http.peer import Peer
+from auditrelay.http.replies import Reply
 from auditrelay.settings.secrets import Secret
-from auditrelay.telemetry.scrubber import scrub, scrubber
-
-MAX_REPLY_BYTES: Final = 256 * 1024
-"""Of a token endpoint's reply: with the longest token it has a few kB."""
-
-_MAX_TOKEN: Final = 16 * 1024
-"""Characters of a token: more no server accepts in a header."""
+from auditrelay.telemetry.scrubber import scrubber
 
 _JWT_BEARER: Final = "urn:ietf:params:oauth:grant-type:jwt-bearer"
-
-_REFUSALS: Final = frozenset(
-    {
-        "invalid_request",
-        "invalid_client",
-        "invalid_grant",
-        "unauthorized_client",
-        "unsupported_grant_type",
-        "invalid_scope",
-        "access_denied",
-    }
-)
-"""Codes that mean that an operator must act (RFC 6749, 5.2 and 4.1.2.1)."""
-
-_HINTS: Final = {
-    "invalid_client": "check the client's id and secret, and whether the secret has expired",
-    "invalid_scope": "the client may not ask for this scope",
-    "unauthorized_client": "the client may not use this grant; check its settings at the vendor",
-    "access_denied": "the client is not authorised for this API; check its settings at the vendor",
-}
-
-_WRONG_ADDRESS: Final = "check that this is the address of a token endpoint"
 
 _GRANT_HINTS: Final = {
     "client_credentials": "check the client's settings at the vendor",
@@ -64,16 +30,6 @@ _GRANT_HINTS: Final = {
         "clock of this machine"
     ),
 }
-
-
-@dataclass(frozen=True, slots=True)
-class Granted:
-    """A token, and for how many seconds it holds, if that is known."""
-
-    token: Secret
-    life: float | None
-    rotates: bool
-    """Whether another refresh token came with it, in place of ours."""
 
 
 class TokenRequest:
@@ -153,33 +109,19 @@ class TokenRequest:
             return orjson.dumps(fields), {"content-type": "application/json"}
         return urlencode(fields).encode(), headers
 
+    async def send(self, endpoint: Peer) -> Reply:
+        """Ask *endpoint* for a token; return its answer, whatever it is."""
+        content, headers = await self.content()
+        return await endpoint.request("POST", "", headers=headers, content=content)
+
     def read(self, reply: Reply) -> Granted:
         """
         Return the token in *reply*.
 
         Raises Refused if an operator must act, and Retryable for anything else.
         """
-        answer = reply.object() or {}
-        if not 200 <= reply.status < 300:
-            raise self._failure(reply, answer)
-        token = answer.get("access_token")
-        if not isinstance(token, str) or not token:
-            if _code(answer) in _REFUSALS:
-                raise self._refused(reply, answer)
-            raise misshapen(reply, "it has no access_token")
-        # Known to the scrubber before anything else is done with it.
-        scrubber.learn_renewed(token, whole=True)
-        if len(token) > _MAX_TOKEN:
-            raise misshapen(reply, f"its access_token is longer than {_MAX_TOKEN:,} characters")
-        if not (token.isascii() and token.isprintable()) or " " in token:
-            raise misshapen(reply, "its access_token has a character that no header may have")
-        return Granted(Secret(token), _life(answer.get("expires_in")), self._rotates(answer))
-
-    def refuses_client(self, reply: Reply) -> bool:
-        """Return whether *reply* refuses our secrets, so that reading them again may help."""
-        if 200 <= reply.status < 300 or reply.status in (400, 401, 403):
-            return reply.status == 401 or _code(reply.object() or {}) in _REFUSALS
-        return False
+        hint = _GRANT_HINTS[self._auth.grant]
+        return read_grant(reply, hint=hint, refresh_token=self._refresh_token)
 
     def _filled(self, text: str | None) -> str:
         return holes.fill(text or "", self._values)
@@ -208,39 +150,6 @@ class TokenRequest:
             now=self._clock.now(),
         )
 
-    def _rotates(self, answer: dict[str, Any]) -> bool:
-        other = answer.get("refresh_token")
-        if not isinstance(other, str) or not other:
-            return False
-        scrubber.learn_renewed(other, whole=True)  # some send one with every grant
-        return self._refresh_token is not None and other != self._refresh_token.reveal()
-
-    def _failure(self, reply: Reply, answer: dict[str, Any]) -> Refused | Retryable:
-        """Return the error for a *reply* that is no success."""
-        refused = _code(answer) in _REFUSALS
-        if reply.status == 400 and refused:
-            return self._refused(reply, answer)
-        words = _words(answer)
-        try:
-            check(reply, message=words, hint=self._hint(answer) if refused else "")
-        except Rejected as error:
-            if reply.status != 400:
-                return Refused(f"{error}; {_WRONG_ADDRESS}", status=error.status)
-            asked = retry_after(reply.headers, reply.at)
-            return Retryable(str(error), reason=error.reason, retry_after=asked, sent=True)
-        except (Refused, Retryable) as error:
-            return error
-        raise AssertionError("a failure that is none")  # pragma: no cover  # check raises
-
-    def _refused(self, reply: Reply, answer: dict[str, Any]) -> Refused:
-        words = scrub(_words(answer), 200)
-        return Refused(
-            f"{reply.status} from {reply.where}: {words}; {self._hint(answer)}", status=reply.status
-        )
-
-    def _hint(self, answer: dict[str, Any]) -> str:
-        return _HINTS.get(_code(answer)) or _GRANT_HINTS[self._auth.grant]
-
 
 def _secret(settings: Filled, name: str | None) -> Secret | None:
     return None if name is None else settings.secret(name)
@@ -248,34 +157,3 @@ def _secret(settings: Filled, name: str | None) -> Secret | None:
 
 def _text(secret: Secret | None) -> str:
     return "" if secret is None else secret.reveal()
-
-
-def _code(answer: dict[str, Any]) -> str:
-    """Return the code of RFC 6749 in *answer*, empty if there is none."""
-    code = answer.get("error")
-    return code if isinstance(code, str) else ""
-
-
-def _words(answer: dict[str, Any]) -> str:
-    """Return what the server says in a refusal; the code of RFC 6749 in brackets."""
-    code = _code(answer)
-    # The latter two where a vendor's own form has them (OneLogin).
-    places = (answer, answer.get("error"), answer.get("status"))
-    for place in places:
-        if isinstance(place, dict):
-            for key in ("error_description", "message", "reason"):
-                text = place.get(key)
-                if isinstance(text, str) and text:
-                    return f"{text} ({code})" if code and code != text else text
-    return code
-
-
-def _life(value: object) -> float | None:
-    """Return the seconds that ``expires_in`` says, None if it says nothing that makes sense."""
-    if isinstance(value, bool) or not isinstance(value, int | float | str):
-        return None
-    try:
-        life = float(value[:20] if isinstance(value, str) else value)
-    except (ValueError, OverflowError):
-        return None
-    return life if math.isfinite(life) and life > 0 else None

@@ -5,7 +5,7 @@ from types import MappingProxyType
 from typing import Any, Protocol
 
 from auditrelay.events import AuditEvent
-from auditrelay.events.forms import cim, datadog, ecs, ocsf, raw
+from auditrelay.events.forms import asim, cim, datadog, ecs, ocsf, raw
 from auditrelay.events.marks import NO_MARKS
 
 
@@ -19,6 +19,7 @@ class Render(Protocol):
 
 
 FORMS: Mapping[str, Render] = {
+    "asim": asim.render,
     "cim": cim.render,
     "datadog": datadog.render,
     "ecs": ecs.render,

@@ -53,8 +53,17 @@ class Intake(Double, ABC):
     PLACE: ClassVar[int] = 100
     """Its place in the order of intakes; those of the same place are ordered by type."""
 
+    ON_REQUEST: ClassVar[bool] = False
+    """Whether a sandbox has it only if it is asked for; the demo has not."""
+
     SECRET_KEY: ClassVar[str] = "api_key"  # noqa: S105  # the name of a key, not its value
     """The key of a sink's settings for the credential."""
+
+    ANSWERS_JSON: ClassVar[bool] = True
+    """Whether its answers are JSON."""
+
+    NAMES_ENCODING: ClassVar[bool] = True
+    """Whether a body that is compressed is said to be so by ``Content-Encoding``."""
 
     FLAVOURS: ClassVar[tuple[str, ...]] = ()
     """The products that it can be, if it takes a *flavour*."""

@@ -6,13 +6,14 @@ import httpx
 
 from auditrelay.clock import Clock
 from auditrelay.descriptions.credentials import key_credentials
-from auditrelay.descriptions.credentials.grants import MAX_REPLY_BYTES, TokenRequest
-from auditrelay.descriptions.credentials.tokens import TokenCredentials, shared
+from auditrelay.descriptions.credentials.grants import TokenRequest
 from auditrelay.descriptions.model import OAuth2Auth
 from auditrelay.descriptions.receiver.model import NoAuth
 from auditrelay.descriptions.receiver.settings import DescribedSinkSettings
 from auditrelay.http.credentials import Credentials, KeyCredentials, Rotation
+from auditrelay.http.grants import MAX_REPLY_BYTES
 from auditrelay.http.peer import Peer
+from auditrelay.http.tokens import TokenCredentials, shared
 from auditrelay.settings.secrets import SecretUrl
 from auditrelay.telemetry.metrics import Metrics
 

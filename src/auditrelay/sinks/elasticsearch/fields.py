@@ -28,6 +28,7 @@ _EMBEDDED: Final[dict[Form, tuple[str, ...]]] = {
     "ecs": (),
     "ocsf": ("metadata", "unmapped"),
     "raw": ("raw",),
+    "asim": ("raw",),
     "cim": ("raw",),
     "datadog": ("raw",),
 }

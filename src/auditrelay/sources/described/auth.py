@@ -11,8 +11,7 @@ import httpx
 
 from auditrelay.clock import Clock
 from auditrelay.descriptions.credentials import key_credentials
-from auditrelay.descriptions.credentials.grants import MAX_REPLY_BYTES, TokenRequest
-from auditrelay.descriptions.credentials.tokens import TokenCredentials, shared
+from auditrelay.descriptions.credentials.grants import TokenRequest
 from auditrelay.descriptions.model import (
     BasicAuth,
     DuoAuth,
@@ -23,10 +22,12 @@ from auditrelay.descriptions.model import (
 )
 from auditrelay.descriptions.settings import DescribedSettings
 from auditrelay.http.credentials import Credentials, KeyCredentials
+from auditrelay.http.grants import MAX_REPLY_BYTES
 from auditrelay.http.peer import Heard, Peer
 from auditrelay.http.quota import Quota, asked_wait
 from auditrelay.http.rate import RateLimiter
 from auditrelay.http.replies import Reply
+from auditrelay.http.tokens import TokenCredentials, shared
 from auditrelay.sources.described.duo import DuoSignature
 from auditrelay.sources.described.refusals import is_throttled, quota_headers
 from auditrelay.telemetry.metrics import Metrics

@@ -9,11 +9,14 @@ from collections.abc import Iterator, Mapping, Sequence
 from datetime import datetime
 from typing import Final
 
+from msgspec import UNSET
+
 from auditrelay.evidence.heads import Head
 from auditrelay.status.model import AnyPeer, Finding, Report, SinkStatus, SourceStatus
 from auditrelay.status.page.badge import state_of
 from auditrelay.status.page.diagram import flow
-from auditrelay.status.page.html import Markup, tag
+from auditrelay.status.page.html import Markup, definitions, tag
+from auditrelay.status.page.replicas import replicas
 from auditrelay.status.page.timeline import timeline
 from auditrelay.telemetry import humanize
 
@@ -57,6 +60,7 @@ def page(report: Report) -> str:
                 _section("Sources", [_source(report, row, now) for row in report.sources]),
                 _legend(),
                 _section("Sinks", [_sink(report, row, now) for row in report.sinks]),
+                None if report.replicas is UNSET else replicas(report.replicas, now),
                 _evidence(report, now),
                 id="main",
             ),
@@ -210,7 +214,7 @@ def _evidence(report: Report, now: datetime) -> Markup:
     return tag(
         "section",
         tag("h2", "Evidence", id="evidence"),
-        _facts(facts),
+        definitions(facts),
         aria_labelledby="evidence",
     )
 
@@ -228,12 +232,6 @@ def _in_words(word: str) -> dict[str, str]:
     }
 
 
-def _facts(facts: Mapping[str, str]) -> Markup:
-    return tag(
-        "dl", *(tag("div", tag("dt", term), tag("dd", fact)) for term, fact in facts.items())
-    )
-
-
 def _source(report: Report, row: SourceStatus, now: datetime) -> Markup:
     lag = row.lag_seconds
     facts = {
@@ -246,7 +244,7 @@ def _source(report: Report, row: SourceStatus, now: datetime) -> Markup:
         facts["found late"] = humanize.count(sum(find.events for find in row.late), "event")
     if row.unknown_actions:
         facts["unknown type"] = humanize.count(row.unknown_actions, "event")
-    return _peer(report, row, now, facts=facts, picture=timeline(row, now))
+    return _peer(report, row, now, facts={**facts, **_holder(row)}, picture=timeline(row, now))
 
 
 def _sink(report: Report, row: SinkStatus, now: datetime) -> Markup:
@@ -258,11 +256,20 @@ def _sink(report: Report, row: SinkStatus, now: datetime) -> Markup:
     }
     if backlog:
         facts["oldest waiting"] = humanize.span(row.oldest_undelivered_seconds)
+    if row.linger_seconds:
+        facts["waits to be sent"] = f"up to {humanize.span(row.linger_seconds)}, with others"
     if row.enabled:
         everything = len(row.sources) == sum(not each.orphaned for each in report.sources)
         facts["success proves"] = _PROVED[row.proves or "nothing"]
         facts["receives"] = "all sources" if everything else humanize.join(row.sources) or "none"
-    return _peer(report, row, now, facts=facts, picture=_throughput(row))
+    return _peer(report, row, now, facts={**facts, **_holder(row)}, picture=_throughput(row))
+
+
+def _holder(row: AnyPeer) -> dict[str, str]:
+    """Return which replica works for it, if there may be several."""
+    if row.held_by is UNSET or not row.enabled:
+        return {}
+    return {"held by": row.held_by or "no replica"}
 
 
 def _peer(
@@ -279,13 +286,17 @@ def _peer(
                 "p",
                 tag("span", state.mark, class_="mark", aria_hidden="true"),
                 tag("span", state.word, class_="word"),
-                *(() if state.level == "healthy" or row.up else (" ", _since(row.since, now))),
+                *(
+                    ()
+                    if state.level == "healthy" or row.up or row.held_by is None
+                    else (" ", _since(row.since, now))
+                ),
                 class_=f"state {state.level}",
             ),
             class_="who",
         ),
         picture,
-        _facts(facts),
+        definitions(facts),
         tag("p", _lateness(row), class_="detail")
         if isinstance(row, SourceStatus) and row.late
         else None,

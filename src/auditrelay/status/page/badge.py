@@ -52,6 +52,7 @@ def _word(row: AnyPeer, level: Level) -> str:
     words = {
         "blocked, action required": row.held,
         "paused": source and source.paused_since,
+        "held by no replica": row.held_by is None,
         "starting": not row.up and row.last_error is None,
         "failing": not row.up,
         "silent": source and source.silent,

@@ -7,6 +7,7 @@ Not a library: markupsafe escapes, but makes no elements, and htpy needs markups
 The escaping is :func:`html.escape`; what remains is one function that makes elements.
 """
 
+from collections.abc import Mapping
 from html import escape
 from typing import Final
 
@@ -35,6 +36,13 @@ def tag(element: str, *content: str | None, **attributes: str | float | None) ->
     if element in _VOID:
         return Markup(f"{text}>")
     return Markup(f"{text}>{join(*content)}</{element}>")
+
+
+def definitions(facts: Mapping[str, str]) -> Markup:
+    """Return the list of *facts*, each under its term."""
+    return tag(
+        "dl", *(tag("div", tag("dt", term), tag("dd", fact)) for term, fact in facts.items())
+    )
 
 
 def join(*content: str | None) -> Markup:

@@ -41,27 +41,20 @@ _UNASKED: Final = ("PGDATESTYLE", "PGGEQO", "PGREQUIRESSL", "PGSERVICE", "PGSERV
 """Variables that libpq follows and no parameter overrides: we take them out of our environment."""
 
 _ALWAYS: Final[Mapping[str, str]] = {
-    "application_name": "",
-    "channel_binding": "prefer",
     "client_encoding": "UTF8",
     "gssencmode": "disable",
-    "hostaddr": "",
     "keepalives": "1",
     "keepalives_count": "3",
     "keepalives_idle": "10",
     "keepalives_interval": "5",
     "max_protocol_version": "3.0",  # what every pooler speaks
     "min_protocol_version": "3.0",
-    "options": "",  # poolers refuse a connection that has any
     "passfile": _NO_FILE,
     "require_auth": "scram-sha-256,md5,password,none",  # none: by certificate, or by the socket
     "sslcert": _NO_FILE,
     "sslcertmode": "disable",
     "sslcrl": _NO_FILE,
-    "sslcrldir": "",
-    "sslkey": "",
     "sslmode": "disable",
-    "sslrootcert": "",
     "target_session_attrs": "read-write",  # of several hosts the one that is not a standby
     "tcp_user_timeout": "30000",
 }
@@ -140,10 +133,9 @@ class Address:
 
         The secret is read again first, so that a password that has changed needs no restart. Takes
         at most ``connect_timeout`` seconds for each address of each host. Raises psycopg's
-        OperationalError, without the password, if no host lets us in; ConfigError if psycopg is
-        not installed; StateError if the secret now names another database.
+        OperationalError, without the password, if no host lets us in; StateError if the secret
+        now names another database.
         """
-        require_psycopg()
         import psycopg  # noqa: PLC0415  # only a shared store needs it
 
         for name in _UNASKED:
@@ -185,16 +177,16 @@ def require_psycopg() -> None:
         import psycopg  # noqa: F401, PLC0415  # only a shared store needs it
     except ImportError as error:
         raise ConfigError(
-            'store: PostgreSQL needs the package psycopg: pip install "auditrelay[postgres]" '
-            f"({error})"
+            f'store: needs the package psycopg: pip install "auditrelay[postgres]" ({error})'
         ) from error
 
 
-def _all_that_libpq_knows(parameters: Mapping[str, str]) -> dict[str, str]:
+def _all_that_libpq_knows(parameters: Mapping[str, str]) -> dict[str, Any]:
     """
     Return *parameters* without those that this libpq does not know, and what else has a variable.
 
-    A parameter that is given is never taken from its variable.
+    A parameter that is given is never taken from its variable. Poolers refuse a connection that has
+    ``options``, and nothing here gives any.
     """
     from psycopg.pq import Conninfo  # noqa: PLC0415  # as above
 

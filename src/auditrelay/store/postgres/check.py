@@ -47,7 +47,7 @@ def check(address: Address, clock: Clock) -> Checked:
     """
     Ask the database at *address*, and change nothing. It blocks, for some round trips.
 
-    Raises StateError if it cannot be reached, ConfigError if psycopg is not installed.
+    Raises StateError if it cannot be reached.
     """
     try:
         with address.connect(_APPLICATION) as raw:
@@ -69,18 +69,18 @@ def _check(raw: psycopg.Connection[tuple[Any, ...]], address: Address, clock: Cl
         *_time(raw, clock, took),
         *_durability(database),
         *_pooler(database),
-        *_room(database),
+        *(() if refusals else _room(database)),  # it counts what is in a table
         *_old_snapshots(database),
     ]
-    if not refusals:
-        refusals = list(_schema(database))
-        if not database.has_tables():
-            risks.append(
-                f"there is no schema {address.schema} with the state yet: the first run makes it, "
-                "or `auditrelay setup postgres`"
-            )
+    if not database.has_tables and not refusals:
+        risks.append(
+            f"there is no schema {address.schema} with the state yet: the first run makes it, or "
+            "`auditrelay setup postgres`"
+        )
     encrypted = "by TLS" if raw.pgconn.ssl_in_use else "without TLS, on this machine"
     about = f"PostgreSQL {database.release}, {encrypted}, {took * 1000:.1f} ms a round trip"
+    if not refusals:
+        refusals = list(_schema(database))  # the last: nothing else may use the connection now
     return Checked(about, tuple(refusals), tuple(risks))
 
 
@@ -92,6 +92,12 @@ class _Database:
         self.address = address
         self.version, self.release = self.row(
             "select current_setting('server_version_num')::int, current_setting('server_version')"
+        )
+        # Of the catalog, which shows it also to a role that may not use the schema.
+        (self.has_tables,) = self.row(
+            "select exists (select from pg_class join pg_namespace n on n.oid = relnamespace"
+            " where nspname = %s and relname = 'meta')",
+            (address.schema,),
         )
 
     def row(self, sql: str, parameters: tuple[Any, ...] = ()) -> tuple[Any, ...]:
@@ -105,15 +111,6 @@ class _Database:
     def setting(self, name: str) -> str:
         """Return a setting, as it is in a session of this role."""
         return cast("str", self.row("select current_setting(%s)", (name,))[0])
-
-    def has_tables(self) -> bool:
-        """Return whether the tables of the state are there, as far as this role can see."""
-        (found,) = self.row(
-            "select exists (select from pg_class join pg_namespace n on n.oid = relnamespace"
-            " where nspname = %s and relname = 'meta')",
-            (self.address.schema,),
-        )
-        return bool(found)
 
 
 def _round_trip(raw: psycopg.Connection[Any], clock: Clock) -> float:
@@ -139,8 +136,6 @@ def _unusable(database: _Database) -> Iterator[str]:
             f"the database has the encoding {encoding}: create one with encoding 'UTF8' "
             "template template0"
         )
-    if database.setting("transaction_read_only") == "on":
-        yield "the database is read-only, or a standby: name the primary in store"
 
 
 def _missing_rights(database: _Database) -> Iterator[str]:
@@ -149,7 +144,7 @@ def _missing_rights(database: _Database) -> Iterator[str]:
         "select current_user, has_database_privilege(current_database(), 'create')"
     )
     setup = "run `auditrelay setup postgres` with the address of its owner in AUDITRELAY_STORE"
-    if not database.has_tables():
+    if not database.has_tables:
         found = database.rows(
             "select has_schema_privilege(oid, 'create') from pg_namespace where nspname = %s",
             (name,),
@@ -189,7 +184,7 @@ def _some(names: list[str]) -> str:
 
 def _schema(database: _Database) -> Iterator[str]:
     """Yield why this version cannot use the schema, asked for as the service asks."""
-    if database.has_tables():
+    if database.has_tables:
         try:
             schema.verify(Connection(database.raw, database.address.schema))
         except StateError as error:
@@ -271,7 +266,7 @@ def _room(database: _Database) -> Iterator[str]:
 
 def _replicas(database: _Database) -> tuple[int, int]:
     """Return how many replicas there are, at least one, and how many connections they have."""
-    if not database.has_tables():
+    if not database.has_tables:
         return 1, 0
     found = database.raw.execute(
         SQL("select count(*) from {}.replica where expires > clock_timestamp()").format(
@@ -292,6 +287,7 @@ def _old_snapshots(database: _Database) -> Iterator[str]:
     advice = "old rows cannot be cleared away meanwhile, and every write becomes slower"
     old = database.rows(
         "select pid, usename from pg_stat_activity where backend_xmin is not null"
+        " and pid <> pg_backend_pid()"
         " and xact_start < clock_timestamp() - %s order by xact_start",
         (_OLD,),
     )

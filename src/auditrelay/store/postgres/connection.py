@@ -153,11 +153,12 @@ class Connection:
         self._pipeline.allow(SNAPSHOT if snapshot else self._limit, each=snapshot)
         self.execute(f"begin isolation level {isolation}, {access}")
         settings = _SETTINGS
-        if self._raw.info.server_version >= 170000 and not snapshot:
+        is_long = snapshot or self._limit > REQUEST
+        if self._raw.info.server_version >= 170000 and not is_long:
             settings += _TRANSACTION_TIMEOUT
         if write:
             settings += _ON_DISK
-        idle = f"{SNAPSHOT:.0f}s" if snapshot else "10s"
+        idle = f"{max(SNAPSHOT, self._limit):.0f}s" if is_long else "10s"
         self._pipeline.send(settings.encode(), [f"{quoted(self.schema)}, pg_temp", idle])
         if write and alone:
             # Two states in one database do not wait for each other.
@@ -176,7 +177,7 @@ class Connection:
         self.execute("commit")
         self._pipeline.finish()
         if self._warned:
-            # The wait for a standby was ended by somebody: nothing says that it is replicated.
+            # An operator has ended the wait for a standby: nothing says that it is replicated.
             self.close()
             raise psycopg.OperationalError("the commit may not have been replicated")
 

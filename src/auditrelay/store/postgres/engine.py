@@ -12,8 +12,10 @@ from auditrelay.store.postgres.connection import Connection
 from auditrelay.store.postgres.link import Link
 from auditrelay.store.postgres.reader import ReaderThread
 from auditrelay.store.postgres.tip import TipRow
+from auditrelay.store.postgres.watch import Watch
 from auditrelay.store.postgres.writer import Writer
 from auditrelay.store.sql.engine import Work
+from auditrelay.telemetry.metrics import Metrics
 
 if TYPE_CHECKING:
     import psycopg
@@ -43,7 +45,7 @@ class PostgresEngine:
     The state in *schema*, whose tables are there; *connect* makes a connection in autocommit.
 
     All that is written is written as *replica*. With a *patience* (seconds), what the database does
-    not answer for so long fails; without, it waits.
+    not answer for so long fails; without, it waits. *metrics* are those of a shared store.
     """
 
     shared: Final = True
@@ -57,6 +59,7 @@ class PostgresEngine:
         clock: Clock,
         keys: Keys | None = None,
         patience: float | None = None,
+        metrics: Metrics | None = None,
     ) -> None:
         self.keys = keys
         self.room = Room()
@@ -64,11 +67,21 @@ class PostgresEngine:
         def link() -> Link:
             return Link(connect, schema, clock=clock, keys=keys, patience=patience)
 
-        self.writer = Writer(link(), replica)
-        self.reader = ReaderThread(link)
+        def watch(what: str) -> Watch | None:
+            return None if metrics is None else Watch(metrics, what, clock)
+
+        writing = link()
+        writing.watch = watch("write")
+        self.writer = Writer(writing, replica)
+        self.reader = ReaderThread(link, watch("read"))
         self.read = self.reader.read
         self.tip = TipRow(self.snapshot)
         self._lease: Lease | None = None
+
+    @property
+    def away_until(self) -> float:
+        """See ``Link.away_until``."""
+        return max(self.writer.away_until, self.reader.away_until)
 
     def snapshot(self) -> AbstractContextManager[Connection]:
         """See ``store.sql.engine.Engine``."""
@@ -78,8 +91,8 @@ class PostgresEngine:
         self,
         work: Work[T],
         *,
-        spools: bool = False,
-        then: Callable[[T], None] | None = None,  # noqa: ARG002  # there is no room to leave
+        spools: bool = False,  # noqa: ARG002  # there is no room to leave
+        then: Callable[[T], None] | None = None,
     ) -> T:
         """Run *work* as one transaction, under the lease of this engine, if it has one."""
         return await self.writer.write(work, then=then, lease=self._lease)

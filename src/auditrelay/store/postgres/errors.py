@@ -1,4 +1,4 @@
-"""What an error of PostgreSQL means for whoever has to go on."""
+"""What an error of PostgreSQL means, and what can be done about it."""
 
 from enum import Enum, auto
 from typing import Final
@@ -18,7 +18,7 @@ class Kind(Enum):
     FULL = auto()
     """Wait until there is room."""
     REFUSED = auto()
-    """Somebody has to change something in the database or the configuration."""
+    """An operator has to change something in the database or the configuration."""
     CORRUPT = auto()
     """Stop: what is stored cannot be read."""
     FENCED = auto()

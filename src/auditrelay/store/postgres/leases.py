@@ -19,7 +19,16 @@ from uuid import UUID
 import msgspec
 
 from auditrelay.store.leases import Lease
-from auditrelay.store.replicas import LIFE, Card, LeaseRow, Replica, Served, Situation, Waiting
+from auditrelay.store.replicas import (
+    LIFE,
+    Card,
+    LeaseRow,
+    Replica,
+    Served,
+    Server,
+    Situation,
+    Waiting,
+)
 from auditrelay.store.sql.connection import Connection
 
 BEAT_LOCK_SECONDS: Final = 1
@@ -37,6 +46,7 @@ _FRESH: Final = "r.expires > clock_timestamp()"
 _JOIN: Final = f"""
 insert into replica (id, name, version, expires, seat, serves, info)
 values (:me, :name, :version, {_EXPIRES}, :seat, :serves, :info)
+on conflict (id) do update set expires = excluded.expires
 """  # noqa: S608  # constants, as below
 
 _BEAT: Final = f"""
@@ -61,6 +71,11 @@ select clock_timestamp(),
        coalesce((select value from meta where name = 'next_position'), 0)::bigint,
        coalesce((select max(size) from head), 0)::bigint,
        (select writes from writer where replica = :me)
+"""
+
+_SERVER: Final = """
+select current_setting('server_version'), (select system_identifier from pg_control_system()),
+       substr(pg_walfile_name(pg_current_wal_lsn()), 1, 8)
 """
 
 _TAKE: Final = f"""
@@ -90,7 +105,7 @@ where unit = :unit and token = :seen and holder = :me
 returning unit, epoch, token
 """
 
-_GIVE: Final = "update lease set holder = null, token = null, since = null"
+_GIVE: Final = "update lease set holder = null, token = null, since = clock_timestamp()"
 
 _WANT: Final = """
 update lease l set wanted_by = w.replica
@@ -114,14 +129,26 @@ def application_name(replica: UUID) -> str:
     return f"auditrelay {replica}"
 
 
+def server(db: Connection) -> Server:
+    """
+    Return which server this is.
+
+    The timeline is that of the log it writes: another one after a failover to a standby. What the
+    last checkpoint says of it comes later.
+    """
+    version, system, timeline = db.execute(_SERVER).fetchone()
+    return Server(version, str(system), int(timeline, 16))
+
+
 def join(db: Connection, me: UUID, card: Card) -> None:
     """
     Make the replica *me* known, and the units that it serves.
 
-    Any other replica on its seat is dead: its row goes, so what it held is free at once.
+    Any other replica on its seat is dead: its row goes, so what it held is free at once. To join
+    twice is to join once: the answer to the first time may have been lost.
     """
     if card.seat is not None:
-        _forget(db, "seat = :seat", {"seat": card.seat})
+        _forget(db, "seat = :seat and id <> :me", {"seat": card.seat, "me": me})
     row = {
         "me": me,
         "name": card.name,
@@ -131,7 +158,9 @@ def join(db: Connection, me: UUID, card: Card) -> None:
         "info": _json({"command": card.command}),
     }
     db.execute(_JOIN, row)
-    db.execute("insert into writer (replica, writes) values (:me, 0)", {"me": me})
+    db.execute(
+        "insert into writer (replica, writes) values (:me, 0) on conflict do nothing", {"me": me}
+    )
     ensure_units(db, card.serves)
 
 
@@ -146,7 +175,8 @@ def serve(db: Connection, me: UUID, serves: Mapping[str, Served]) -> None:
 def ensure_units(db: Connection, units: Collection[str]) -> None:
     """See to it that each of *units* has a row, with which it can be taken."""
     db.execute(
-        "insert into lease (unit) select unnest(:units::text[]) on conflict (unit) do nothing",
+        "insert into lease (unit, since) select unnest(:units::text[]), clock_timestamp() "
+        "on conflict (unit) do nothing",
         {"units": sorted(units)},
     )
 
@@ -252,10 +282,15 @@ def _json(value: object) -> str:
 
 
 def _replica(row: Sequence[Any]) -> Replica:
-    *others, serves, info, expires_in = row
+    replica, name, version, started, beats, draining, serves, info, expires_in = row
     said = _INFO.decode(info)
     return Replica(
-        *others,
+        id=replica,
+        name=name,
+        version=version,
+        started=started,
+        beats=beats,
+        draining=draining,
         command=said.get("command") is True,
         serves=_SERVES.decode(serves),
         info=said,

@@ -15,16 +15,31 @@ import psycopg
 from auditrelay.errors import StateError
 from auditrelay.store.postgres.connection import Connection
 from auditrelay.store.postgres.errors import Kind, kind_of, translate
+from auditrelay.store.postgres.watch import Watch
 from auditrelay.store.replicas import Unreachable
 
 T = TypeVar("T")
 
 
-class Line:
-    """Transactions on the connection that *connect* makes, and makes again after a loss."""
+Connect = Callable[[str], Connection]
+"""Makes a connection whose session has the name that is given. Raises psycopg.Error, StateError."""
 
-    def __init__(self, connect: Callable[[], Connection]) -> None:
+
+class Line:
+    """
+    Transactions on a connection that *connect* makes, and makes again after a loss.
+
+    Its session has the name that *name* returns: once that is another, so is the connection.
+    *watch* measures the transactions.
+    """
+
+    def __init__(
+        self, connect: Connect, name: Callable[[], str], watch: Watch | None = None
+    ) -> None:
+        self._watch = watch
         self._connect = connect
+        self._name = name
+        self._named = ""
         self._db: Connection | None = None
         self._thread = ThreadPoolExecutor(1, "auditrelay-line")
 
@@ -48,6 +63,8 @@ class Line:
             db = self._connected()
         except (psycopg.Error, StateError) as error:
             raise Unreachable(f"cannot connect to the database: {error}") from error
+        if self._watch is not None:
+            self._watch.begin()
         try:
             db.begin(write=True, alone=alone)
             done = work(db)
@@ -62,11 +79,16 @@ class Line:
         except BaseException:
             db.roll_back()
             raise
+        if self._watch is not None:
+            self._watch.done()
         return done
 
     def _connected(self) -> Connection:
+        name = self._name()
+        if self._db is not None and self._named != name:
+            self._db.close()
         if self._db is None or self._db.closed:
-            self._db = self._connect()
+            self._db, self._named = self._connect(name), name
         return self._db
 
     def _close(self) -> None:

@@ -8,12 +8,14 @@ from typing import Any, Final, NoReturn, TypeVar
 
 import psycopg
 import structlog
+from psycopg.errors import ReadOnlySqlTransaction
 
 from auditrelay.clock import Clock
 from auditrelay.errors import StateError
 from auditrelay.evidence.heads import Keys
 from auditrelay.store.postgres.connection import REQUEST, Connection
 from auditrelay.store.postgres.errors import Kind, kind_of, translate
+from auditrelay.store.postgres.watch import Watch
 
 AT_ONCE: Final = 5
 """How often a transaction that others were in the way of is run again without a wait."""
@@ -22,7 +24,7 @@ LONGEST_WAIT: Final = 5.0
 """Seconds between two attempts to connect, at most and with full jitter."""
 
 REFUSED_WAIT: Final = 30.0
-"""Seconds between two attempts to connect where somebody has to change something first."""
+"""Seconds between two attempts to connect where an operator has to change something first."""
 
 T = TypeVar("T")
 
@@ -70,17 +72,24 @@ class Link:
         self._since: float | None = None
         self._said = False
         self._closing = threading.Event()
+        self._back = float("-inf")
+        self.watch: Watch | None = None
+        """Measures the transactions, if they are all of one thread."""
 
     def connection(self) -> Connection:
         """
-        Return the connection, made anew if there is none.
+        Return the connection, which is made if there is none.
 
         Raises psycopg.Error, to be given to :meth:`recover`, or what *connect* raises itself.
         """
-        if self.live is None:
-            self._db = None
-            self._db = Connection(self._connect(), self._schema, keys=self._keys, limit=self._limit)
-        return self._db
+        db = self.live
+        if db is None:
+            self._db = None  # so that an error now is one at connecting
+            db = Connection(self._connect(), self._schema, keys=self._keys, limit=self._limit)
+            self._db = db
+        if self.watch is not None:
+            self.watch.begin()
+        return db
 
     @property
     def live(self) -> Connection | None:
@@ -100,6 +109,8 @@ class Link:
             self.drop()
         elif kind is not Kind.AGAIN and not (kind is Kind.REFUSED and at_connecting):
             give_up(error)
+        if self.watch is not None:
+            self.watch.retried(kind)
         self._failures += 1
         if self._since is None:
             self._since = self._clock.monotonic()
@@ -116,7 +127,20 @@ class Link:
         if self._said:
             since = self._since or 0.0
             _log.info("store_reached", seconds=round(self._clock.monotonic() - since, 1))
+        if self._since is not None:
+            self._back = self._clock.monotonic()
         self._failures, self._since, self._said = 0, None, False
+        if self.watch is not None:
+            self.watch.done()
+
+    @property
+    def away_until(self) -> float:
+        """
+        Until when transactions failed (``Clock.monotonic``): now, if they do; -inf: never yet.
+
+        Whoever waited for them made no progress meanwhile, for no fault of its own.
+        """
+        return self._back if self._since is None else self._clock.monotonic()
 
     def drop(self) -> None:
         """Close the connection, if there is one; the next one is another."""
@@ -155,8 +179,8 @@ def read(link: Link, work: Callable[[Connection], T]) -> T:
         except BaseException as error:
             if db is not None:
                 db.roll_back()
-            if not isinstance(error, psycopg.Error):
-                raise
+            if not isinstance(error, psycopg.Error) or isinstance(error, ReadOnlySqlTransaction):
+                raise  # the work writes: it has a bug
             link.recover(error)
         else:
             link.reached()

@@ -5,35 +5,63 @@ It has two connections. A take waits for whatever writes, and a frozen replica m
 and never ends: pulses go on meanwhile, and find that it is dead.
 """
 
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Callable, Collection, Mapping, Sequence
 from typing import Any
 from uuid import UUID, uuid4
 
-from auditrelay.store.leases import Lease
-from auditrelay.store.postgres import leases
-from auditrelay.store.postgres.connection import Connection
-from auditrelay.store.postgres.line import Line
-from auditrelay.store.replicas import Card, LeaseRow, Served, Situation
+import psycopg
 
-Connect = Callable[[str], Connection]
-"""Makes a connection whose session has the name that is given. Raises psycopg.Error, StateError."""
+from auditrelay.store.leases import Lease
+from auditrelay.store.postgres import leases, requests
+from auditrelay.store.postgres.connection import Connection
+from auditrelay.store.postgres.line import Connect, Line
+from auditrelay.store.postgres.watch import Watch
+from auditrelay.store.replicas import Answers, Card, LeaseRow, Served, Server, Situation, Taken
+
+
+def unwatched(what: str) -> Watch | None:  # noqa: ARG001  # as a function that makes one
+    """Return None: nothing is measured."""
+    return None
 
 
 class PostgresMembership:
-    """See ``service.member.Membership``; every method raises Unreachable."""
+    """
+    See ``service.member.Membership``; every method raises Unreachable.
 
-    def __init__(self, connect: Connect) -> None:
-        self._me = uuid4()
+    It joins as *replica* first, an id that was never used: it is in the name of all sessions of
+    this process, by which others end them. *watch* returns what measures the transactions.
+    """
+
+    def __init__(
+        self,
+        connect: Connect,
+        replica: UUID,
+        watch: Callable[[str], Watch | None] = unwatched,
+    ) -> None:
+        self._me = replica
+        self._left = False
         self._command = False
-        self._pulses = Line(lambda: connect(leases.application_name(self._me)))
-        self._others = Line(lambda: connect(leases.application_name(self._me)))
+        self._pulses = Line(connect, self._name, watch("pulse"))
+        self._others = Line(connect, self._name, watch("lease"))
+
+    def _name(self) -> str:
+        return leases.application_name(self._me)
 
     async def join(self, card: Card) -> UUID:
-        """Join as a replica that has never been before, and return its id."""
-        self._me = me = uuid4()
+        """Join as a replica that has not left before, and return its id."""
+        if self._left:
+            self._me, self._left = uuid4(), False
+        me = self._me
         self._command = card.command
         await self._pulses.run(lambda db: leases.join(db, me, card))
         return me
+
+    async def server(self) -> Server | None:
+        """Return which server this is; None if it does not say so. Raises Unreachable."""
+        try:
+            return await self._pulses.run(leases.server)
+        except psycopg.Error:  # kin of PostgreSQL need not have these functions
+            return None
 
     async def pulse(self, *, beat: bool, draining: bool, info: Mapping[str, Any]) -> Situation:
         """Give a sign of life, if it is a *beat*, and return what there is to see."""
@@ -73,18 +101,66 @@ class PostgresMembership:
     async def serve(self, serves: Mapping[str, Served]) -> None:
         """Change what this replica serves."""
         me = self._me
-        await self._others.run(lambda db: leases.serve(db, me, serves))
+        await self._pulses.run(lambda db: leases.serve(db, me, serves))
 
     async def tidy(self) -> None:
         """Remove what dead replicas and commands have left behind."""
         await self._others.run(leases.tidy)
 
     async def leave(self) -> None:
-        """Give back everything, and remove this replica."""
-        me = self._me
+        """Give back everything, and remove this replica, which never joins again."""
+        me, self._left = self._me, True
         await self._others.run(lambda db: leases.leave(db, me))
 
     async def close(self) -> None:
         """Close the connections."""
         await self._pulses.close()
         await self._others.close()
+
+
+class PostgresRequests:
+    """
+    See ``service.table_desk.Requests``. The connection is its own, as answers may be long.
+
+    Its session has the name that *name* returns.
+    """
+
+    def __init__(
+        self,
+        connect: Connect,
+        name: Callable[[], str],
+        watch: Callable[[str], Watch | None] = unwatched,
+    ) -> None:
+        self._line = Line(connect, name, watch("request"))
+
+    async def ask(self, unit: str, request: str, asked_by: str) -> int | None:
+        """Put a request to the holder of *unit*; return its number, None if none serves it."""
+        return await self._line.run(lambda db: requests.ask(db, unit, request, asked_by))
+
+    async def answers(self, number: int, seen: int, most: int) -> Answers | None:
+        """Return at most *most* answers after *seen*, and go on listening; None: it is gone."""
+        return await self._line.run(lambda db: requests.answers(db, number, seen, most))
+
+    async def withdraw(self, number: int) -> None:
+        """Remove the request *number* and its answers."""
+        await self._line.run(lambda db: requests.withdraw(db, number))
+
+    async def serve(self, me: UUID, number: int) -> Taken | None:
+        """Take the request *number* for *me*, if that holds the unit and no other has it."""
+        return await self._line.run(lambda db: requests.serve(db, me, number))
+
+    async def answer(
+        self, me: UUID, number: int, first: int, lines: Sequence[str], *, last: bool
+    ) -> bool:
+        """Add *lines* to the answers; return False if the request is not that of *me* any more."""
+        return await self._line.run(
+            lambda db: requests.answer(db, me, number, first, lines, last=last)
+        )
+
+    async def put_back(self, me: UUID, number: int) -> None:
+        """Let another replica take the request *number*."""
+        await self._line.run(lambda db: requests.put_back(db, me, number))
+
+    async def close(self) -> None:
+        """Close the connection."""
+        await self._line.close()

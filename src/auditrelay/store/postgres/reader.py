@@ -9,6 +9,7 @@ from typing import TypeVar
 from auditrelay.store.postgres import link
 from auditrelay.store.postgres.connection import Connection
 from auditrelay.store.postgres.link import Link
+from auditrelay.store.postgres.watch import Watch
 
 T = TypeVar("T")
 
@@ -17,12 +18,16 @@ class ReaderThread:
     """
     Runs functions that read, one after the other, each as one transaction.
 
-    *make* makes the link of a thread. While the database is away, reading waits.
+    *make* makes the link of a thread, *watch* measures what is read. While the database is away,
+    reading waits.
     """
 
-    def __init__(self, make: Callable[[], Link]) -> None:
+    def __init__(self, make: Callable[[], Link], watch: Watch | None = None) -> None:
         self._make = make
         self._link = make()
+        self._link.watch = watch
+        self._snapshots: set[Link] = set()
+        self._closed = False
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="store-reader")
 
     async def read(self, work: Callable[[Connection], T]) -> T:
@@ -42,14 +47,25 @@ class ReaderThread:
         Raises StateError.
         """
         own = self._make()
+        self._snapshots.add(own)
+        if self._closed:
+            own.give_up()
         try:
             with link.reading(own) as db:
                 yield db
         finally:
+            self._snapshots.discard(own)
             own.drop()
+
+    @property
+    def away_until(self) -> float:
+        """See ``Link.away_until``."""
+        return self._link.away_until
 
     def close(self) -> None:
         """Finish what is read, unless the database is away; then close the connection."""
-        self._link.give_up()
+        self._closed = True
+        for each in (self._link, *self._snapshots):
+            each.give_up()
         self._thread.shutdown()
         self._link.drop()

@@ -6,10 +6,10 @@ Works on a connection, within the caller's transaction. A command is there as lo
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 from typing import Final
 from uuid import UUID
 
+from auditrelay.store.replicas import Answers, Taken
 from auditrelay.store.sql.connection import Connection
 
 LISTEN_SECONDS: Final = 15
@@ -27,6 +27,8 @@ where exists (select from replica r where {_ALIVE} and not r.draining
 returning id
 """  # noqa: S608  # constants, as below
 
+_LISTEN: Final = f"update request set listens = {_LISTENS} where id = :id"  # noqa: S608
+
 _SERVE: Final = f"""
 update request q set taken_by = :me
 from (select id, taken_by from request where id = :id for update) before
@@ -34,15 +36,21 @@ where q.id = before.id
   and exists (select from lease l where l.unit = q.unit and l.holder = :me)
   and (q.taken_by is null or q.taken_by = :me
        or not exists (select from replica r where r.id = q.taken_by and {_ALIVE}))
-returning q.request,
-          before.taken_by is not null or exists (select from answer a where a.request = q.id)
+returning q.request, before.taken_by is not null
 """  # noqa: S608
 
+_AFTER: Final = "select coalesce(max(seq) + 1, 0) from answer where request = :id"
+
 _ANSWER: Final = """
-insert into answer (request, seq, line)
-select :id, coalesce((select max(seq) from answer where request = :id), -1) + n, line
-from unnest(:lines::text[]) with ordinality as given (line, n)
-where exists (select from request where id = :id and taken_by = :me for share)
+with ours as (
+    select id from request where id = :id and taken_by = :me for share
+), written as (
+    insert into answer (request, seq, line)
+    select ours.id, :first + n - 1, line
+    from ours, unnest(:lines::text[]) with ordinality as given (line, n)
+    on conflict do nothing
+)
+select count(*) from ours
 """
 
 _STATE: Final = f"""
@@ -51,40 +59,23 @@ from request q where q.id = :id
 """  # noqa: S608
 
 
-@dataclass(frozen=True, slots=True)
-class Taken:
-    """A request that was taken; *begun* if another replica had begun with it."""
-
-    request: str
-    begun: bool
-
-
-@dataclass(frozen=True, slots=True)
-class Answers:
-    """The *lines* after those that were seen; *alive* if a live replica works on the request."""
-
-    lines: Sequence[str]
-    seen: int
-    alive: bool
-
-
 def ask(db: Connection, unit: str, request: str, asked_by: str) -> int | None:
     """Put a request to the holder of *unit*; return its number, or None if no replica serves it."""
     row = db.execute(_ASK, {"unit": unit, "request": request, "asked_by": asked_by}).fetchone()
     return None if row is None else int(row[0])
 
 
-def answers(db: Connection, id: int, seen: int, most: int) -> Answers | None:
+def answers(db: Connection, number: int, seen: int, most: int) -> Answers | None:
     """
-    Return at most *most* answers to the request *id* after number *seen*, and go on listening.
+    Return at most *most* answers to the request *number* after number *seen*, and go on listening.
 
     Returns None if the request is gone.
     """
-    db.execute(f"update request set listens = {_LISTENS} where id = :id", {"id": id})
-    state = db.execute(_STATE, {"id": id})
+    db.execute(_LISTEN, {"id": number})
+    state = db.execute(_STATE, {"id": number})
     lines = db.execute(
         "select seq, line from answer where request = :id and seq > :seen order by seq limit :most",
-        {"id": id, "seen": seen, "most": most},
+        {"id": number, "seen": seen, "most": most},
     )
     row = state.fetchone()
     if row is None:
@@ -93,26 +84,44 @@ def answers(db: Connection, id: int, seen: int, most: int) -> Answers | None:
     return Answers([line for _, line in found], found[-1][0] if found else seen, row[0])
 
 
-def withdraw(db: Connection, id: int) -> None:
-    """Remove the request *id* and its answers: its command has ended."""
-    db.execute("delete from request where id = :id", {"id": id})
-    db.execute("delete from answer where request = :id", {"id": id})
+def withdraw(db: Connection, number: int) -> None:
+    """Remove the request *number* and its answers: its command has ended."""
+    db.execute("delete from request where id = :id", {"id": number})
+    db.execute("delete from answer where request = :id", {"id": number})
 
 
-def serve(db: Connection, me: UUID, id: int) -> Taken | None:
-    """Take the request *id* for the replica *me*, if it holds the unit and no live one has it."""
-    row = db.execute(_SERVE, {"me": me, "id": id}).fetchone()
-    return None if row is None else Taken(*row)
+def serve(db: Connection, me: UUID, number: int) -> Taken | None:
+    """Take the request *number* for *me*, if that holds the unit and no live replica has it."""
+    row = db.execute(_SERVE, {"me": me, "id": number}).fetchone()
+    if row is None:
+        return None
+    # Only now: what was answered meanwhile by who had it was not to be seen before.
+    (after,) = db.execute(_AFTER, {"id": number}).fetchone()
+    text, before = row
+    return Taken(text, begun=before or after > 0, after=after)
 
 
-def answer(db: Connection, me: UUID, id: int, lines: Sequence[str]) -> bool:
-    """Add *lines* to the answers to the request *id*; return False if it is not ours any more."""
-    return db.execute(_ANSWER, {"me": me, "id": id, "lines": list(lines)}).rowcount > 0
+def answer(
+    db: Connection, me: UUID, number: int, first: int, lines: Sequence[str], *, last: bool
+) -> bool:
+    """
+    Add *lines*, with numbers from *first* on, to the answers to *number*; once is enough.
+
+    With the *last* one the request is to no unit any more, so that it is not done again. Returns
+    False if it is not ours any more.
+    """
+    found = db.execute(_ANSWER, {"me": me, "id": number, "first": first, "lines": list(lines)})
+    if last:
+        db.execute(
+            "update request set unit = '' where id = :id and taken_by = :me",
+            {"id": number, "me": me},
+        )
+    return bool(found.fetchone()[0])
 
 
-def put_back(db: Connection, me: UUID, id: int) -> None:
-    """Let another replica take the request *id*."""
+def put_back(db: Connection, me: UUID, number: int) -> None:
+    """Let another replica take the request *number*."""
     db.execute(
         "update request set taken_by = null where id = :id and taken_by = :me",
-        {"id": id, "me": me},
+        {"id": number, "me": me},
     )

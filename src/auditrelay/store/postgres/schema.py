@@ -35,7 +35,7 @@ _ROWS: Final = (
 
 
 def statements(schema: str) -> str:
-    """Return the SQL that makes *schema*, in one transaction, for somebody to read and to run."""
+    """Return the SQL that makes *schema* in one transaction, for an operator to read and run."""
     lines = [
         "begin",
         f"create schema if not exists {quoted(schema)}",
@@ -101,9 +101,21 @@ def verify(db: Connection) -> None:
         raise _cannot(db.schema, error) from error
 
 
+def drop(db: Connection) -> None:
+    """Remove the schema with all that is in it. Raises StateError."""
+    try:
+        _in_transaction(db, _drop)
+    except psycopg.Error as error:
+        raise _cannot(db.schema, error) from error
+
+
+def _drop(db: Connection) -> None:
+    db.execute(f"drop schema if exists {quoted(db.schema)} cascade")
+
+
 def _in_transaction(db: Connection, work: Callable[[Connection], None]) -> None:
     try:
-        db.begin(write=work is _create)
+        db.begin(write=work is not check)
         work(db)
         db.commit()
     except BaseException:
@@ -117,7 +129,7 @@ def _create(db: Connection) -> None:
         (there,) = db.execute(
             "select exists (select from pg_namespace where nspname = ?)", (db.schema,)
         ).fetchone()
-        if not there:  # whoever may not create one may have been given an empty one
+        if not there:  # a role that may not create one may have been given an empty one
             db.execute(f"create schema {quoted(db.schema)}")
         for statement in (*TABLES, *_ROWS):
             db.execute(statement)

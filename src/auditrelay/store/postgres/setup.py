@@ -17,7 +17,7 @@ def set_up(address: Address) -> bool:
     Make the schema of *address* with its tables; return false if it was there already.
 
     It blocks. Raises StateError if the database cannot be reached, or the role may not, or if the
-    schema is one that this version cannot use; ConfigError if psycopg is not installed.
+    schema is one that this version cannot use.
     """
     try:
         with address.connect(_APPLICATION) as raw:

@@ -244,7 +244,8 @@ _REPLICAS: Final = (
     """create table raised (
     code text collate "C" not null,
     about text collate "C" not null,
-    since bigint not null,
+    what text not null,
+    todo text not null,
     primary key (code, about)
 )""",
     """create table kept (
@@ -259,21 +260,21 @@ _REPLICAS: Final = (
     """create function fence(me uuid, expected bigint, units text[], tokens uuid[])
 returns void language plpgsql as $$
 declare
-    found_units text[];
+    held uuid[];
     lost text;
 begin
     update writer set writes = expected + 1 where replica = me and writes = expected;
     if not found then
         raise exception using errcode = 'AR001', message = 'fenced: other writes were counted';
     end if;
-    select array_agg(held.unit) into found_units from (
-        select lease.unit from lease
+    select array_agg(token) into held from (
+        select lease.token from lease
         join unnest(units, tokens) as mine (unit, token)
             on mine.unit = lease.unit and mine.token = lease.token
         for share of lease
-    ) held;
-    select string_agg(unit, ', ') into lost from unnest(units) as mine (unit)
-    where unit <> all (coalesce(found_units, '{}'));
+    ) as locked;
+    select string_agg(unit, ', ') into lost from unnest(units, tokens) as mine (unit, token)
+    where token <> all (coalesce(held, '{}'));
     if lost is not null then
         raise exception using errcode = 'AR001', message = 'fenced: ' || lost;
     end if;

@@ -1,8 +1,8 @@
 """
-The tip of the evidence in a database: the newest head that has left, and which database that was.
+The tip of the evidence in a database: the newest head that has left, and which database it was.
 
-A backup has this row, too. So a state that was restored or copied shows in another way: a copy is in
-another database, and one that was restored lies before the head that a running instance has seen.
+A backup has this row, too. So a state that was restored or copied shows in another way: a copy is
+in another database, and one that was restored lies before the head that an instance has seen.
 """
 
 from collections.abc import Callable
@@ -24,6 +24,8 @@ _DATABASE: Final = (
 
 class TipRow:
     """The tip in the state of which *snapshot* begins to read one snapshot."""
+
+    name: Final = "the tip in the database"
 
     def __init__(self, snapshot: Callable[[], AbstractContextManager[Connection]]) -> None:
         self._snapshot = snapshot

@@ -80,6 +80,10 @@ class _Entry(NamedTuple):
         self.future.set_result(result)
 
 
+class _Apart(Exception):
+    """These works are to run one by one: together they may take too long for one transaction."""
+
+
 class Writer:
     """
     Runs works on its own thread over *link*, each as one transaction, as the *replica*.
@@ -91,16 +95,22 @@ class Writer:
     database says that it was not committed; if it was, it has the result that it had.
 
     Once the database has lost writes, or does not know this replica any more, every work fails with
-    the same error until :meth:`begin_anew`: whatever was read before may be gone.
+    the same error until :meth:`continue_as`: whatever was read before may be gone.
     """
 
     def __init__(self, link: Link, replica: UUID) -> None:
         self._link = link
         self._count = _Count(replica)
+        self._written_as = replica
         self._closing = False
         self._queue: queue.SimpleQueue[_Entry | None] = queue.SimpleQueue()
         self._thread = threading.Thread(target=self._work, name="store-writer", daemon=True)
         self._thread.start()
+
+    @property
+    def away_until(self) -> float:
+        """See ``Link.away_until``."""
+        return self._link.away_until
 
     @property
     def writes(self) -> int:
@@ -130,7 +140,7 @@ class Writer:
         self._queue.put(_Entry(work, future, then, lease, self._count))  # type: ignore[arg-type]  # the queue keeps works of any T
         return await asyncio.wrap_future(future)
 
-    def begin_anew(self, replica: UUID) -> None:
+    def continue_as(self, replica: UUID) -> None:
         """
         Go on as *replica*, an id that was never used.
 
@@ -189,6 +199,7 @@ class Writer:
 
     def _run(self, group: list[_Entry], count: _Count) -> list[object]:
         """Return the results of *group*, run in one transaction, however often it takes."""
+        self._reconnect_as(count.replica)
         if count.unsettled:
             self._outcome(count)  # of a write whose caller was given an error
         while True:
@@ -208,24 +219,37 @@ class Writer:
                     db.roll_back()
                 if not isinstance(error, psycopg.Error):
                     raise
-                self._recover(error, count, sent=results is not None)
-                if results is not None and count.unsettled and self._outcome(count):
+                if self._recover(error, group, results) and results is not None:
                     return results
             else:
                 count.writes += 1
                 self._link.reached()
                 return results
 
-    def _recover(self, error: psycopg.Error, count: _Count, *, sent: bool) -> None:
-        kind = kind_of(error)
+    def _reconnect_as(self, replica: UUID) -> None:
+        """See to it that the session has the name of *replica*, by which others end it."""
+        if replica != self._written_as:
+            self._link.drop()
+            self._written_as = replica
+
+    def _recover(
+        self, error: psycopg.Error, group: list[_Entry], results: list[object] | None
+    ) -> bool:
+        """Return whether *group*, with *results*, was committed; if not it may run again."""
+        kind, count = kind_of(error), group[0].counted
         if kind is Kind.FENCED:
             if self._outcome(count):
                 count.lost = Fenced("another process has written as this replica")
                 raise count.lost
             raise Fenced(words_of(error)) from error
         # Without the statement to commit, which comes after the results, nothing is committed.
-        count.unsettled = sent and kind is Kind.LOST
+        count.unsettled = results is not None and kind is Kind.LOST
         self._link.recover(error)
+        if count.unsettled and self._outcome(count):
+            return True
+        if kind is Kind.LOST and len(group) > 1:
+            raise _Apart from error
+        return False
 
     def _register(self, db: Connection, count: _Count) -> None:
         db.begin(write=True)

@@ -39,7 +39,7 @@ def begin(
         return Backfill(found[0], span, ())
     number, least, greatest = row[0], db.dialect.least, db.dialect.greatest
     widened = db.execute(
-        f'update backfill set start = {least}(start, ?1), "end" = {greatest}("end", ?2) '
+        f'update backfill set start = {least}(start, ?1), "end" = {greatest}("end", ?2) '  # noqa: S608  # constants
         'where id = ?3 and (start > ?1 or "end" < ?2) returning start, "end"',
         (start, end, number),
     ).fetchone()
@@ -80,7 +80,7 @@ def end(db: Connection, number: int, now: datetime) -> None:
 def part_done(db: Connection, number: int, part: Interval, events: int, new: int) -> None:
     """Record that *part* of a backfill is done, with its number of events."""
     db.execute(
-        "insert into backfill_part values (?, ?, ?, ?, ?) on conflict (backfill, start) "
+        "insert into backfill_part values (?, ?, ?, ?, ?) on conflict (backfill, start) "  # noqa: S608  # constants
         f'do update set "end" = {db.dialect.greatest}(backfill_part."end", excluded."end"), '
         "events = excluded.events, new = excluded.new",
         (number, micros(part.start), micros(part.end), events, new),

@@ -5,7 +5,7 @@ L1: the entries give every head. L2: ledger, start, resweeps, deleted events, fi
 what the facts say. L3: every known uid lies in one accepted page, and none is missing. L4: every
 page that is not pruned is in the spool, and unchanged. L5: no sink is behind its sealed position.
 L6: every dead letter is there. L7: with a key, each row that may change has its tag. Works on
-a connection, of which it takes one snapshot.
+a connection, within one snapshot.
 """
 
 import contextlib

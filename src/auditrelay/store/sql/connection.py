@@ -42,7 +42,7 @@ class Connection(Protocol):
         """What the engine says in other words."""
 
     def execute(self, sql: str, parameters: Parameters = ..., /) -> Cursor:
-        """Run one statement. An error of the engine may be raised later, at the latest at the end."""
+        """Run one statement; an error of it may be raised later, at the end of the transaction."""
 
     def executemany(self, sql: str, parameters: Iterable[Parameters], /) -> Any:
         """Run one statement that returns nothing with each of *parameters*."""

@@ -158,7 +158,7 @@ def statuses(db: Connection, uids: Sequence[str]) -> dict[tuple[str, str | None]
     return {
         (uid, sink): "dropped" if dropped else "waiting" if replayed else "dead_letter"
         for uid, sink, dropped, replayed in db.execute(
-            "select uid, sink.name, dropped is not null, replayed is not null from dead_letter "
+            "select uid, sink.name, dropped is not null, replayed is not null from dead_letter "  # noqa: S608  # constants
             "left join sink on sink.id = dead_letter.sink "
             f"where uid {db.dialect.among}",
             (db.dialect.values(uids),),

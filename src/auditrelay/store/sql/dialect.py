@@ -8,30 +8,32 @@ from typing import Any, Final
 
 @dataclass(frozen=True, slots=True)
 class Dialect:
-    """
-    The words of one engine.
-
-    Parts of statements: *least* and *greatest* of two values, the hexadecimal *hex* of bytes (of
-    ``{0}``), values *joined* as bytes or as *texts* with commas (of ``{0}``, in the order of
-    ``{1}``), *bytes* that were appended to each other (``{0}``), *rows*, a row for each number from
-    0 up to a count (the parameter ``:rows``, of :attr:`count`) in the column ``row.key``, *among*,
-    that a column is in a list (the one parameter, of :attr:`values`), and *listed*, the same with
-    the parameter ``{0}``.
-    """
+    """The words of one engine: parts of statements, and what parameters are given as."""
 
     least: str
+    """The function that returns the least of two values."""
     greatest: str
+    """The function that returns the greatest of two values."""
     hex: str
-    joined: str
-    texts: str
-    bytes: str
-    rows: str
-    among: str
-    listed: str
-    count: Callable[[int], Any]
-    values: Callable[[Sequence[Any]], Any]
+    """The bytes ``{0}`` in hexadecimal digits, of either case."""
     empty: str
-    """Bytes, as many zeros as ``{0}`` says."""
+    """Bytes: as many zeros as ``{0}`` says."""
+    bytes: str
+    """The bytes ``{0}``, which were appended to each other."""
+    joined: str
+    """The bytes ``{0}`` of all rows, in the order of ``{1}``, in which rows come already."""
+    texts: str
+    """The texts ``{0}`` of all rows, with commas, in the order of ``{1}``, likewise."""
+    rows: str
+    """A table with one row for each number from 0 to below ``:rows``, in ``row.key``."""
+    count: Callable[[int], Any]
+    """Returns the parameter ``:rows`` for that many rows."""
+    among: str
+    """Behind a value: that the list ``?`` has it."""
+    listed: str
+    """The same with the list ``{0}``."""
+    values: Callable[[Sequence[Any]], Any]
+    """Returns the parameter that is a list of these values."""
     metas: tuple[str, str, str]
     """The tables of named numbers, texts and bytes."""
 

@@ -57,6 +57,10 @@ class Room(Protocol):
 class Tip(Protocol):
     """The newest head that has left, where no backup of the state has it."""
 
+    @property
+    def name(self) -> str:
+        """What it is called, in what a check finds."""
+
     def read(self) -> Head | None:
         """Return that head; None if there is none that can be read."""
 

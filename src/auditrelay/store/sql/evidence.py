@@ -95,7 +95,7 @@ class KnownKeys:
     """The known keys of the source *owner* at the places from *start* on, in their order."""
 
     def __init__(self, db: Connection, owner: int, start: int = 0) -> None:
-        # There is no index by place: SQLite sorts them, on the disk if there are many.
+        # There is no index by place: the database sorts them, on the disk if there are many.
         self._rows = db.execute(
             "select position, key from known where source = ? and position >= ? order by position",
             (owner, start),

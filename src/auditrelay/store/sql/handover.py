@@ -132,7 +132,7 @@ class Handover:
 
 def _is_for(reader: Reader, sink: str, page: Appended) -> bool:
     return (
-        page.source in reader.names
+        page.source in reader.sources
         and page.first < reader.ends
         and (page.only is None or page.only == sink)
     )

@@ -22,7 +22,8 @@ FOREVER: Final = 1 << 62
 _FOR_SINK: Final = (
     "first >= coalesce((select max(first) from spool where first <= :start), 0) "
     "and first + count > :start and first < :end "
-    'and source {among} and ("only" is null or "only" = :sink)'
+    "and source in (select id from source where name {among}) "
+    'and ("only" is null or "only" = :sink)'
 )
 
 
@@ -34,22 +35,21 @@ def for_sink(db: Connection) -> str:
 @dataclass(frozen=True, slots=True)
 class Reader:
     """
-    A sink: its *number*, its *progress*, where it *ends*.
+    A sink: its *number*, its *progress*, the names of its *sources*, where it *ends*.
 
-    *sources* are the ids of its sources, *names* their names, known to the store or not.
+    The sources may be known to the store or not.
     """
 
     number: int
     progress: Progress
-    sources: tuple[int, ...]
-    names: frozenset[str]
+    sources: frozenset[str]
     ends: int
 
     def parameters(self, db: Connection, start: int, end: int = FOREVER) -> Mapping[str, object]:
         """Return the parameters of :func:`for_sink` for the pages in [*start*, *end*)."""
         return {
             "sink": self.number,
-            "sources": db.dialect.values(self.sources),
+            "sources": db.dialect.values(tuple(self.sources)),
             "start": start,
             "end": min(end, self.ends),
         }
@@ -63,21 +63,22 @@ def reader_of(db: Connection, name: str) -> Reader:
     ).fetchone()
     if row is None:
         raise KeyError(f"sink {name!r} was never started")
-    number, position, ahead, text, ends = row
-    names = json.loads(text)
-    sources = db.execute(
-        f"select id from source where name {db.dialect.among}",  # noqa: S608  # constants
-        (db.dialect.values(names),),
-    ).fetchall()
+    number, position, ahead, names, ends = row
     try:
         progress = Progress(position, tuple((start, end) for start, end in json.loads(ahead)))
     except (ValueError, TypeError) as error:
-        raise StateError(
-            f"what the sink {name} has taken is damaged in the state; run: auditrelay coverage "
-            "--check"
-        ) from error
-    ids = tuple(sorted(each for (each,) in sources))
-    return Reader(number, progress, ids, frozenset(names), ends)
+        raise _damaged(name, "has taken") from error
+    try:
+        sources = frozenset(json.loads(names))
+    except (ValueError, TypeError) as error:
+        raise _damaged(name, "reads") from error
+    return Reader(number, progress, sources, ends)
+
+
+def _damaged(name: str, what: str) -> StateError:
+    return StateError(
+        f"what the sink {name} {what} is damaged in the state; run: auditrelay coverage --check"
+    )
 
 
 def all_readers(db: Connection) -> dict[str, Reader]:
@@ -107,14 +108,14 @@ def waits(db: Connection, reader: Reader, places: Range) -> bool:
 def waiting_for(db: Connection, name: str) -> tuple[int, int | None, int | None]:
     """Return the backlog of a sink: events, the first position, and when that was stored."""
     reader = reader_of(db, name)
-    least, greatest = db.dialect.least, db.dialect.greatest
+    inside = f"{db.dialect.least}(first + count, :end) - {db.dialect.greatest}(first, :start)"
+    query = (
+        f"select cast(coalesce(sum({inside}), 0) as bigint), min(first), min(stored) "  # noqa: S608  # constants
+        f"from spool where {for_sink(db)}"
+    )
     events, first, stored = 0, None, None
     for part in reader.progress.open_ranges(reader.progress.position, FOREVER):
-        count, first_here, stored_here = db.execute(
-            f"select cast(coalesce(sum({least}(first + count, :end) - {greatest}(first, :start)), 0) "  # noqa: S608  # constants
-            f"as bigint), min(first), min(stored) from spool where {for_sink(db)}",
-            reader.parameters(db, *part),
-        ).fetchone()
+        count, first_here, stored_here = db.execute(query, reader.parameters(db, *part)).fetchone()
         events += count
         first = first_here if first is None else first
         stored = stored_here if stored is None else stored

@@ -1,4 +1,4 @@
-"""The pages that this instance has appended last, in memory, where other instances append as well."""
+"""The newest pages of this instance, in memory, where other instances append as well."""
 
 import threading
 from collections import OrderedDict
@@ -43,10 +43,10 @@ class Recent:
 
     def read(
         self,
-        sink: str,
-        start: int,
-        most: int,
-        most_bytes: int,  # noqa: ARG002  # see Handover
+        sink: str,  # noqa: ARG002  # see Handover
+        start: int,  # noqa: ARG002
+        most: int,  # noqa: ARG002
+        most_bytes: int,  # noqa: ARG002
     ) -> tuple[list[SpoolPage], int] | None:
         """Return None: the database has to be asked."""
         return None

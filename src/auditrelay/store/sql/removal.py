@@ -7,7 +7,7 @@ All but :func:`remove` work on a connection, within the caller's transaction.
 from typing import Final
 
 from auditrelay.evidence import facts
-from auditrelay.store.sql import meta
+from auditrelay.store.sql import meta, seals
 from auditrelay.store.sql.connection import Connection
 from auditrelay.store.sql.engine import Writer
 from auditrelay.store.sql.facts import insert, of_sink, of_source
@@ -111,4 +111,5 @@ def sink(db: Connection, name: str) -> int:
         ("sink", "id"),
     ):
         db.execute(f"delete from {table} where {column} = ?", row)  # noqa: S608  # constants
+    seals.forget(db, name)
     return int(size)

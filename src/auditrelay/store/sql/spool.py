@@ -187,20 +187,25 @@ def read_pages(
     """
     reader = reader_of(db, sink)
     pages: list[SpoolPage] = []
+    # Where no page is in memory, one statement reads all of it: see intake.
+    blob = "events" if recent is None else "null"
+    query = (
+        f"select first, count, (select name from source where id = spool.source), sha, {blob} "  # noqa: S608  # constants
+        f"from spool where {for_sink(db)} order by first limit 1"
+    )
     position, taken, size = max(start, reader.progress.position), 0, 0
     while position < end and taken < most and size < MAX_READ_BYTES:
-        row = db.execute(
-            "select first, count, (select name from source where id = spool.source), sha "  # noqa: S608  # constants
-            f"from spool where {for_sink(db)} order by first limit 1",
-            reader.parameters(db, position, end),
-        ).fetchone()
+        row = db.execute(query, reader.parameters(db, position, end)).fetchone()
         if row is None:
             break
-        first, count, source, sha = row
+        first, count, source, sha, blob = row
         inside = max(first, position), min(first + count, end)
         if parts := reader.progress.open_ranges(*inside):
             found = None if recent is None else recent.find(first, sha)
-            page, inflated = found or _page_at(db, first, count, sha)
+            if (found := found or _page_at(db, first, count, sha, blob)) is None:
+                position = inside[1]
+                continue
+            page, inflated = found
             pages += pages_of(first, source, page, inflated, parts)
             if marks is not None:
                 marks.handed(sink, first, count, sha)
@@ -210,9 +215,20 @@ def read_pages(
     return pages, position
 
 
-def _page_at(db: Connection, first: int, count: int, sha: bytes | None) -> tuple[Page, int]:
-    """Return the page at *first*, and how many bytes it takes. Raises PageDamaged."""
-    (blob,) = db.execute("select events from spool where first = ?", (first,)).fetchone()
+def _page_at(
+    db: Connection, first: int, count: int, sha: bytes | None, blob: bytes | None
+) -> tuple[Page, int] | None:
+    """
+    Return the page at *first*, and how many bytes it takes; without *blob* it is read.
+
+    Returns None if another instance has deleted it meanwhile: every sink has it. Raises
+    PageDamaged.
+    """
+    if blob is None:
+        row = db.execute("select events from spool where first = ?", (first,)).fetchone()
+        if row is None:
+            return None
+        (blob,) = row
     examine(db, first, sha, blob)
     return unpack(blob, first, count)
 

@@ -50,9 +50,10 @@ def _lateness(db: Connection, owner: int) -> tuple[Lateness, ...]:
 
 
 def _undelivered(db: Connection, owner: int, floor: int) -> int:
+    waiting = f"first + count - {db.dialect.greatest}(first, ?1)"
     (count,) = db.execute(
-        f"select cast(coalesce(sum(first + count - {db.dialect.greatest}(first, ?1)), 0) as bigint) "  # noqa: S608  # constants
-        "from spool where first + count > ?1 and source = ?2",
+        f"select cast(coalesce(sum({waiting}), 0) as bigint) from spool "  # noqa: S608  # constants
+        "where first + count > ?1 and source = ?2",
         (floor, owner),
     ).fetchone()
     return int(count)

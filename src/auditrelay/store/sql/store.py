@@ -34,6 +34,7 @@ from auditrelay.store.keys import keys_of, known_key, known_keys, time_of
 from auditrelay.store.leases import Lease
 from auditrelay.store.places import place, position_of
 from auditrelay.store.progress import Range
+from auditrelay.store.seals import Seal, Seals
 from auditrelay.store.sql import (
     backfills,
     dead_letters,
@@ -43,12 +44,14 @@ from auditrelay.store.sql import (
     ledger,
     meta,
     removal,
+    seals,
     sinks,
     sources,
     spool,
     states,
     unit_checks,
 )
+from auditrelay.store.sql.alert_log import AlertLog
 from auditrelay.store.sql.connection import Connection
 from auditrelay.store.sql.engine import Engine
 from auditrelay.store.sql.evidence_log import EvidenceLog
@@ -85,7 +88,7 @@ class _Shared:
 
 class SqlStore:
     """
-    The store on one *engine*. Open it with :meth:`open` and close it with :meth:`close`.
+    The store on one *engine*. Open it with :func:`open_on` and close it with :meth:`close`.
 
     Each method that writes passes one function to the engine, which runs it as one transaction.
     These functions are in the modules next to this one, and work on a connection.
@@ -110,40 +113,12 @@ class SqlStore:
             now=self._now,
             marks=self._marks,
         )
+        self.alerts = AlertLog(engine, self._spooling, shared.spool, self._uids, now=self._now)
+        """The log of the alerts."""
         self._log = EvidenceLog(engine, self._spooling, shared.spool, now=self._now)
         self._contents = KnownContents(
             engine, self._pages, self._spooling, shared.spool, self._uids, clock=shared.clock
         )
-
-    @classmethod
-    async def open(
-        cls,
-        engine: Engine,
-        *,
-        clock: Clock,
-        max_bytes: int,
-        retention: timedelta,
-        remember: timedelta,
-    ) -> Self:
-        """
-        Open the store on *engine*, whose tables are there. Raises StateError.
-
-        *max_bytes* is the limit of the spool. *retention* is how long delivered events are kept,
-        *remember* how long uids are.
-        """
-        mark, used, end, readers = await engine.read(
-            lambda db: (
-                meta.find(db, _MARK),
-                meta.read(db, "spool_bytes"),
-                meta.read(db, "next_position"),
-                all_readers(db),
-            )
-        )
-        if mark is not None:
-            clock.confirmed.resume(moment(mark))
-        pages = Recent() if engine.shared else Handover(readers, end)
-        size = spool.Spool(used, max_bytes, engine.room)
-        return cls(engine, _Shared(clock, retention, remember, size, pages))
 
     @property
     def on_condition(self) -> Callable[[], None]:
@@ -379,6 +354,14 @@ class SqlStore:
 
         return await self._spooling.settle(sink, work, marks)
 
+    async def batch_seals(self, sink: str) -> Seals:
+        """Read the seals of *sink* and the name of the state's log."""
+        return await self._read(lambda db: seals.of(db, sink))
+
+    async def seal_batches(self, sink: str, new: Sequence[Seal]) -> Seals:
+        """Write the seals of *sink* with those in *new*, without those that are settled."""
+        return await self._engine.write(lambda db: seals.add(db, sink, new))
+
     # -- dead letters, and what is of both ------------------------------------------------------
 
     async def replay(self, ids: Sequence[int], *, by: int | None = None) -> list[StoredDeadLetter]:
@@ -411,12 +394,12 @@ class SqlStore:
         return pruned
 
     async def remember_time(self, mark: datetime) -> None:
-        """Store *mark* as a named number; :meth:`open` continues from it."""
+        """Store *mark* as a named number; :func:`open_on` continues from it."""
         await self._engine.write(lambda db: meta.put(db, _MARK, micros(mark)))
         self._clock.confirmed.resume(mark)
 
     async def make_room(self) -> bool:
-        """Delete delivered pages, oldest first, and reserve room on the disk again."""
+        """Delete delivered pages, oldest first, and reserve room again."""
         try:
             now = self._now()
             made = await self._spooling.rearrange(lambda db: self._spool.delete_delivered(db, now))
@@ -451,5 +434,35 @@ class SqlStore:
         """The current size of the spool, compressed."""
         return self._spool.used_bytes
 
+    async def spool_size(self) -> int:
+        """Return the current size of the spool, compressed, whoever has written to it."""
+        if not self._engine.shared:
+            return self.spool_bytes
+        return await self._read(lambda db: meta.read(db, "spool_bytes"))
+
     def _now(self) -> int:
         return micros(self._clock.confirmed.certain())
+
+
+async def open_on(
+    engine: Engine, *, clock: Clock, max_bytes: int, retention: timedelta, remember: timedelta
+) -> SqlStore:
+    """
+    Open the store on *engine*, whose tables are there, and which its ``close`` closes.
+
+    *max_bytes* is the limit of the spool. *retention* is how long delivered events are kept,
+    *remember* how long uids are. Raises StateError.
+    """
+    mark, used, end, readers = await engine.read(
+        lambda db: (
+            meta.find(db, _MARK),
+            meta.read(db, "spool_bytes"),
+            meta.read(db, "next_position"),
+            all_readers(db),
+        )
+    )
+    if mark is not None:
+        clock.confirmed.resume(moment(mark))
+    pages = Recent() if engine.shared else Handover(readers, end)
+    size = spool.Spool(used, max_bytes, engine.room)
+    return SqlStore(engine, _Shared(clock, retention, remember, size, pages))

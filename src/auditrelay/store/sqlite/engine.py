@@ -2,18 +2,21 @@
 
 import contextlib
 import sqlite3
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Final, Self
+from typing import Final, Self, TypeVar
 
 from auditrelay.evidence.heads import Keys
 from auditrelay.store.leases import Lease
+from auditrelay.store.sql.engine import Work
 from auditrelay.store.sqlite.connection import Connection
 from auditrelay.store.sqlite.disk_reserve import Reserve
 from auditrelay.store.sqlite.reader_thread import ReaderThread
 from auditrelay.store.sqlite.state_dir import connect, create
 from auditrelay.store.sqlite.tip import TipFile
 from auditrelay.store.sqlite.writer import Writer, translate
+
+T = TypeVar("T")
 
 _CACHE_KIB: Final = 256
 """How much of the database a snapshot keeps in memory: it reads millions of uids, each once."""
@@ -33,8 +36,16 @@ class SqliteEngine:
         self.tip = TipFile(state_dir)
         self._reader = ReaderThread(connect(state_dir, write=False, keys=keys))
         self._writer = Writer(write, self.room.release)
-        self.read = self._reader.read
-        self.write = self._writer.write
+
+    async def read(self, work: Work[T], /) -> T:
+        """See ``store.sql.engine.Reader``."""
+        return await self._reader.read(work)
+
+    async def write(
+        self, work: Work[T], *, spools: bool = False, then: Callable[[T], None] | None = None
+    ) -> T:
+        """See ``store.sql.engine.Writer``."""
+        return await self._writer.write(work, spools=spools, then=then)
 
     def under(self, lease: Lease) -> Self:  # noqa: ARG002  # it cannot be lost
         """Return this engine: the lock of the state directory fences everybody else."""

@@ -6,7 +6,7 @@ from pathlib import Path
 
 from auditrelay.clock import Clock
 from auditrelay.evidence.heads import Keys
-from auditrelay.store.sql.store import SqlStore
+from auditrelay.store.sql.store import SqlStore, open_on
 from auditrelay.store.sql.view import StateView
 from auditrelay.store.sqlite.engine import SqliteEngine, snapshot
 from auditrelay.store.sqlite.state_dir import connect
@@ -23,9 +23,13 @@ async def open_store(
 ) -> SqlStore:
     """Open the state in *state_dir*, creating it if there is none. Raises StateError."""
     engine = await asyncio.to_thread(SqliteEngine, state_dir, keys)
-    return await SqlStore.open(
-        engine, clock=clock, max_bytes=max_bytes, retention=retention, remember=remember
-    )
+    try:
+        return await open_on(
+            engine, clock=clock, max_bytes=max_bytes, retention=retention, remember=remember
+        )
+    except BaseException:
+        await asyncio.to_thread(engine.close)
+        raise
 
 
 def open_view(state_dir: Path, keys: Keys | None = None) -> StateView:

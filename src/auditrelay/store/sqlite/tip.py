@@ -18,6 +18,8 @@ TIP: Final = "evidence.tip"
 class TipFile:
     """The tip in *state_dir*."""
 
+    name: Final = TIP
+
     def __init__(self, state_dir: Path) -> None:
         self._path = state_dir / TIP
 
@@ -38,3 +40,7 @@ class TipFile:
     def write(self, head: Head) -> None:
         """Replace it, durably. Raises OSError, with the former one as it was."""
         replace_file(self._path, f"{Head(head.log, head.size, head.root).word}\n".encode("ascii"))
+
+    def remove(self) -> None:
+        """Remove it: the state goes on elsewhere."""
+        self._path.unlink(missing_ok=True)

@@ -1,0 +1,316 @@
+"""
+Several daemons on one database, and what is true of them at the end, whatever happened.
+
+Nothing is lost; Elasticsearch, which recognises an event by its uid, stores each once; the other
+two get again at most what was in flight; and no two replicas ever sent to one sink at a time. That
+is asserted of what the doubles were sent by whom, and of the history of the table of leases.
+"""
+
+import contextlib
+import json
+import os
+import signal
+import time
+from bisect import bisect_right
+from collections import Counter, defaultdict
+from collections.abc import AsyncIterator, Mapping
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import Any
+from uuid import UUID
+
+from tests.replicas.launch import SHORT, Fault, Launch
+from tests.support.daemon import (
+    Daemon,
+    Table,
+    configure,
+    eventually,
+    intakes,
+    made,
+    missing,
+    sinks,
+    sources,
+)
+from tests.support.processes import SPEED
+from tests.support.shared_state import make_schema, raw, rows
+from tests.support.wire import Wire
+
+from auditrelay.sandbox import Sandbox
+
+BATCH = 5
+CONCURRENCY = 2
+BOUND = BATCH * CONCURRENCY
+"""How much a sink that cannot tell may get again at a forced takeover."""
+
+_SENDS = ("/services/collector/event", "/services/collector", "/api/v2/logs", "/_bulk")
+"""The ends of the paths to which a sink sends events."""
+
+_LATE = 1.0
+"""Seconds from when a replica begins to send until a double, on a busy machine, takes note."""
+
+_HISTORY = """
+create schema test;
+create table test.held (at timestamptz not null, unit text not null, epoch bigint not null,
+    token uuid, holder uuid);
+create table test.named (id uuid primary key, name text not null);
+create function test.held() returns trigger language plpgsql as $$
+begin
+    if tg_op = 'INSERT' or new.token is distinct from old.token then
+        insert into test.held values (clock_timestamp(), new.unit, new.epoch, new.token, new.holder);
+    end if;
+    return null;
+end $$;
+create function test.named() returns trigger language plpgsql as $$
+begin
+    insert into test.named values (new.id, new.name) on conflict do nothing;
+    return null;
+end $$;
+create trigger held after insert or update on auditrelay.lease
+    for each row execute function test.held();
+create trigger named after insert on auditrelay.replica
+    for each row execute function test.named();
+"""
+
+
+def prepare_state(url: str) -> None:
+    """Make the tables in the database at *url*, and what keeps the history of the leases."""
+    make_schema(url)
+    with raw(url) as connection:
+        connection.execute(_HISTORY.encode())
+
+
+@dataclass(frozen=True)
+class Held:
+    """The replica called *name* had a unit from one time to another, in seconds."""
+
+    name: str
+    start: float
+    end: float
+
+
+@dataclass(frozen=True)
+class Leased:
+    """Who has a unit now: its token, and the id and the name of the replica."""
+
+    token: UUID | None
+    holder: UUID | None
+    name: str | None
+
+
+class Fleet:
+    """
+    Replicas against *sandbox* on the state in the database at *address*.
+
+    Those that are started live for *life* seconds after a beat.
+    """
+
+    def __init__(
+        self, sandbox: Sandbox, folder: Path, address: str, *, life: float = SHORT
+    ) -> None:
+        self.sandbox = sandbox
+        self.address = address
+        self.daemons: dict[str, Daemon] = {}
+        self.killed = 0
+        """How often a replica ended or stood still without a word: so often is the bound."""
+        self._folder = folder
+        self.life = life
+
+    # -- replicas ----------------------------------------------------------------------------------
+
+    def settings(self, **changes: Any) -> tuple[Table, Table]:
+        """Return the tables of sources and sinks: small pages, small batches."""
+        return (
+            sources(self.sandbox, **{"page_size": 4, **changes}),
+            sinks(self.sandbox, batch_events=BATCH, concurrency=CONCURRENCY, linger="0s"),
+        )
+
+    def config(
+        self,
+        name: str,
+        *,
+        through: Wire | None = None,
+        tables: tuple[Table, Table] | None = None,
+        **top: Any,
+    ) -> Path:
+        """Write the configuration of the replica *name*, which reaches the database *through*."""
+        folder = self._folder / name
+        folder.mkdir(exist_ok=True)
+        store = self.address if through is None else through.through(self.address)
+        return configure(
+            folder,
+            *(self.settings() if tables is None else tables),
+            **{"store": store, "replica": name, **top},
+        )
+
+    def daemon(self, name: str, *, fault: Fault | None = None, **config: Any) -> Daemon:
+        """Return the replica *name*, which is not started yet."""
+        self.daemons[name] = daemon = Daemon(
+            self.config(name, **config),
+            fault=Launch(name, self.life, fault),
+            speed=SPEED if self.life == SHORT else 1.0,
+        )
+        return daemon
+
+    async def start(self, *names: str, **options: Any) -> list[Daemon]:
+        """Start the replicas *names*, and wait until each has joined and runs what it was given."""
+        daemons = [self.daemon(name, **options) for name in names]
+        for daemon in daemons:
+            await daemon.start()
+        for daemon in daemons:
+            await self.joined(daemon)
+        return daemons
+
+    async def joined(self, daemon: Daemon) -> None:
+        """Wait until *daemon* has joined and runs what it was given."""
+
+        async def has_joined() -> bool:
+            return (await daemon.get("/joined")).status_code == 200
+
+        await eventually(has_joined, what="joined")
+
+    async def kill(self, name: str, number: signal.Signals = signal.SIGKILL) -> None:
+        """End the replica *name* without a word."""
+        self.killed += 1
+        await self.daemons[name].end(number)
+
+    def freeze(self, name: str) -> None:
+        """Let the replica *name* stand still."""
+        self.killed += 1
+        self.daemons[name].process.send_signal(signal.SIGSTOP)
+
+    def thaw(self, name: str) -> None:
+        """Let the replica *name* go on."""
+        self.daemons[name].process.send_signal(signal.SIGCONT)
+
+    # -- what is in the database -------------------------------------------------------------------
+
+    def rows(self, sql: str, *parameters: object) -> list[Any]:
+        """Return what *sql* finds in the state."""
+        return rows(self.address, sql, *parameters)
+
+    def leases(self) -> dict[str, Leased]:
+        """Return who has which unit."""
+        found = self.rows(
+            "select unit, token, holder, name from lease left join test.named on id = holder"
+        )
+        return {unit: Leased(*row) for unit, *row in found}
+
+    def units(self, name: str) -> list[str]:
+        """Return what the replica *name* holds."""
+        return [unit for unit, leased in self.leases().items() if leased.name == name]
+
+    async def held(self, *by: str, within: float = 60.0) -> None:
+        """Wait until every unit is held by one of the replicas *by*."""
+
+        def all_held() -> bool:
+            leases = self.leases().values()
+            return bool(leases) and all(leased.name in by for leased in leases)
+
+        await eventually(all_held, within=within, what=f"all is held by {' or '.join(by)}")
+
+    def history(self) -> dict[str, list[Held]]:
+        """Return by unit who held it, in order."""
+        changes: defaultdict[str, list[tuple[float, str | None]]] = defaultdict(list)
+        for unit, at, name in self.rows(
+            "select unit, extract(epoch from at)::float8, name from test.held "
+            "left join test.named on id = holder order by unit, at"
+        ):
+            changes[unit].append((at, name))
+        return {
+            unit: [
+                Held(name, at, end)
+                for (at, name), (end, _) in zip(
+                    each, [*each[1:], (float("inf"), None)], strict=True
+                )
+                if name is not None
+            ]
+            for unit, each in changes.items()
+        }
+
+    # -- what must be true -------------------------------------------------------------------------
+
+    async def delivered(self, within: float = 60.0) -> None:
+        """Wait until every sink has every event."""
+        await eventually(
+            lambda: not missing(self.sandbox), within=within, what="every sink has every event"
+        )
+
+    def repeats(self) -> dict[str, int]:
+        """Return how many events each sink has got again."""
+        return {
+            name: sum(stored.by_native_id.values()) - len(stored.by_native_id)
+            for name, stored in intakes(self.sandbox).items()
+        }
+
+    def sent(self, name: str, sink: str) -> list[float]:
+        """Return when the replica *name* sent events to *sink*."""
+        return [at for at, by in self._sendings(sink) if by == name]
+
+    def _sendings(self, sink: str) -> list[tuple[float, str]]:
+        return sorted(
+            (seen.at, seen.headers["user-agent"].rsplit(" ")[-1])
+            for seen in self.sandbox.siems[sink].seen
+            if seen.method == "POST" and seen.path.endswith(_SENDS)
+        )
+
+    def check_holders(self) -> None:
+        """Fail if a replica has sent to a sink that it did not hold, or that another one held."""
+        history = self.history()
+        for sink in self.sandbox.siems:
+            terms = history.get(f"sink {sink}", [])
+            assert all(a.end <= b.start for a, b in zip(terms, terms[1:], strict=False))
+            begun = -1
+            for at, name in self._sendings(sink):
+                newest = bisect_right([term.start for term in terms], at) - 1
+                mine = next(
+                    (n for n in range(newest, -1, -1) if terms[n].name == name), None
+                )
+                assert mine is not None, f"{name} has sent to {sink}, and never held it"
+                late = at - terms[mine].end
+                assert late < _LATE, f"{name} has sent to {sink} {late:.1f} s after it held it"
+                assert mine >= begun, f"{name} has sent to {sink} after its next holder had"
+                begun = mine
+
+    async def check(self, *, bound: int | None = None, restarts: int = 0) -> None:
+        """Wait until all is delivered, end the replicas that live, and fail unless all is well."""
+        await self.delivered()
+        for name, daemon in self.daemons.items():
+            if daemon.process.returncode is None:
+                assert await daemon.end() == 0, (name, daemon.log[-3000:])
+        self.check_result(bound=bound)
+
+    def check_result(self, *, bound: int | None = None) -> None:
+        """Fail unless what has arrived is all, and not too much; *bound*: what may be repeated."""
+        for name, daemon in self.daemons.items():
+            assert "Traceback" not in daemon.log, (name, daemon.log[-6000:])
+        assert missing(self.sandbox) == {}
+        uids = Counter(self.sandbox.elastic.stored.uids)
+        assert uids.most_common(1)[0][1] == 1, "Elasticsearch stores each event once"
+        most = self.killed * BOUND if bound is None else bound
+        repeats = self.repeats()
+        assert repeats.pop("elastic") == 0
+        assert all(number <= most for number in repeats.values()), (repeats, most)
+        self.check_holders()
+
+    async def end(self) -> None:
+        """End whatever still runs."""
+        for daemon in self.daemons.values():
+            if daemon._process is not None and daemon.process.returncode is None:
+                daemon.process.send_signal(signal.SIGKILL)
+                await daemon.process.wait()
+
+
+def fill(sandbox: Sandbox, count: int = 24) -> None:
+    """Let the vendors have recorded *count* events in the last hour."""
+    now = datetime.now(UTC)
+    vendors = sandbox.cekura, sandbox.bland
+    for vendor in vendors:
+        vendor.fill(count // len(vendors), now - timedelta(minutes=50), now - timedelta(minutes=1))
+
+
+def add(sandbox: Sandbox, count: int = 24) -> None:
+    """Let the vendors record *count* events now."""
+    vendors = sandbox.cekura, sandbox.bland
+    for number in range(count):
+        vendors[number % len(vendors)].add(datetime.now(UTC))
