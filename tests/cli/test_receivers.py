@@ -116,6 +116,20 @@ def test_what_is_wrong_with_the_table_of_a_sink(sink: str, sentence: str, tmp_pa
     assert "a-secret-word" not in out
 
 
+def test_a_sink_is_another_one_when_its_description_has_changed(tmp_path: Path) -> None:
+    """SIGHUP reads the file again, and does not interrupt a sink that has not changed."""
+    own = tmp_path / "quill.toml"
+    own.write_text(FILE.read_text())
+    path = Path(configured(tmp_path, lake(own)))
+    environ = {"HOME": str(tmp_path)}
+    first, same = (config.load(path, environ).sinks["lake"] for _ in range(2))
+    assert first == same
+    own.write_text(FILE.read_text().replace("events = 500", "events = 400"))
+    changed = config.load(path, environ).sinks["lake"]
+    assert changed != first
+    assert changed.batch_events == 400
+
+
 @pytest.mark.parametrize("name", shipped_receivers())
 def test_each_receiver_is_listed_shown_and_written_by_init(name: str, tmp_path: Path) -> None:
     file = named(name).file
