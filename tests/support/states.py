@@ -12,7 +12,7 @@ import os
 import re
 import shutil
 import sqlite3
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager
 from datetime import timedelta
 from pathlib import Path
@@ -99,8 +99,27 @@ class State(Protocol):
     def back_up(self) -> "State":
         """Copy what is durable now as the docs say: to go on there is to go on from a backup."""
 
-    def put_back(self, saved: "State") -> None:
-        """Replace this state, which is not open, by a copy of the one that was *saved*."""
+    def put_back(self, saved: "State", *, tip: bool = False) -> None:
+        """
+        Replace this state, which is not open, by a copy of the one that was *saved*.
+
+        Its *tip* comes with it only if that is so.
+        """
+
+    def left(self) -> "State":
+        """Return what a kill leaves now, provided that nothing is written any more."""
+
+    def go_on_with(self, left: "State") -> None:
+        """Have nothing but what is *left*; the state is not open."""
+
+    async def fill_up(self, store: SqlStore) -> None:
+        """Leave no room for another page on the disk, to *store* on it."""
+
+    async def clear(self, store: SqlStore) -> None:
+        """Let there be room again."""
+
+    def forget(self) -> None:
+        """Remove it alone."""
 
     def drop(self) -> None:
         """Remove it, with all copies that are in databases: a folder goes with its parent."""
@@ -139,9 +158,7 @@ class InFolder:
     def raw(self) -> Iterator[Connection]:
         """See State."""
         path = self.folder / state_dir.DATABASE
-        with contextlib.closing(
-            sqlite3.connect(path, factory=sqlite_connection.Connection)
-        ) as db:
+        with contextlib.closing(sqlite3.connect(path, factory=sqlite_connection.Connection)) as db:
             yield db
             db.commit()
 
@@ -171,12 +188,31 @@ class InFolder:
             source.backup(target)
         return to
 
-    def put_back(self, saved: State) -> None:
+    def put_back(self, saved: State, *, tip: bool = False) -> None:
         """See State: nothing of the old folder remains."""
-        assert isinstance(saved, InFolder)
-        again = saved.copy()
+        self.go_on_with(saved.copy() if tip else saved.back_up())
+
+    def left(self) -> "InFolder":
+        """See State: a copy, as what closes the state still writes to its files."""
+        return self.copy()
+
+    def go_on_with(self, left: State) -> None:
+        """See State."""
+        assert isinstance(left, InFolder)
         shutil.rmtree(self.folder, ignore_errors=True)
-        again.folder.rename(self.folder)
+        left.folder.rename(self.folder)
+
+    async def fill_up(self, store: SqlStore) -> None:
+        """See State."""
+        await _limit(store, "(select page_count from pragma_page_count)")
+
+    async def clear(self, store: SqlStore) -> None:
+        """See State."""
+        await _limit(store, "1 << 30")
+
+    def forget(self) -> None:
+        """See State."""
+        self.drop()
 
     def drop(self) -> None:
         """See State."""
@@ -185,6 +221,25 @@ class InFolder:
     def _next(self) -> "InFolder":
         name = f"{self.folder.name}.{next(self._copies)}"
         return InFolder(self.folder.with_name(name))
+
+
+async def _limit(store: SqlStore, pages: str) -> None:
+    """Let the file of *store* have no more than so many *pages*."""
+
+    def limit(db: Connection) -> None:
+        (most,) = db.execute(f"select {pages}").fetchone()
+        db.execute(f"pragma max_page_count = {most}")
+
+    await store._engine.write(limit)
+
+
+_GROWING: Final = ("spool", "known", "dead_letter", "entry")
+_NO_ROOM: Final = """
+create or replace function no_room() returns trigger language plpgsql as $$
+begin
+    raise exception using errcode = '53100', message = 'could not extend file: No space left';
+end $$
+"""
 
 
 class InDatabase:
@@ -262,11 +317,20 @@ class InDatabase:
         self._end_sessions()
         return InDatabase(self.server, self.server.copy(self.name), self.family)
 
-    def put_back(self, saved: State) -> None:
+    def put_back(self, saved: State, *, tip: bool = False) -> None:
         """See State."""
-        assert isinstance(saved, InDatabase)
-        self.server.drop(self.name)
-        self.name = saved.back_up().name
+        self.go_on_with(saved.copy() if tip else saved.back_up())
+
+    def left(self) -> "InDatabase":
+        """See State: what is committed is there already."""
+        return self
+
+    def go_on_with(self, left: State) -> None:
+        """See State."""
+        assert isinstance(left, InDatabase)
+        if left is not self:
+            self.server.drop(self.name)
+            self.name = left.name
 
     def roll_back(self, saved: "InDatabase") -> None:
         """
@@ -282,6 +346,27 @@ class InDatabase:
             f"create database {quoted(self.name)} template {quoted(saved.name)} "
             f"strategy file_copy oid {oid}"
         )
+
+    async def fill_up(self, store: SqlStore) -> None:  # noqa: ARG002  # all of them
+        """See State: what is inserted finds no room, what is updated in place may."""
+        with self.raw() as db:
+            db.execute(_NO_ROOM)
+            for table in _GROWING:
+                db.execute(
+                    f"create trigger full_disk before insert on {table} "
+                    "for each row execute function no_room()"
+                )
+
+    async def clear(self, store: SqlStore) -> None:  # noqa: ARG002
+        """See State."""
+        with self.raw() as db:
+            for table in _GROWING:
+                db.execute(f"drop trigger full_disk on {table}")
+
+    def forget(self) -> None:
+        """See State."""
+        self.server.drop(self.name)
+        self.family.discard(self.name)
 
     def drop(self) -> None:
         """See State."""
@@ -367,23 +452,17 @@ def forge(where: State | Path, *statements: str) -> None:
             db.execute(statement)
 
 
-@contextlib.contextmanager
-def made(engine: Engine, folder: Path, request: pytest.FixtureRequest) -> Iterator[State]:
-    """Yield a new state on *engine*; one on SQLite is in *folder*."""
+def maker(engine: Engine, request: pytest.FixtureRequest) -> Callable[[Path], State]:
+    """Return what makes a state on *engine*; only one on SQLite is in the folder that is given."""
     if engine == "sqlite":
-        state_dir.prepare(folder)
-        yield InFolder(folder)
-        return
+        return InFolder
     server: Server = request.getfixturevalue("postgres")
-    state = InDatabase(server)
-    try:
-        yield state
-    finally:
-        state.drop()
+    return lambda _: InDatabase(server)
 
 
 @pytest.fixture(params=ENGINES)
 def state(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[State]:
     """A new state, on each engine."""
-    with made(request.param, tmp_path / "state", request) as each:
-        yield each
+    made = maker(request.param, request)(tmp_path / "state")
+    yield made
+    made.drop()

@@ -11,9 +11,9 @@ from typing import Protocol, Self
 from auditrelay.collect.evidence import Backfills, Evidence
 from auditrelay.collect.ledger import SourceStore
 from auditrelay.deliver.spool import Spool
+from auditrelay.events.page import Page
 from auditrelay.evidence.facts import Body
 from auditrelay.evidence.heads import Head
-from auditrelay.events.page import Page
 from auditrelay.store import Raised, SinkState, SourceState, StoredDeadLetter
 from auditrelay.store.leases import Lease
 from auditrelay.store.sealing import (
@@ -110,7 +110,7 @@ class AlertLog(Protocol):
     """Where alerts are raised."""
 
     async def raised(self) -> list[Raised]:
-        """Return the alerts that an earlier keeper has raised, and nobody has cleared since."""
+        """Return the alerts that an earlier keeper has raised, and none has cleared since."""
 
     async def change(
         self, events: Page | None, raised: Sequence[Raised], cleared: Sequence[Raised]

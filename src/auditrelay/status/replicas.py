@@ -1,17 +1,25 @@
 """The replicas on a shared store, for the report: who is alive, and who holds what. Pure."""
 
 from collections.abc import Mapping
-from datetime import datetime, timedelta
-from typing import Any
-from uuid import UUID
+from datetime import UTC, datetime, timedelta
+from typing import TYPE_CHECKING, Any
 
 from auditrelay.status.model import ReplicaStatus
 from auditrelay.store.leases import KEEPER
 from auditrelay.store.replicas import Replica, Situation
 from auditrelay.window import iso
 
+if TYPE_CHECKING:
+    from uuid import UUID
+
 UNKNOWN = Situation(
-    now=datetime.min, replicas=(), leases=(), requests=(), end=0, heads=0, writes=None
+    now=datetime.min.replace(tzinfo=UTC),
+    replicas=(),
+    leases=(),
+    requests=(),
+    end=0,
+    heads=0,
+    writes=None,
 )
 """What is seen before the first pulse."""
 
@@ -52,7 +60,7 @@ def unheld_since(situation: Situation) -> dict[str, datetime | None]:
     """
     Return the units that no live replica holds, and since when.
 
-    What a dead one held is held by nobody since its last beat expired; None: that is not known any
+    What a dead one held is held by none since its last beat expired; None: that is not known any
     more, as its row has been tidied away.
     """
     replicas = {each.id: each for each in situation.replicas}

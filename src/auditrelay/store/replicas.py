@@ -74,7 +74,7 @@ class Replica:
 
 @dataclass(frozen=True, slots=True)
 class Server:
-    """Which server a database is on: its *system* is that of its standbys too, its *timeline* not."""
+    """Which server a database is on; its standbys have the same *system*, and later *timeline*s."""
 
     version: str
     system: str
@@ -84,7 +84,7 @@ class Server:
 @dataclass(frozen=True, slots=True)
 class LeaseRow:
     """
-    A row of the table ``lease``: who holds *unit*, and since when; or since when nobody does.
+    A row of the table ``lease``: who holds *unit*, and since when; or since when it is free.
 
     *wanted_by* is the replica that the keeper wants to have it.
     """
