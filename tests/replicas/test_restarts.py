@@ -5,8 +5,10 @@ from collections.abc import Callable
 
 import pytest
 from tests.support.daemon import eventually
-from tests.support.fleet import CONCURRENCY, Fleet, add, fill
+from tests.support.extent import ALL, extent
+from tests.support.fleet import BOUND, CONCURRENCY, Fleet, add, fill
 from tests.support.postgres import Server
+from tests.support.wire import Wire
 
 from auditrelay.sandbox import Sandbox, faults
 
@@ -48,6 +50,7 @@ async def test_a_restart_of_the_database_moves_and_repeats_nothing(
     await own_fleet.check(bound=0)
 
 
+@pytest.mark.skipif(not ALL, reason="20 seconds; what differs is in the test below")
 async def test_the_database_waits_for_its_clients_to_go_and_goes_at_last(
     own_fleet: Fleet, own_server: Server, sandbox: Sandbox
 ) -> None:
@@ -64,6 +67,28 @@ async def test_the_database_waits_for_its_clients_to_go_and_goes_at_last(
     assert await b.end() == 0
     await stopping
     own_fleet.check_result(bound=0)
+
+
+@pytest.mark.parametrize("how", extent(("stopped",), ("stopped", "silent")))
+async def test_a_replica_stops_in_time_though_the_database_is_away(
+    own_fleet: Fleet, own_server: Server, sandbox: Sandbox, how: str
+) -> None:
+    fill(sandbox)
+    with Wire(own_server.address()) as wire:
+        (a,) = await own_fleet.start("a", through=wire)
+        await own_fleet.delivered()
+        if how == "stopped":
+            await asyncio.to_thread(own_server.stop, "fast")
+        else:
+            wire.drop()
+        add(sandbox)
+        await asyncio.sleep(1)
+        assert await a.end(within=29) == 0, "Kubernetes kills it after 30 seconds"
+    if how == "stopped":
+        await asyncio.to_thread(own_server.start)
+    await own_fleet.start("b")
+    await own_fleet.held("b")
+    await own_fleet.check(bound=BOUND)
 
 
 async def test_nobody_is_robbed_after_the_database_was_away_for_long(

@@ -35,6 +35,9 @@ if TYPE_CHECKING:
 _PATIENCE: Final = LIFE + 3.0
 """Seconds after which what a replica held is free that has died just now."""
 
+_LEAVE: Final = 10.0
+"""Seconds for which a replica that stops tries to give away what it has: the store may be away."""
+
 _LOOK: Final = 0.1
 """Seconds between two looks at what is held by now."""
 
@@ -216,6 +219,13 @@ class Replica:
         if self.member.me is not None:
             self._share.desk.offer(self.member.me, requests, self.member.leases)
 
+    async def leave(self, pulsing: asyncio.Task[None]) -> None:
+        """Give everything away in good order, if the store answers in time; end *pulsing*."""
+        self.member.drain()
+        await asyncio.wait([pulsing], timeout=_LEAVE)
+        pulsing.cancel()
+        await asyncio.wait([pulsing])
+
     @contextlib.asynccontextmanager
     async def holding(self, units: Collection[str]) -> AsyncIterator[set[str]]:
         """
@@ -234,8 +244,7 @@ class Replica:
                 await self._obtain(set(served), pulsing)
                 yield set(units) - self.member.leases.keys()
             finally:
-                self.member.drain()
-                await asyncio.wait([pulsing])
+                await self.leave(pulsing)
 
     async def _obtain(self, units: set[str], pulsing: asyncio.Task[None]) -> None:
         began = self._clock.monotonic()

@@ -172,7 +172,8 @@ class Share:
             self.engine.writer.continue_as(replica)
 
     async def close(self) -> None:
-        """Close every connection."""
+        """Finish what is being written, unless the database is away; close every connection."""
+        await asyncio.to_thread(self.engine.close)
         await self.requests.close()
         await self.membership.close()
 

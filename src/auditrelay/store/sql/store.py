@@ -115,8 +115,7 @@ class SqlStore:
             now=self._now,
             marks=self._marks,
         )
-        self.alerts = AlertLog(engine, self._spooling, shared.spool, self._uids, now=self._now)
-        """The log of the alerts."""
+        self._alerts = AlertLog(engine, self._spooling, shared.spool, self._uids, now=self._now)
         self._log = EvidenceLog(engine, self._spooling, shared.spool, now=self._now)
         self._contents = KnownContents(
             engine, self._pages, self._spooling, shared.spool, self._uids, clock=shared.clock
@@ -434,6 +433,11 @@ class SqlStore:
     def _forget_id(self, source: str) -> None:
         if self._ids is not None:
             self._ids.pop(source, None)
+
+    @property
+    def alerts(self) -> AlertLog:
+        """The log of the alerts."""
+        return self._alerts
 
     @property
     def log(self) -> EvidenceLog:
