@@ -1,11 +1,18 @@
-"""Programs in Go, built by Go's own tools from the versions that are named here."""
+"""Programs in Go, built by Go's own tools, and run as child processes."""
 
 import os
 import shutil
+import socket
 import subprocess
+import tempfile
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 from interop.receiver import HERE, Missing
+
+_READY_TIMEOUT = 60.0
 
 
 def build(name: str, package: str, *then: str) -> Path:
@@ -28,6 +35,38 @@ def build(name: str, package: str, *then: str) -> Path:
     if then:
         _run(name, str(tool), *then)
     return program
+
+
+@contextmanager
+def serving(program: Path, address: str, *words: str) -> Iterator[str]:
+    """Run *program*, which listens at *address*, for the length of a ``with`` block."""
+    host, _, port = address.rpartition(":")
+    with tempfile.TemporaryFile() as log:
+        process = subprocess.Popen([str(program), *words], stdout=log, stderr=log)
+        try:
+            deadline = time.monotonic() + _READY_TIMEOUT
+            while not _listens(host, int(port)):
+                if process.poll() is not None or time.monotonic() > deadline:
+                    log.seek(0)
+                    said = log.read().decode(errors="replace")[-2000:]
+                    raise Missing(f"{program.name} did not start:\n{said}")
+                time.sleep(0.1)
+            yield f"http://{address}"
+        finally:
+            process.terminate()
+            process.wait()
+
+
+def _listens(host: str, port: int) -> bool:
+    with socket.socket() as asking:
+        return asking.connect_ex((host, port)) == 0
+
+
+def free_address() -> str:
+    """Return an address on loopback at which nothing listens."""
+    with socket.socket() as found:
+        found.bind(("127.0.0.1", 0))
+        return f"127.0.0.1:{found.getsockname()[1]}"
 
 
 def _run(name: str, *words: str) -> None:

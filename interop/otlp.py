@@ -8,10 +8,7 @@ seen as well.
 
 import asyncio
 import json
-import socket
-import subprocess
 import tempfile
-import time
 from collections import Counter
 from collections.abc import Awaitable, Callable, Iterator, Sequence
 from contextlib import AsyncExitStack, contextmanager
@@ -34,15 +31,12 @@ from auditrelay.sandbox.siems.otlp import API_KEY, HEADER, Otlp, failed
 from auditrelay.sinks import Item, Verdict, otlp
 from auditrelay.telemetry.metrics import Metrics
 from auditrelay.window import micros
-from interop import golang, vendors
+from interop import golang, vendors, victorialogs
 from interop.cluster import once, state
 from interop.findings import Findings
-from interop.receiver import Missing
 from interop.vendors import Made
 
 _BUILDER = "go.opentelemetry.io/collector/cmd/builder@v0.165.0"
-_VICTORIALOGS = "github.com/VictoriaMetrics/VictoriaLogs/app/victoria-logs@v1.52.1"
-_READY_TIMEOUT = 60.0
 _STORED_SECONDS = 60
 """How long what was taken may take until it can be read."""
 
@@ -54,41 +48,10 @@ Stored = dict[str, Any]
 
 
 @contextmanager
-def _serving(program: Path, address: str, *words: str) -> Iterator[str]:
-    """Run *program*, which listens at *address*, for the length of a ``with`` block."""
-    host, _, port = address.rpartition(":")
-    with tempfile.TemporaryFile() as log:
-        process = subprocess.Popen([str(program), *words], stdout=log, stderr=log)
-        try:
-            deadline = time.monotonic() + _READY_TIMEOUT
-            while not _listens(host, int(port)):
-                if process.poll() is not None or time.monotonic() > deadline:
-                    log.seek(0)
-                    said = log.read().decode(errors="replace")[-2000:]
-                    raise Missing(f"{program.name} did not start:\n{said}")
-                time.sleep(0.1)
-            yield f"http://{address}"
-        finally:
-            process.terminate()
-            process.wait()
-
-
-def _listens(host: str, port: int) -> bool:
-    with socket.socket() as asking:
-        return asking.connect_ex((host, port)) == 0
-
-
-def _free_address() -> str:
-    with socket.socket() as found:
-        found.bind(("127.0.0.1", 0))
-        return f"127.0.0.1:{found.getsockname()[1]}"
-
-
-@contextmanager
 def _collector(behind: Otlp, encoding: str = "proto") -> Iterator[str]:
     """Run a Collector without a queue that sends to *behind* in *encoding*."""
     program = golang.build("collector", _BUILDER, "--config", "builder.yaml")
-    address = _free_address()
+    address = golang.free_address()
     config = {
         "receivers": {"otlp": {"protocols": {"http": {"endpoint": address}}}},
         "exporters": {
@@ -108,21 +71,7 @@ def _collector(behind: Otlp, encoding: str = "proto") -> Iterator[str]:
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder, "collector.yaml")
         path.write_text(json.dumps(config))  # which is YAML as well
-        with _serving(program, address, "--config", str(path)) as url:
-            yield url
-
-
-@contextmanager
-def _victorialogs() -> Iterator[str]:
-    program = golang.build("victorialogs", _VICTORIALOGS)
-    address = _free_address()
-    with tempfile.TemporaryDirectory() as folder:
-        words = (
-            f"-storageDataPath={folder}",
-            f"-httpListenAddr={address}",
-            "-insert.maxLineSizeBytes=2MB",
-        )
-        with _serving(program, address, *words) as url:
+        with golang.serving(program, address, "--config", str(path)) as url:
             yield url
 
 
@@ -320,7 +269,7 @@ async def prove_victorialogs(findings: Findings) -> None:
     """Store everything in VictoriaLogs, and read it back."""
     async with AsyncExitStack() as running:
         sandbox = await running.enter_async_context(Sandbox())
-        url = running.enter_context(_victorialogs())
+        url = running.enter_context(victorialogs.serving("-insert.maxLineSizeBytes=2MB"))
         vendors.fill(sandbox)
         print(f"{len(vendors.made(sandbox))} events in VictoriaLogs")
 

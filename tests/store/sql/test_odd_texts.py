@@ -1,4 +1,4 @@
-"""Texts from outside that a database cannot hold as they are, and times at the ends of the range."""
+"""Texts that a database cannot hold as they are, times at the ends of the range, large windows."""
 
 from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
