@@ -253,7 +253,8 @@ def known_uids(server: Server, options: Options) -> Iterator[str]:
         for words in (("status",), ("coverage",), ("coverage", "--check")):
             seconds, peak = known_benchmark.command(where, *words, more=more)
             yield f"| {' '.join(words)} | {seconds:.1f} | {peak:.0f} |"
-        yield f"\n| page of {known_benchmark.PAGE:,} | ms, median | ms, worst |\n| --- | --- | --- |"
+        yield f"\n| page of {known_benchmark.PAGE:,} | ms, median | ms, worst |"
+        yield "| --- | --- | --- |"
         rows, forgotten = asyncio.run(_use(server.address(database), where))
         yield "\n".join(rows)
         yield f"\nTo prune, which forgets what is older than 390 days: {forgotten:.1f} s."

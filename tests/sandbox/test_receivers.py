@@ -122,10 +122,8 @@ def test_a_new_users_walk_from_init_to_the_first_event_in_the_double(tmp_path: P
         )
         for words in (
             ["check", "--offline"],
-            ["check"],
             ["check", "--send-test-event"],
             ["run", "--once"],
-            ["status"],
         ):
             ran = subprocess.run(
                 [*program, *words], check=False, capture_output=True, text=True, cwd=tmp_path

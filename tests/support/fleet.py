@@ -356,16 +356,21 @@ class Fleet:
                 term.name == name and term.start <= at < term.end for term in history[unit]
             ), f"{name} has written for {unit}, which it did not hold"
 
-    async def check(self, *, bound: int | None = None) -> None:
+    async def check(self, *, bound: int | None = None, holders: bool = True) -> None:
         """Wait until all is delivered, end the replicas that live, and fail unless all is well."""
         await self.delivered()
         for name, daemon in self.daemons.items():
             if daemon.process.returncode is None:
                 assert await daemon.end() == 0, (name, daemon.log[-3000:])
-        self.check_result(bound=bound)
+        self.check_result(bound=bound, holders=holders)
 
-    def check_result(self, *, bound: int | None = None) -> None:
-        """Fail unless what has arrived is all, and not too much; *bound*: what may be repeated."""
+    def check_result(self, *, bound: int | None = None, holders: bool = True) -> None:
+        """
+        Fail unless what has arrived is all, and not too much; *bound*: what may be repeated.
+
+        Not *holders*: a takeover was lost with the tail of a database, so for a moment two
+        replicas believed to hold the same, until they had seen the database again.
+        """
         for name, daemon in self.daemons.items():
             assert "Traceback" not in daemon.log, (name, daemon.log[-6000:])
         assert missing(self.sandbox) == {}
@@ -375,7 +380,8 @@ class Fleet:
         repeats = self.repeats()
         assert repeats.pop("elastic") == 0
         assert all(number <= most for number in repeats.values()), (repeats, most)
-        self.check_holders()
+        if holders:
+            self.check_holders()
 
     async def end(self) -> None:
         """End whatever still runs."""

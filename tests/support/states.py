@@ -355,7 +355,7 @@ class InDatabase:
         """
         Make this database what it was when it was *saved*, as a failover that loses a tail does.
 
-        What is connected with it is connected anew.
+        What is connected with it has to connect again.
         """
         ((oid,),) = self.server.execute(
             "select oid from pg_database where datname = %s", (self.name,)

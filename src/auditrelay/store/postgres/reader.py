@@ -63,7 +63,7 @@ class ReaderThread:
         return self._link.away_until
 
     def close(self) -> None:
-        """Finish what is read, unless the database is away; then close the connection. Once."""
+        """Finish what is read, unless the database is away; then close the connection, once."""
         if self._closed:
             return
         self._closed = True
