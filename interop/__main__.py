@@ -7,7 +7,7 @@ from collections.abc import Callable, Coroutine
 from typing import Any
 
 from auditrelay.sandbox.siems.elasticsearch import Elastic
-from interop import datadog, sentinel, versitygw
+from interop import datadog, sentinel, versitygw, victorialogs
 from interop.answers import compare
 from interop.cluster import Cluster, Flavour, prove
 from interop.findings import Findings
@@ -18,6 +18,7 @@ _OTHERS: dict[str, Callable[[Findings], Coroutine[Any, Any, None]]] = {
     "datadog": datadog.prove,
     "sentinel": sentinel.prove,
     "versitygw": versitygw.prove,
+    "victorialogs": victorialogs.prove,
 }
 _ALL = [*_CLUSTERS, *_OTHERS]
 

@@ -229,7 +229,7 @@ class App:
             ]
             pulsing = None
             if self._replica is not None:
-                pulsing = tasks.create_task(self._replica.member.keep_pulsing())
+                pulsing = tasks.create_task(self._replica.keep_pulsing())
             await stop.wait()
             supervisor.stopping()
             if self._replica is not None and pulsing is not None:

@@ -16,13 +16,14 @@ import pytest
 from tests.support.batches import item as item_of
 from tests.support.batches import rendered
 from tests.support.clock import FakeClock
-from tests.support.rigs import NOON, WITHOUT_DOUBLE
+from tests.support.rigs import DOUBLES, NOON, WITHOUT_DOUBLE, made_of
 
+from auditrelay.descriptions import HTTP, shipped_receivers
 from auditrelay.errors import Refused, RelayError, Retryable, TooLarge
 from auditrelay.events import AuditEvent
 from auditrelay.events.forms import FORMS
 from auditrelay.http.replies import Reply
-from auditrelay.sandbox import Trap, faults, siems
+from auditrelay.sandbox import Trap, faults, receivers
 from auditrelay.sandbox.messages import Request
 from auditrelay.sandbox.refusals import Refusal
 from auditrelay.sandbox.stored import Stored
@@ -33,8 +34,6 @@ from auditrelay.telemetry.metrics import Metrics
 MakeEvent = Callable[..., AuditEvent]
 Items = Callable[[Sink, int], list[Item]]
 Batch = Callable[[Sink, Sequence[AuditEvent]], list[Item]]
-
-DOUBLES = siems.available()
 
 
 @dataclass
@@ -62,10 +61,8 @@ class Rig:
         return key
 
     def build(self, **keys: Any) -> Sink:
-        module = importlib.import_module(f"auditrelay.sinks.{self.kind}")
         given = {**self.double.settings(), "timeout": "5s", **keys}
-        settings = module.Settings.model_validate(given)
-        sink: Sink = module.build("siem", settings, Metrics(), self.clock)
+        _, sink = made_of("siem", given, Metrics(), self.clock)
         self.made.append(sink)
         return sink
 
@@ -520,7 +517,8 @@ def test_every_module_of_the_folder_is_a_sink() -> None:
 
 def test_every_sink_over_http_has_a_double() -> None:
     assert set(available()) - set(DOUBLES) == WITHOUT_DOUBLE
-    assert set(DOUBLES) <= set(available())
+    assert set(DOUBLES) <= {*available(), HTTP}
+    assert sorted(receivers.available()) == list(shipped_receivers())
 
 
 async def test_a_double_is_of_the_type_of_its_sink(rig: Rig) -> None:

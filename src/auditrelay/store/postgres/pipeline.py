@@ -96,7 +96,9 @@ class Pipeline:
         """Return the result of *reply*, once it is there."""
         if reply.result is None:
             self._check()
-            self._pgconn.send_flush_request()
+            # Not a mere flush, though no transaction ends here: pgbouncer 1.18 may give the server to
+            # another client while it works on what was sent without a sync, and loses the replies.
+            self.sync()
             self._wait(lambda: reply.result is not None)
         if self._error is not None:
             raise self._error
