@@ -23,7 +23,7 @@ def page(event: Make, first: int, source: str = "voice", only: str | None = None
 
 
 def under_a_lease(*pages: Appended, end: int | None) -> Recent:
-    """Return what is kept under a lease that has added *pages*; a pulse has told the *end*."""
+    """Return what is kept under a lease that has added *pages*; a pulse has shown the *end*."""
     recent = Recent().renewed()
     recent.advance("splunk", READER)
     recent.append(pages)
