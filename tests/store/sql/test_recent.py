@@ -23,8 +23,8 @@ def page(event: Make, first: int, source: str = "voice", only: str | None = None
 
 
 def under_a_lease(*pages: Appended, end: int | None) -> Recent:
-    """Return what is kept under a lease that has added *pages*; a pulse has told the *end*."""
-    recent = Recent().anew()
+    """Return what is kept under a lease that has added *pages*; a pulse has shown the *end*."""
+    recent = Recent().renewed()
     recent.advance("splunk", READER)
     recent.append(pages)
     if end is not None:
@@ -76,7 +76,7 @@ def test_a_page_for_another_sink_alone_is_passed_over(event: Make) -> None:
 def test_another_lease_is_handed_nothing_that_was_added_before(event: Make) -> None:
     """If the database has lost it, another page may have its place."""
     recent = under_a_lease(page(event, 0), end=2)
-    other = recent.anew()
+    other = recent.renewed()
     other.advance("splunk", READER)
     assert read(other, 0) is None
     assert other.find(0, b"0") is not None, "what the database names by its digest is the same"

@@ -263,7 +263,7 @@ def _write(
     """
     Write the *changes*, and what else *proof* says; return the facts that tell of it.
 
-    *before* is the end of the spool, if it was told already.
+    *before* is the end of the spool, if that is known already.
     """
     bodies: list[facts.Body] = []
     ledger.write(db, owner, changes, via, now)
