@@ -48,9 +48,9 @@ class Recent:
     gains a source elsewhere must not pass over its pages. In all other cases the database is asked,
     and a page that it names by place and digest need not be inflated if it is here.
 
-    This is for the store under one lease; :meth:`another` is for that under a further one, and has
-    the same pages. It hands out none that was added before it was made: if the database has lost
-    commits, there is another lease, and other pages may have their places.
+    This is for the store under one lease; :meth:`renewed` returns one for another, with the same
+    pages. It hands out none that was added before it was made: if the database has lost commits,
+    there is another lease, and other pages may have their places.
     """
 
     def __init__(self, pages: _Pages | None = None) -> None:
@@ -60,8 +60,8 @@ class Recent:
         self.marks = Marks()
         """The marks of what is handed out, from here or not."""
 
-    def another(self) -> Self:
-        """Return what the store under another lease keeps, with the same pages."""
+    def renewed(self) -> Self:
+        """Return what is kept under another lease."""
         return type(self)(self._pages)
 
     def reaches(self, end: int) -> None:

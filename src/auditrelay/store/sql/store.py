@@ -93,13 +93,13 @@ class SqlStore:
     """
 
     def __init__(self, engine: Engine, shared: _Shared, *, alone: bool) -> None:
-        """Work on *engine*; *alone*, if nothing else removes the sources that this is for."""
+        """Work on *engine*; *alone*, if no other instance removes sources meanwhile."""
         self._engine = engine
         self._shared = shared
         self._clock = shared.clock
         self._spool = shared.spool
         self._uids = Uids()
-        self._recent = shared.pages.another() if isinstance(shared.pages, Recent) else None
+        self._recent = shared.pages.renewed() if isinstance(shared.pages, Recent) else None
         self._marks = None if self._recent is None else self._recent.marks
         pages = self._recent or shared.pages
         self._read = engine.read
