@@ -217,13 +217,15 @@ class Writer:
                 results = [entry.work(db) for entry in group]
                 _fence(db, count, [entry.lease for entry in group if entry.lease is not None])
                 db.commit()
-            except BaseException as error:
+            except psycopg.Error as error:
                 if db is not None:
                     db.roll_back()
-                if not isinstance(error, psycopg.Error):
-                    raise
                 if self._recover(error, group, results) and results is not None:
                     return results
+            except BaseException:
+                if db is not None:
+                    db.roll_back()
+                raise
             else:
                 count.writes += 1
                 self._link.reached()
