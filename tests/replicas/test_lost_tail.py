@@ -156,5 +156,3 @@ async def test_the_database_fails_over_again_and_again(
         await own_fleet.fail_over(own_server, image)
     add(sandbox)
     await own_fleet.check(bound=MUCH)
-
-

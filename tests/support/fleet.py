@@ -222,9 +222,10 @@ class Fleet:
         sources, sinks = self.settings()
         others, _ = self.settings(of=["jitsudo"])
         off = {"enabled": False}
-        reading = sources, {
-            name: sink if name == "splunk" else {**sink, **off} for name, sink in sinks.items()
-        }
+        reading = (
+            sources,
+            {name: sink if name == "splunk" else {**sink, **off} for name, sink in sinks.items()},
+        )
         delivering = (
             {**{name: {**source, **off} for name, source in sources.items()}, **others},
             {name: sink for name, sink in sinks.items() if name != "splunk"},
@@ -262,11 +263,13 @@ class Fleet:
     async def idle(self) -> None:
         """Wait until every sink has settled everything that is in the spool."""
         await eventually(
-            lambda: self.rows(
-                "select every(position >= (select value from meta where name = 'next_position')) "
-                "from sink"
-            )
-            == [(True,)],
+            lambda: (
+                self.rows(
+                    "select every(position >= (select value from meta where name = 'next_position')) "
+                    "from sink"
+                )
+                == [(True,)]
+            ),
             what="all is settled",
         )
 

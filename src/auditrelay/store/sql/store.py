@@ -58,6 +58,7 @@ from auditrelay.store.sql.evidence_log import EvidenceLog
 from auditrelay.store.sql.forgetting import forget_old
 from auditrelay.store.sql.handover import Handover
 from auditrelay.store.sql.known_contents import KnownContents
+from auditrelay.store.sql.loading import Loading
 from auditrelay.store.sql.look_ups import LookUps
 from auditrelay.store.sql.page_reader import PageReader
 from auditrelay.store.sql.readers import Reader, all_readers
@@ -101,6 +102,7 @@ class SqlStore:
         self._clock = shared.clock
         self._spool = shared.spool
         self._uids = Uids()
+        self._loading = Loading(engine, self._uids)
         self._look_ups = LookUps()
         self._recent = shared.pages.renewed() if isinstance(shared.pages, Recent) else None
         self._marks = None if self._recent is None else self._recent.marks
@@ -174,6 +176,8 @@ class SqlStore:
     ) -> Added:
         """Spool and remember the new ones of *events*, enter the *proof*, insert the *bad* rows."""
         self._engine.room.require()
+        if len(events) or bad:
+            await self._loading.ensure(source)
         keys, now = known_keys(events), self._now()
         text = None if condition is None else encode_condition(condition)
 
@@ -214,6 +218,8 @@ class SqlStore:
         self, source: str, uids: Sequence[str], at: Sequence[int], content: Sequence[bytes]
     ) -> LookedUp:
         """Look *uids* up among the known, and compare the digests of their *content*."""
+        if uids:
+            await self._loading.ensure(source)
         writes = self._look_ups.writes(source)
 
         def work(db: Connection) -> LookedUp:
@@ -270,6 +276,7 @@ class SqlStore:
         self, source: str, events: Sequence[AuditEvent], *, proved: Proved | None = None
     ) -> list[Mapping[str, DeliveryStatus] | None]:
         """Look each of *events* up among the known, in each sink's progress and dead letters."""
+        await self._loading.ensure(source)
         keys = [known_key(event) for event in events]
         return await self._read(
             lambda db: known.delivery_status(db, self._uids, source, keys, proved=proved)
