@@ -66,8 +66,9 @@ async def test_another_replica_takes_over_from_one_that_cannot_reach_the_databas
         intake.faults.clear()
     wire.heal()
     await eventually(
-        lambda: fleet.daemons["a"].logged("unit_fenced")
-        or fleet.daemons["a"].logged("replica_fenced"),
+        lambda: (
+            fleet.daemons["a"].logged("unit_fenced") or fleet.daemons["a"].logged("replica_fenced")
+        ),
         what="it has noticed",
     )
     add(sandbox)

@@ -72,9 +72,7 @@ async def test_a_state_that_is_too_new_ends_the_replicas(fleet: Fleet, sandbox: 
     fleet.check_result(bound=BOUND)
 
 
-async def test_two_replicas_make_the_tables_at_once(
-    sandbox: Sandbox, fleet: Fleet
-) -> None:
+async def test_two_replicas_make_the_tables_at_once(sandbox: Sandbox, fleet: Fleet) -> None:
     with raw(fleet.address) as connection:
         connection.execute(b"drop schema auditrelay cascade")
     fill(sandbox)

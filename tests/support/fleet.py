@@ -222,9 +222,10 @@ class Fleet:
         sources, sinks = self.settings()
         others, _ = self.settings(of=["jitsudo"])
         off = {"enabled": False}
-        reading = sources, {
-            name: sink if name == "splunk" else {**sink, **off} for name, sink in sinks.items()
-        }
+        reading = (
+            sources,
+            {name: sink if name == "splunk" else {**sink, **off} for name, sink in sinks.items()},
+        )
         delivering = (
             {**{name: {**source, **off} for name, source in sources.items()}, **others},
             {name: sink for name, sink in sinks.items() if name != "splunk"},
@@ -262,11 +263,13 @@ class Fleet:
     async def idle(self) -> None:
         """Wait until every sink has settled everything that is in the spool."""
         await eventually(
-            lambda: self.rows(
-                "select every(position >= (select value from meta where name = 'next_position')) "
-                "from sink"
-            )
-            == [(True,)],
+            lambda: (
+                self.rows(
+                    "select every(position >= (select value from meta where name = 'next_position')) "
+                    "from sink"
+                )
+                == [(True,)]
+            ),
             what="all is settled",
         )
 
@@ -336,9 +339,7 @@ class Fleet:
             begun = -1
             for at, name in self._sendings(sink):
                 newest = bisect_right([term.start for term in terms], at) - 1
-                mine = next(
-                    (n for n in range(newest, -1, -1) if terms[n].name == name), None
-                )
+                mine = next((n for n in range(newest, -1, -1) if terms[n].name == name), None)
                 assert mine is not None, f"{name} has sent to {sink}, and never held it"
                 late = at - terms[mine].end
                 assert late < _LATE, f"{name} has sent to {sink} {late:.1f} s after it held it"
@@ -354,9 +355,9 @@ class Fleet:
         )
         assert written
         for at, unit, name in written:
-            assert any(term.name == name and term.start <= at < term.end for term in history[unit]), (
-                f"{name} has written for {unit}, which it did not hold"
-            )
+            assert any(
+                term.name == name and term.start <= at < term.end for term in history[unit]
+            ), f"{name} has written for {unit}, which it did not hold"
 
     async def check(self, *, bound: int | None = None, holders: bool = True) -> None:
         """Wait until all is delivered, end the replicas that live, and fail unless all is well."""

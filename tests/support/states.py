@@ -145,9 +145,7 @@ class InFolder:
     def raw(self) -> Iterator[Connection]:
         """See State."""
         path = self.folder / state_dir.DATABASE
-        with contextlib.closing(
-            sqlite3.connect(path, factory=sqlite_connection.Connection)
-        ) as db:
+        with contextlib.closing(sqlite3.connect(path, factory=sqlite_connection.Connection)) as db:
             yield db
             db.commit()
 

@@ -227,9 +227,7 @@ def copy_into(folder: Path, store: SecretAddress, keys: Keys | None) -> dict[str
     address = Address(store)
     with (
         contextlib.closing(state_dir.connect(folder, write=True, keys=keys)) as origin,
-        contextlib.closing(
-            _connected(address, _VIEW, keys=keys, limit=_COPYING)
-        ) as db,
+        contextlib.closing(_connected(address, _VIEW, keys=keys, limit=_COPYING)) as db,
     ):
         schema.create(db)
         tip = TipRow(_snapshots(store).snapshot)

@@ -114,9 +114,7 @@ def add(
             what: (event.uid, place)
             for place, (what, event) in enumerate(notices.items(), placed.first)
         }
-    bodies += _write(
-        db, owner, proof, changes, reports, new=len(new), before=end, now=now, via=via
-    )
+    bodies += _write(db, owner, proof, changes, reports, new=len(new), before=end, now=now, via=via)
     insert(db, of_source(source), bodies, now)
     return Added(
         tuple(new),
