@@ -5,7 +5,6 @@ import contextlib
 import random
 import time
 from datetime import UTC, datetime
-from pathlib import Path
 
 import pytest
 from tests.support.extent import extent
@@ -65,7 +64,7 @@ async def test_nothing_is_lost_whatever_happens(
                 case "restart":
                     await asyncio.to_thread(own_server.restart, rng.choice(("fast", "immediate")))
                 case "lost tail":
-                    image: Path = await asyncio.to_thread(own_server.image)
+                    image = await asyncio.to_thread(own_server.image)
                     before = _accepted(sandbox)
                     await asyncio.sleep(min(pause, 1.0))
                     await fleet.fail_over(own_server, image)

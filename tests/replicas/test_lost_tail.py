@@ -6,17 +6,13 @@ What is lost is read and delivered again; nothing is passed over, counted as del
 
 import asyncio
 import random
-import subprocess
-from collections.abc import Awaitable, Callable
 from datetime import UTC, datetime
-from pathlib import Path
 
 import pytest
-from tests.support.daemon import eventually, made
+from tests.support.daemon import eventually
 from tests.support.extent import extent
-from tests.support.fleet import BOUND, Fleet, add, fill
+from tests.support.fleet import Fleet, add, fill
 from tests.support.postgres import Server
-from tests.support.wire import Wire
 
 from auditrelay.sandbox import Sandbox, faults
 

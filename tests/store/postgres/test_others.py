@@ -1,4 +1,4 @@
-"""What others do in the same database: locks, transactions that never end, sessions that are ended."""
+"""What others do in the same database: locks, endless transactions, sessions that are ended."""
 
 import asyncio
 import contextlib

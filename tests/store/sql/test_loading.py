@@ -16,7 +16,6 @@ async def test_a_page_waits_until_what_is_known_is_loaded_and_it_is_loaded_once(
     store: SqlStore, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     shared = store._engine.shared
-    monkeypatch.setattr(store._shared, "pages", store._shared.pages)
     loads: list[int] = []
     load = Uids.load
 
@@ -35,7 +34,7 @@ async def test_a_page_waits_until_what_is_known_is_loaded_and_it_is_loaded_once(
     again = await asyncio.gather(*(store.add("voice", page) for page in pages))
     assert [each.known for each in again] == [2, 2, 2, 2]
     assert len(loads) == 1
-    assert store._loading._loaded == ({"voice"} if shared else set())
+    assert store._adding._loading._loaded == ({"voice"} if shared else set())
 
 
 async def test_what_another_opener_has_stored_is_known_after_loading(store: SqlStore) -> None:

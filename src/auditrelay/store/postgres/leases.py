@@ -20,6 +20,7 @@ import msgspec
 
 from auditrelay.store.leases import Lease
 from auditrelay.store.postgres import schema
+from auditrelay.store.postgres.connection import Connection
 from auditrelay.store.replicas import (
     LIFE,
     Card,
@@ -30,7 +31,6 @@ from auditrelay.store.replicas import (
     Situation,
     Waiting,
 )
-from auditrelay.store.sql.connection import Connection
 
 BEAT_LOCK_SECONDS: Final = 1
 """How long a pulse may wait for a lock; the next one tries again."""

@@ -31,6 +31,10 @@ class Loading:
                 await asyncio.to_thread(self._load, source)
                 self._loaded.add(source)
 
+    def forget(self, source: str) -> None:
+        """Load *source* again, if it comes again: it is removed."""
+        self._loaded.discard(source)
+
     def _load(self, source: str) -> None:
         with self._engine.snapshot() as db:
             self._uids.load(db, source_id(db, source))
