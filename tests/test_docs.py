@@ -156,7 +156,7 @@ def exposed() -> dict[str, str]:
         f"{row.name.removesuffix('_total')}_total" if row.kind is Counter else row.name: row.labels
         for row in TABLE
     }
-    text = Metrics(version="1").render()[0].decode()
+    text = Metrics(version="1", shared=True).render()[0].decode()
     found = {}
     for name, kind in re.findall(r"^# TYPE (\w+) (\w+)$", text, re.MULTILINE):
         named = ",".join(labels[name.removeprefix("auditrelay_")])

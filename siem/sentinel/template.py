@@ -144,7 +144,7 @@ def _rule() -> dict[str, Any]:
 
 
 def _diagnostics() -> dict[str, Any]:
-    """Return the setting without which nobody hears of rows that the rule drops."""
+    """Return the setting without which rows that the rule drops are shown nowhere."""
     return {
         "type": "Microsoft.Insights/diagnosticSettings",
         "apiVersion": "2021-05-01-preview",

@@ -19,13 +19,30 @@ import pytest
 from tests.support.clock import FakeClock
 from tests.support.daemon import eventually
 from tests.support.delivering import Intake, World, busy, opened, running
+from tests.support.shared_state import take
+from tests.support.states import InDatabase, on_postgres
+from tests.support.stores import NOON
+from tests.support.stores import opened as opened_store
 
+from auditrelay.deliver.deliverer import Deliverer
 from auditrelay.deliver.sealing import SealedSink
-from auditrelay.errors import Refused, Rejected, RelayError, Retryable, StoreFull, TooLarge
+from auditrelay.errors import (
+    Fenced,
+    Refused,
+    Rejected,
+    RelayError,
+    Retryable,
+    StoreFull,
+    TooLarge,
+)
 from auditrelay.events import AuditEvent
+from auditrelay.events.page import Page
+from auditrelay.settings import SinkSettings
 from auditrelay.sinks import Counts, Item, Limits, Part, Sealing, digest_of
 from auditrelay.store.progress import Range
 from auditrelay.store.seals import Seal
+from auditrelay.store.sql.store import SqlStore
+from auditrelay.telemetry.metrics import Metrics
 
 MakeEvent = Callable[..., AuditEvent]
 
@@ -385,3 +402,55 @@ def test_the_sealed_sink_is_a_sink_in_all_else(world: World) -> None:
     assert sealed.deduplicates
     assert sealed.query("u") == bucket.query("u")
     assert sealed.backfill_notice(now, now, now) is None
+
+
+# --- replicas
+
+
+@on_postgres
+async def test_a_replica_that_takes_over_finishes_what_the_other_one_still_sends(
+    state: InDatabase, event: MakeEvent, clock: FakeClock
+) -> None:
+    """The PUT of the first replica arrives last: it finds the object, and creates none."""
+    one, two = await opened_store(state), await opened_store(state)
+    await one.start_source("voice", NOON)
+    await one.start_sink("sink", ["voice"])
+    await one.add("voice", Page.of([event(number) for number in range(10)]))
+    arrived, late = asyncio.Event(), asyncio.Event()
+    bucket = Bucket(limits=Limits(4, 10**9))
+
+    async def hang() -> None:
+        if not arrived.is_set():
+            arrived.set()
+            await late.wait()
+
+    bucket.look_at = hang
+    first = deliverer_of(bucket, one.under(take(state.url, "sink sink")), clock)
+    sending = asyncio.ensure_future(first.keep_delivering())
+    await arrived.wait()
+    bucket.limits = Limits(3, 10**9)  # it has another configuration
+    second = deliverer_of(bucket, two.under(take(state.url, "sink sink")), clock)
+    second.finish()
+    async with asyncio.timeout(90):
+        await second.keep_delivering()
+    late.set()
+    with pytest.raises(ExceptionGroup) as caught:
+        await sending
+    assert caught.group_contains(Fenced)
+    assert bucket.uids == Counter(event(number).uid for number in range(10))
+    assert set(bucket.written.values()) == {1}
+    assert [again for _, _, again in bucket.puts][:2] == [False, True]
+    await one.close()
+    await two.close()
+
+
+def deliverer_of(bucket: Bucket, store: SqlStore, clock: FakeClock) -> Deliverer:
+    keys = {"type": "test", "format": "raw", "linger": "0s", "concurrency": 1}
+    return Deliverer(
+        "sink",
+        SinkSettings.model_validate(keys),
+        bucket,
+        store=store,
+        metrics=Metrics(sinks=["sink"]),
+        clock=clock,
+    )

@@ -39,7 +39,7 @@ def promtool(*arguments: str) -> subprocess.CompletedProcess[str]:
 def exposed() -> dict[str, set[str]]:
     """Return the labels of every series that Prometheus would store, by its name."""
     found: dict[str, set[str]] = {}
-    for metric in vars(Metrics("1")).values():
+    for metric in vars(Metrics("1", shared=True)).values():
         names: set[str] = set(getattr(metric, "_labelnames", ())) | {"instance"}
         for family in metric.collect() if hasattr(metric, "_labelnames") else ():
             if family.type == "histogram":
@@ -100,12 +100,14 @@ def test_every_alert_is_seen_to_fire_and_to_keep_silent() -> None:
     assert fires == silent == {rule["alert"] for rule in RULES}
 
 
+@pytest.mark.process
 @needs_promtool
 def test_promtool_finds_nothing_wrong_with_the_alerts() -> None:
     ended = promtool("check", "rules", "--lint-fatal", "alerts.yaml")
     assert ended.returncode == 0, ended.stdout + ended.stderr
 
 
+@pytest.mark.process
 @needs_promtool
 def test_the_alerts_fire_when_they_should() -> None:
     ended = promtool("test", "rules", "alerts.test.yaml")
@@ -176,6 +178,7 @@ def test_the_panels_have_their_places_and_numbers() -> None:
         assert panel["datasource"] == {"type": "prometheus", "uid": "${datasource}"}
 
 
+@pytest.mark.process
 @needs_promtool
 def test_promtool_understands_every_question_of_the_dashboard(tmp_path: Path) -> None:
     rules = [

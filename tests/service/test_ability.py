@@ -77,7 +77,7 @@ async def test_a_source_whose_directory_is_not_there_is_not_served(
     for _ in range(3):
         of.look(config)
         await asyncio.sleep(0.01)
-    assert of.missing == {"files"}  # it was not looked at again yet
+    assert of.missing == {"files"}  # it has not looked again yet
     clock.advance(1)
     of.look(config)
     async with asyncio.timeout(10):
@@ -99,7 +99,7 @@ async def test_a_directory_that_blocks_delays_nothing(
     monkeypatch.setattr(Path, "is_dir", block)
     for _ in range(5):
         clock.advance(LOOK_EVERY)
-        of.look(config)  # it returns, and begins no second look
+        of.look(config)  # it returns, and starts nothing while the first one lasts
         await asyncio.sleep(0)
     assert of.missing == {"files"}
     over.set()

@@ -27,7 +27,7 @@ def test_what_differs_for_ten_minutes_is_a_disagreement() -> None:
     assert of.lasting(NOW + ROLL_OUT) == {"source x": NOW}
 
 
-def test_agreement_in_between_begins_it_anew() -> None:
+def test_agreement_in_between_ends_it() -> None:
     of = Disagreements()
     of.saw([serving("a", "1"), serving("b", "2")], NOW)
     of.saw([serving("a", "1"), serving("b", "1")], NOW + TICK)

@@ -149,7 +149,7 @@ async def test_while_the_store_is_away_what_was_there_before_is_shown(
     before = await world.view.status()
 
     async def away() -> None:
-        raise StateError("nobody must ask")
+        raise StateError("it was asked")
 
     monkeypatch.setattr(world.store, "sources", away)
     peers.away = True

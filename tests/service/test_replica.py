@@ -90,9 +90,8 @@ class World:
         self.view: Any = SimpleNamespace(failing=None, stuck=lambda: ["calls"])
         self.gained: list[str] = []
         work: Any = SimpleNamespace(gain=self._gain, lose=self._lose)
-        self.replica = Replica(
-            self.share, self.topology, work, self.view, Metrics(shared=True), clock=clock
-        )
+        parts: tuple[Any, ...] = (self.share, self.topology, work, self.view)
+        self.replica = Replica(*parts, Metrics(shared=True), clock=clock)
         self.replica.member.begin(tasks)
 
     def read(self, settings: str = SETTINGS) -> Config:

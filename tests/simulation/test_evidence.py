@@ -6,7 +6,7 @@ shares no code with the writer, finds the export whole; and every head that ever
 """
 
 import asyncio
-from collections.abc import Coroutine
+from collections.abc import Callable, Coroutine
 from datetime import timedelta
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -19,6 +19,7 @@ from hypothesis.stateful import RuleBasedStateMachine, invariant, rule, run_stat
 from tests.conftest import make_event
 from tests.support.clock import FakeClock
 from tests.support.extent import extent
+from tests.support.states import ENGINES, Engine, State, maker
 from tests.support.stores import NOON, explained, opened, seal, span
 
 from auditrelay.events.page import Page
@@ -26,7 +27,6 @@ from auditrelay.evidence.tree import leaf, root
 from auditrelay.settings.reserved import ALERTS
 from auditrelay.store import DeadLetter, Proof, RejectedEvent
 from auditrelay.store.sql import evidence
-from auditrelay.store.sqlite.store import open_view
 
 pytestmark = pytest.mark.slow
 
@@ -40,10 +40,14 @@ minutes = st.integers(0, 60)
 class Machine(RuleBasedStateMachine):
     """A store and everything that is done to it."""
 
+    make: tuple[Callable[[Path], State], ...]
+    """What makes its state, or those that are dealt the same."""
+
     def __init__(self) -> None:
         super().__init__()
         self.loop = asyncio.new_event_loop()
         self.folder = TemporaryDirectory()
+        self.states = tuple(make(Path(self.folder.name, "state")) for make in self.make)
         self.clock = FakeClock(NOON + timedelta(hours=2))
         self.made = 0
         self.heads: list[tuple[int, bytes]] = []
@@ -53,13 +57,17 @@ class Machine(RuleBasedStateMachine):
         return self.loop.run_until_complete(work)
 
     async def start(self) -> None:
-        self.store = await opened(Path(self.folder.name), clock=self.clock)
+        self.store = await self.open()
         for source in SOURCES:
             await self.store.start_source(source, NOON)
         await self.store.start_source(ALERTS, NOON)
         for sink in SINKS:
             await self.store.start_sink(sink, [*SOURCES, ALERTS])
         self.fed = {sink: {*SOURCES} for sink in SINKS}
+
+    async def open(self) -> Any:
+        (state,) = self.states
+        return await opened(state, clock=self.clock)
 
     def events(self, source: str, count: int) -> list[Any]:
         """Return *count* events that are new."""
@@ -90,10 +98,10 @@ class Machine(RuleBasedStateMachine):
             DeadLetter(event, "bad_row", "no", None, 1, NOON, NOON)
             for event in self.events(source, 1 if bad else 0)
         ]
-        page = Page.of(self.events(source, count))
+        page, (about, filled) = Page.of(self.events(source, count)), self.events(source, 2)
 
-        def notice(*_: Any) -> Any:
-            return self.events(source, 1)[0]
+        def notice(_: Any, is_filled: bool) -> Any:
+            return filled if is_filled else about
 
         self.run(self.store.add(source, page, via=via, proof=proof, notice=notice, bad=rows))
 
@@ -176,25 +184,32 @@ class Machine(RuleBasedStateMachine):
 
     @invariant()
     def facts_explain_the_state(self) -> None:
-        explained(Path(self.folder.name), sealed=bool(self.heads))
+        for state in self.states:
+            explained(state, sealed=bool(self.heads))
 
     def teardown(self) -> None:
         try:
-            with open_view(Path(self.folder.name)) as view:
+            with self.states[0].view() as view:
                 leaves = [leaf(line.encode()) for _, line in view.read(evidence.entries)]
             for size, sealed in self.heads:
                 assert root(leaves[:size]) == sealed
         finally:
             self.run(self.store.close())
             self.loop.close()
+            for state in self.states:
+                state.drop()
             self.folder.cleanup()
 
 
-def test_facts_explain_the_state_after_whatever_is_done() -> None:
+@pytest.mark.parametrize("engine", ENGINES)
+def test_facts_explain_the_state_after_whatever_is_done(
+    engine: Engine, request: pytest.FixtureRequest
+) -> None:
+    few = extent(2, 40) if engine == "postgres" else extent(12, 200)
     run_state_machine_as_test(
-        Machine,
+        type("Machine", (Machine,), {"make": (maker(engine, request),)}),
         settings=settings(
-            max_examples=extent(12, 200),
+            max_examples=few,
             stateful_step_count=20,
             deadline=None,
             derandomize=True,

@@ -18,6 +18,9 @@ SINKS = {
     "splunk_hec": ['url = "https://s.example.com"\ntoken = "t-1234567"', "ack = true"],
     "datadog": ['api_key = "k-1234567"'],
     "elasticsearch": ['urls = ["https://e.example.com"]\napi_key = "a:b-1234567"'],
+    "azure_logs": [
+        f'endpoint = "https://a.example.com"\nrule_id = "dcr-{"0" * 32}"\nidentity = "managed"'
+    ],
     "object_storage": ['bucket = "audit-archive"\nregion = "eu-central-1"'],
     "file": ['path = "-"', 'path = "{folder}/events.ndjson"'],
 }
@@ -27,6 +30,7 @@ PROVED = [
     ("splunk_hec", 1, "with `ack`: stored"),
     ("datadog", 0, "taken"),
     ("elasticsearch", 0, "stored"),
+    ("azure_logs", 0, "taken"),
     ("object_storage", 0, "stored"),
     ("file", 0, "on stdout: nothing"),
     ("file", 1, "stored"),

@@ -92,7 +92,7 @@ def test_what_no_replica_holds_is_shown_as_not_up_and_nothing_else_about_it(
     assert found(of) == [("unheld", "recovering", "acme-voice")]
 
 
-def test_nobody_keeps_the_state(config: Config) -> None:
+def test_a_state_without_keeper(config: Config) -> None:
     long_ago = NOW - timedelta(hours=1)
     finding = only(reported(config, replica("a"), leases=others(held(KEEPER, None, long_ago))))
     assert (finding.code, finding.kind, finding.level) == ("unheld", "instance", "action_required")

@@ -37,6 +37,7 @@ from tests.support.shared_state import make_schema, raw, rows
 from tests.support.wire import Wire
 
 from auditrelay.sandbox import Sandbox
+from auditrelay.settings.reserved import ALERTS
 
 BATCH = 5
 CONCURRENCY = 2
@@ -66,6 +67,23 @@ begin
     insert into test.named values (new.id, new.name) on conflict do nothing;
     return null;
 end $$;
+create table test.wrote (at timestamptz not null, unit text not null, session text not null);
+create function test.wrote() returns trigger language plpgsql as $$
+begin
+    insert into test.wrote select clock_timestamp(),
+        case when tg_table_name = 'sink' then 'sink ' || (to_jsonb(new) ->> 'name')
+            else (select 'source ' || name from auditrelay.source
+                where id = (to_jsonb(new) ->> 'source')::bigint) end,
+        current_setting('application_name');
+    return null;
+end $$;
+create trigger wrote after insert on auditrelay.spool
+    for each row execute function test.wrote();
+create trigger wrote after insert or update on auditrelay.coverage
+    for each row execute function test.wrote();
+create trigger wrote after update on auditrelay.sink
+    for each row when (old.position <> new.position or old.ahead <> new.ahead)
+    execute function test.wrote();
 create trigger held after insert or update on auditrelay.lease
     for each row execute function test.held();
 create trigger named after insert on auditrelay.replica
@@ -255,8 +273,9 @@ class Fleet:
         )
 
     def check_holders(self) -> None:
-        """Fail if a replica has sent to a sink that it did not hold, or that another one held."""
+        """Fail if a replica has sent or written for what it did not hold, or another one held."""
         history = self.history()
+        self._check_written(history)
         for sink in self.sandbox.siems:
             terms = history.get(f"sink {sink}", [])
             assert all(a.end <= b.start for a, b in zip(terms, terms[1:], strict=False))
@@ -271,6 +290,19 @@ class Fleet:
                 assert late < _LATE, f"{name} has sent to {sink} {late:.1f} s after it held it"
                 assert mine >= begun, f"{name} has sent to {sink} after its next holder had"
                 begun = mine
+
+    def _check_written(self, history: Mapping[str, list[Held]]) -> None:
+        # Writes and takings wait for each other, so there is nothing to allow for.
+        written = self.rows(
+            "select extract(epoch from at)::float8, unit, name from test.wrote "
+            "left join test.named on session = 'auditrelay ' || id where unit <> %s",
+            f"source {ALERTS}",
+        )
+        assert written
+        for at, unit, name in written:
+            assert any(term.name == name and term.start <= at < term.end for term in history[unit]), (
+                f"{name} has written for {unit}, which it did not hold"
+            )
 
     async def check(self, *, bound: int | None = None, restarts: int = 0) -> None:
         """Wait until all is delivered, end the replicas that live, and fail unless all is well."""

@@ -89,6 +89,7 @@ class Server:
         self.password = password
         self._guarded = Guarded("pg", lock=_LOCK, end=signal.SIGQUIT)
         self._templates: dict[Callable[[str], object], str] = {}
+        self._images = itertools.count(1)
         self._names = (f"t{number}" for number in itertools.count(1))
         try:
             self._make({**_SETTINGS, **({} if fsync else _NO_SYNC), **(settings or {})})
@@ -178,6 +179,41 @@ class Server:
         segment = lock.read_text().splitlines()[6].split()[-1]
         subprocess.run(["ipcrm", "-m", segment], capture_output=True, check=False)
         lock.unlink()
+
+    @contextlib.contextmanager
+    def _stopped(self) -> Iterator[None]:
+        """Let no process of the server do anything for the block."""
+        assert self._guarded.process is not None
+        # Stopped, it does not begin another one.
+        self._guarded.process.send_signal(signal.SIGSTOP)
+        pids = self.pids()
+        for pid in pids[1:]:
+            os.kill(pid, signal.SIGSTOP)
+        try:
+            yield
+        finally:
+            for pid in reversed(pids):
+                with contextlib.suppress(ProcessLookupError):
+                    os.kill(pid, signal.SIGCONT)
+
+    def image(self) -> Path:
+        """
+        Copy the cluster as it is on the disk at this moment, and return the folder.
+
+        To its clients it is what a standby has that took over at this moment; see :meth:`restore`.
+        """
+        image = self.folder / f"image-{next(self._images)}"
+        with self._stopped():
+            subprocess.run(["cp", "-a", str(self._data), str(image)], check=True)
+        (image / "postmaster.pid").unlink()
+        return image
+
+    def restore(self, image: Path) -> None:
+        """Let the cluster of *image* take over from this one at once, on the same port."""
+        self.kill()
+        shutil.rmtree(self._data)
+        subprocess.run(["cp", "-a", str(image), str(self._data)], check=True)
+        self.start()
 
     def pids(self) -> list[int]:
         """Return the process ids of the server and of its children, which serve its clients."""

@@ -360,7 +360,7 @@ async def replicas(staged: Stage) -> None:
     """
     One of four replicas has died, and another cannot read a directory.
 
-    What the dead one had, nobody else may serve.
+    What the dead one had, no other may serve.
     """
     await _work(staged)
     staged.throughput.clear()

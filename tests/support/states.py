@@ -12,7 +12,7 @@ import os
 import re
 import shutil
 import sqlite3
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager
 from datetime import timedelta
 from pathlib import Path
@@ -102,6 +102,12 @@ class State(Protocol):
     def put_back(self, saved: "State") -> None:
         """Replace this state, which is not open, by a copy of the one that was *saved*."""
 
+    async def fill_up(self, store: SqlStore) -> None:
+        """Leave no room for another page on the disk, to *store* on it."""
+
+    async def clear(self, store: SqlStore) -> None:
+        """Let there be room again."""
+
     def drop(self) -> None:
         """Remove it, with all copies that are in databases: a folder goes with its parent."""
 
@@ -178,6 +184,14 @@ class InFolder:
         shutil.rmtree(self.folder, ignore_errors=True)
         again.folder.rename(self.folder)
 
+    async def fill_up(self, store: SqlStore) -> None:
+        """See State."""
+        await _limit(store, "(select page_count from pragma_page_count)")
+
+    async def clear(self, store: SqlStore) -> None:
+        """See State."""
+        await _limit(store, "1 << 30")
+
     def drop(self) -> None:
         """See State."""
         shutil.rmtree(self.folder, ignore_errors=True)
@@ -185,6 +199,25 @@ class InFolder:
     def _next(self) -> "InFolder":
         name = f"{self.folder.name}.{next(self._copies)}"
         return InFolder(self.folder.with_name(name))
+
+
+async def _limit(store: SqlStore, pages: str) -> None:
+    """Let the file of *store* have no more than so many *pages*."""
+
+    def limit(db: Connection) -> None:
+        (most,) = db.execute(f"select {pages}").fetchone()
+        db.execute(f"pragma max_page_count = {most}")
+
+    await store._engine.write(limit)
+
+
+_GROWING: Final = ("spool", "known", "dead_letter", "entry")
+_NO_ROOM: Final = """
+create or replace function no_room() returns trigger language plpgsql as $$
+begin
+    raise exception using errcode = '53100', message = 'could not extend file: No space left';
+end $$
+"""
 
 
 class InDatabase:
@@ -283,6 +316,22 @@ class InDatabase:
             f"strategy file_copy oid {oid}"
         )
 
+    async def fill_up(self, store: SqlStore) -> None:  # noqa: ARG002  # all of them
+        """See State: what is inserted finds no room, what is updated in place may."""
+        with self.raw() as db:
+            db.execute(_NO_ROOM)
+            for table in _GROWING:
+                db.execute(
+                    f"create trigger full_disk before insert on {table} "
+                    "for each row execute function no_room()"
+                )
+
+    async def clear(self, store: SqlStore) -> None:  # noqa: ARG002
+        """See State."""
+        with self.raw() as db:
+            for table in _GROWING:
+                db.execute(f"drop trigger full_disk on {table}")
+
     def drop(self) -> None:
         """See State."""
         for name in self.family:
@@ -367,23 +416,17 @@ def forge(where: State | Path, *statements: str) -> None:
             db.execute(statement)
 
 
-@contextlib.contextmanager
-def made(engine: Engine, folder: Path, request: pytest.FixtureRequest) -> Iterator[State]:
-    """Yield a new state on *engine*; one on SQLite is in *folder*."""
+def maker(engine: Engine, request: pytest.FixtureRequest) -> Callable[[Path], State]:
+    """Return what makes a state on *engine*; only one on SQLite is in the folder that is given."""
     if engine == "sqlite":
-        state_dir.prepare(folder)
-        yield InFolder(folder)
-        return
+        return InFolder
     server: Server = request.getfixturevalue("postgres")
-    state = InDatabase(server)
-    try:
-        yield state
-    finally:
-        state.drop()
+    return lambda _: InDatabase(server)
 
 
 @pytest.fixture(params=ENGINES)
 def state(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[State]:
     """A new state, on each engine."""
-    with made(request.param, tmp_path / "state", request) as each:
-        yield each
+    made = maker(request.param, request)(tmp_path / "state")
+    yield made
+    made.drop()

@@ -13,7 +13,7 @@ from prometheus_client.openmetrics.parser import (
 )
 from prometheus_client.parser import text_string_to_metric_families
 
-from auditrelay.telemetry.metrics import END_TO_END_SECONDS, Metrics, Observations
+from auditrelay.telemetry.metrics import END_TO_END_SECONDS, TAKEOVERS, Metrics, Observations
 
 BOUNDS = [round(bound * 1_000_000) for bound in END_TO_END_SECONDS]
 
@@ -59,8 +59,23 @@ PROMISED = {
 }
 
 
-def metrics() -> Metrics:
-    return Metrics("1.2.3", sources=["a", "b"], sinks=["s"], pairs=[("a", "s")])
+SHARED = {
+    "auditrelay_replicas": set(),
+    "auditrelay_unit_held": {"unit"},
+    "auditrelay_takeovers_total": {"reason"},
+    "auditrelay_fenced_total": set(),
+    "auditrelay_store_rolled_back_total": set(),
+    "auditrelay_store_up": set(),
+    "auditrelay_store_request_seconds": {"what"},
+    "auditrelay_store_retried_total": {"reason"},
+    "auditrelay_clock_offset_seconds": set(),
+    "auditrelay_pulse_age_seconds": set(),
+}
+"""With a store that several replicas share."""
+
+
+def metrics(*, shared: bool = False) -> Metrics:
+    return Metrics("1.2.3", sources=["a", "b"], sinks=["s"], pairs=[("a", "s")], shared=shared)
 
 
 def samples(of: Metrics) -> dict[tuple[str, frozenset[tuple[str, str]]], float]:
@@ -103,6 +118,26 @@ def test_a_metric_labelled_by_configured_names_alone_starts_at_0() -> None:
     assert value(of, "end_to_end_seconds_count", source="a", sink="s") == 0
     assert value(of, "events_delivered_total", source="b", sink="s") is None
     assert value(of, "build_info", version="1.2.3") == 1
+
+
+def test_with_a_shared_store_there_are_more_from_the_start_and_without_one_none() -> None:
+    of = metrics(shared=True)
+    text = of.render()[0].decode()
+    exposed = set(re.findall(r"^# TYPE (\S+) ", text, re.MULTILINE))
+    assert exposed == set(PROMISED) | set(SHARED)
+    of.unit_held.labels("source a").set(1)
+    seen = {
+        name: set(re.findall(r'[{,](\w+)="', line)) - {"le"}
+        for line in text.splitlines() + of.render()[0].decode().splitlines()
+        for name in SHARED
+        if re.match(rf"{name}(_bucket)?[{{ ]", line)
+    }
+    assert seen == SHARED
+    assert [value(of, "takeovers_total", reason=each) for each in TAKEOVERS] == [0, 0, 0]
+    assert value(of, "store_request_seconds_count", what="write") == 0
+    assert value(of, "store_retried_total", reason="lost") == 0
+    of.configure(sources=["c"])
+    assert value(of, "takeovers_total", reason="free") == 0  # it is no name of a configuration
 
 
 PROMETHEUS = (
@@ -160,6 +195,7 @@ def test_any_other_scraper_gets_prometheus_text(accept: str) -> None:
     assert b"# TYPE auditrelay_dead_letters gauge\n" in text
 
 
+@pytest.mark.process
 @pytest.mark.skipif(shutil.which("promtool") is None, reason="promtool is not installed")
 def test_promtool_finds_nothing_wrong_with_the_exposition() -> None:
     ended = subprocess.run(

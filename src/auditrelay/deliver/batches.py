@@ -97,7 +97,7 @@ class Batches:
             pages: list[SpoolPage] = []
             if not self._exhausted:
                 pages, self._reached = await self._store.read(self._name, self._reached, missing)
-                self._exhausted = not pages
+                self._exhausted = not pages or self._reached.at_end
             if not pages:
                 if not self._postponed or self.postponed_wait:
                     return False

@@ -12,7 +12,7 @@ from auditrelay.settings.reserved import ALERTS
 from auditrelay.store.replicas import Replica
 
 UNWANTED: Final = 600.0
-"""Seconds for which no live replica has it configured until a source or a feed is left over."""
+"""Seconds for which no live replica has it configured until a source or a feed is orphaned."""
 
 
 class ConfiguredFeeds:

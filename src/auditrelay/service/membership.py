@@ -301,7 +301,7 @@ class Free:
 
 
 class Origins:
-    """Where units come from: whether somebody held them, and who that was."""
+    """Where units come from: whether a replica held them, and which."""
 
     def __init__(self) -> None:
         self._holders: dict[str, str] = {}

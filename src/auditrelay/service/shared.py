@@ -97,13 +97,15 @@ class Share:
     async def open_store(self) -> SqlStore:
         """Open the store. Raises StateError."""
         spool = self._config.spool
-        return await open_on(
+        store = await open_on(
             self.engine,
             clock=self._clock,
             max_bytes=spool.max_bytes,
             retention=spool.retention,
             remember=spool.remember,
         )
+        self.membership.on_end = store.reaches
+        return store
 
     def served(self, config: Config) -> Mapping[str, Served]:
         """Return how this replica serves each unit with *config*."""

@@ -110,7 +110,7 @@ class AlertLog(Protocol):
     """Where alerts are raised."""
 
     async def raised(self) -> list[Raised]:
-        """Return the alerts that an earlier keeper has raised, and nobody has cleared since."""
+        """Return the alerts that an earlier keeper has raised, and none has cleared since."""
 
     async def change(
         self, events: Page | None, raised: Sequence[Raised], cleared: Sequence[Raised]

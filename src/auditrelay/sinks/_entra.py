@@ -206,7 +206,7 @@ class _ClientSecret:
 
 @dataclass(frozen=True, slots=True)
 class _Workload:
-    """A token that the platform keeps in *file*: it is read anew each time, as it changes."""
+    """A token that the platform keeps in *file*: it changes, so it is read each time."""
 
     client_id: str
     scope: str

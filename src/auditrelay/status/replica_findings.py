@@ -13,7 +13,7 @@ from auditrelay.store.leases import KEEPER
 from auditrelay.telemetry import humanize
 
 STORE_PATIENCE: Final = timedelta(minutes=1)
-"""For how long the shared store may be away, or nobody hold a unit, as in a failover."""
+"""For how long the shared store may be away, or a unit without replica, as in a failover."""
 
 CLOCK_OFF: Final = 30.0
 """Seconds between the clock of a replica and that of the database that are a problem."""

@@ -52,7 +52,7 @@ def unheld_since(situation: Situation) -> dict[str, datetime | None]:
     """
     Return the units that no live replica holds, and since when.
 
-    What a dead one held is held by nobody since its last beat expired; None: that is not known any
+    What a dead one held is held by none since its last beat expired; None: that is not known any
     more, as its row has been tidied away.
     """
     replicas = {each.id: each for each in situation.replicas}

@@ -183,6 +183,8 @@ class Reached:
 
     ends: tuple[int, ...]
     """In each log that was read, the place behind what was read."""
+    at_end: bool = False
+    """Whether nothing more waited then; if not, another read shows whether it does."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -84,7 +84,7 @@ class Server:
 @dataclass(frozen=True, slots=True)
 class LeaseRow:
     """
-    A row of the table ``lease``: who holds *unit*, and since when; or since when nobody does.
+    A row of the table ``lease``: who holds *unit*, and since when; or since when it is free.
 
     *wanted_by* is the replica that the keeper wants to have it.
     """

@@ -57,7 +57,7 @@ def upload(
     azure: AzureLogs, credential: TokenCredential, logs: Any, *, rule: str = RULE, **keys: Any
 ) -> None:
     with LogsIngestionClient(azure.url, credential, retry_total=keys.pop("retries", 0)) as client:
-        # The client gives no token to a server without TLS, unless it is told to.
+        # The client gives no token to a server without TLS, unless it is asked to.
         client.upload(rule, STREAM, logs, enforce_https=False, **keys)
 
 
@@ -113,7 +113,7 @@ async def test_the_client_understands_a_refusal(
     assert azure.stored.total == 0
 
 
-async def test_the_client_is_told_which_rows_were_not_taken(
+async def test_the_client_knows_which_rows_were_not_taken(
     azure: AzureLogs, credential: Callable[..., TokenCredential]
 ) -> None:
     failed: list[LogsUploadError] = []
@@ -124,7 +124,7 @@ async def test_the_client_is_told_which_rows_were_not_taken(
     assert azure.stored.total > 0
 
 
-async def test_the_client_waits_as_told_by_retry_after(
+async def test_the_client_waits_as_retry_after_says(
     azure: AzureLogs, credential: Callable[..., TokenCredential]
 ) -> None:
     azure.fail_batches(faults.too_many(retry_after="0"))

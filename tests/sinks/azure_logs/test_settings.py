@@ -1,4 +1,4 @@
-"""The keys of the sink, and what a wrong one is told."""
+"""The keys of the sink, and what is said of a wrong one."""
 
 from typing import Any
 

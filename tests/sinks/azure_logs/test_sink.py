@@ -306,10 +306,10 @@ async def test_the_double_takes_whatever_it_is_sent_and_only_its_log_errors_say_
     sink = make()
     await sink.check()
     peer: Any = sink
-    rows: list[Any] = [b"not JSON", b'{"EventUid":1,"Nobody":2,"EventCount":"3"}']
+    rows: list[Any] = [b"not JSON", b'{"EventUid":1,"Unheard":2,"EventCount":"3"}']
     for text in rows:
         answer = await peer._post("Custom-AuditRelay", [text])
         assert answer.is_taken
     assert rule.log_errors == ["the body is not JSON"]
-    assert rule.undeclared == {"Nobody": 1}
+    assert rule.undeclared == {"Unheard": 1}
     assert rule.mistyped == {"EventUid": 1, "EventCount": 1}

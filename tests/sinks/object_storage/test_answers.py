@@ -357,6 +357,16 @@ async def test_a_clock_that_is_wrong_is_named(bucket: Bucket, make: Make, items:
         await sink.send(items(sink, 1))
 
 
-def test_a_search_is_a_command_of_the_provider(make: Make) -> None:
+@pytest.mark.parametrize(
+    ("provider", "words"),
+    [
+        ("s3", f"aws s3 sync 's3://{BUCKET}/a b/' . && find"),
+        ("gcs", f"gcloud storage rsync -r 'gs://{BUCKET}/a b/' . && find"),
+        ("azure", f"-s {BUCKET} -d . --pattern 'a b/*' && find"),
+    ],
+    indirect=["provider"],
+)
+def test_a_search_is_a_command_of_the_provider(make: Make, provider: str, words: str) -> None:
     [line] = make(prefix="a b/").query("0" * 40)
-    assert line.startswith(f"aws s3 sync 's3://{BUCKET}/a b/' . && zgrep")
+    assert words in line, provider
+    assert line.endswith(f"-exec zgrep {'0' * 40} {{}} +")

@@ -204,6 +204,17 @@ async def test_where_there_are_no_keys_at_all_it_says_what_to_set(
         await sink.check()
 
 
+async def test_no_proxy_stands_before_the_machine(
+    bucket: Bucket, make: Make, items: Items, environ: dict[str, str]
+) -> None:
+    """What is link-local is not reached by one; objects go by it."""
+    sink = make(**NONE, proxy="http://127.0.0.1:9", environ=environ)
+    with pytest.raises(Retryable) as caught:
+        await sink.send(items(sink, 1))
+    assert caught.value.reason == "connect"
+    assert bucket.identity.issued["machine"] == 1
+
+
 async def test_version_1_of_the_metadata_is_never_asked(
     bucket: Bucket, make: Make, environ: dict[str, str]
 ) -> None:

@@ -1,9 +1,9 @@
 """The seals of a sink: kept until it has settled what they are of, and for no longer."""
 
 from collections.abc import Callable
-from pathlib import Path
 
 import pytest
+from tests.support.states import State
 from tests.support.stores import explained, opened
 
 from auditrelay.events import AuditEvent
@@ -11,7 +11,6 @@ from auditrelay.events.page import Page
 from auditrelay.store.seals import Seal
 from auditrelay.store.sql import branches, meta
 from auditrelay.store.sql.store import SqlStore
-from auditrelay.store.sqlite.store import open_view
 
 Make = Callable[..., AuditEvent]
 
@@ -30,15 +29,15 @@ async def spooled(store: SqlStore, event: Make) -> None:
 
 
 async def test_seals_outlive_the_process_as_they_were_written(
-    store: SqlStore, tmp_path: Path
+    store: SqlStore, state: State
 ) -> None:
     made = [seal("a/ü", (0, 3), (5, 6)), seal("b", (3, 5))]
     written = await store.seal_batches("splunk", made)
     assert written.all == tuple(made)
     await store.close()
-    again = await opened(tmp_path)
+    again = await opened(state)
     assert await again.batch_seals("splunk") == written
-    with open_view(tmp_path) as view:
+    with state.view() as view:
         assert [written.log] == view.read(lambda db: [branches.log_of(db)])
     await again.close()
 
@@ -78,10 +77,10 @@ async def test_sinks_have_seals_of_their_own_which_go_with_them(store: SqlStore)
     assert await names(store) == []
 
 
-async def test_a_text_that_is_no_seals_is_none(store: SqlStore, tmp_path: Path) -> None:
+async def test_a_text_that_is_no_seals_is_none(store: SqlStore, state: State) -> None:
     await store.seal_batches("splunk", [seal("a", (0, 4))])
     await store._engine.write(lambda db: meta.put_text(db, "seals splunk", "[{}"))
     assert await names(store) == []
     await store.seal_batches("splunk", [seal("b", (0, 4))])
     assert await names(store) == ["b"]
-    explained(tmp_path)
+    explained(state)

@@ -169,7 +169,7 @@ async def test_a_source_with_few_new_events_takes_little_memory(
                 (AT + number).to_bytes(8) + bytes.fromhex(event(number).uid)
                 for number in range(first, first + 10)
             ]
-            known.add(db, owner, keys)
+            known.finish(db, owner, uid_log.begin_adding(db, owner, keys))
             taken = sys.getsizeof(known._loaded[owner].rest_of)
             assert taken < 4096 if first < 100 else taken > 100_000
             every = [bytes.fromhex(event(number).uid) for number in range(first + 20)]

@@ -251,12 +251,20 @@ class Sink(Sealing):
     def query(self, uid: str) -> Sequence[str]:
         """Return the command that finds the event *uid*, in the form of whose client."""
         settings = self._settings
-        where = {"s3": "s3://", "gcs": "gs://", "azure": "azure: "}[settings.provider]
-        place = shlex.quote(f"{where}{settings.bucket}/{settings.prefix}")
-        copy = {"s3": "aws s3 sync", "gcs": "gcloud storage rsync -r"}.get(settings.provider)
-        if copy is None:
-            return (f"download {settings.bucket}/{settings.prefix}, then: zgrep -r {uid} .",)
-        return (f"{copy} {place} . && zgrep -r {uid} .",)
+        find = f"find . -name '*.ndjson*' -exec zgrep {uid} {{}} +"
+        place = f"{settings.bucket}/{settings.prefix}"
+        match settings.provider:
+            case "s3":
+                copy = f"aws s3 sync {shlex.quote(f's3://{place}')} ."
+            case "gcs":
+                copy = f"gcloud storage rsync -r {shlex.quote(f'gs://{place}')} ."
+            case "azure":
+                pattern = shlex.quote(f"{settings.prefix}*")
+                copy = (
+                    f"az storage blob download-batch --account-name {settings.account} "
+                    f"-s {settings.bucket} -d . --pattern {pattern}"
+                )
+        return (f"{copy} && {find}",)
 
     async def close(self) -> None:
         """Close the connections."""

@@ -26,8 +26,8 @@ _STEP: Final = 2_000
 """How many rows of a stream are read at once."""
 
 _SETTINGS: Final = (
-    "select set_config('search_path', $1, true), set_config('lock_timeout', '10s', true), "
-    "set_config('idle_in_transaction_session_timeout', $2, true)"
+    "select set_config('search_path', '{path}', true), set_config('lock_timeout', '10s', true), "
+    "set_config('idle_in_transaction_session_timeout', '{idle}', true)"
 )
 
 _TRANSACTION_TIMEOUT: Final = ", set_config('transaction_timeout', '30s', true)"
@@ -113,6 +113,10 @@ class Connection:
         self._pipeline = Pipeline(raw)
         self._streams = count()
         self._warned = False
+        self._made: dict[tuple[bool, bool], bytes] = {}
+        # Two states in one database do not wait for each other.
+        key = _NAMESPACE << 32 | crc32(schema.encode())
+        self._lock = f"select pg_advisory_xact_lock({key})".encode()
 
     @property
     def closed(self) -> bool:
@@ -152,19 +156,21 @@ class Connection:
         access = "read write" if write else "read only"
         self._pipeline.allow(SNAPSHOT if snapshot else self._limit, each=snapshot)
         self.execute(f"begin isolation level {isolation}, {access}")
-        settings = _SETTINGS
-        is_long = snapshot or self._limit > REQUEST
-        if self._raw.info.server_version >= 170000 and not is_long:
-            settings += _TRANSACTION_TIMEOUT
-        if write:
-            settings += _ON_DISK
-        idle = f"{max(SNAPSHOT, self._limit):.0f}s" if is_long else "10s"
-        self._pipeline.send(settings.encode(), [f"{quoted(self.schema)}, pg_temp", idle])
+        settings = self._settings(write=write, is_long=snapshot or self._limit > REQUEST)
+        self._pipeline.send(settings, ())
         if write and alone:
-            # Two states in one database do not wait for each other.
-            self.execute(
-                "select pg_advisory_xact_lock(?)", (_NAMESPACE << 32 | crc32(self.schema.encode()),)
-            )
+            self._pipeline.send(self._lock, ())
+
+    def _settings(self, *, write: bool, is_long: bool) -> bytes:
+        """Return the statement with the settings of a transaction; without parameters to send."""
+        if (made := self._made.get((write, is_long))) is None:
+            path = f"{quoted(self.schema)}, pg_temp".replace("'", "''")
+            idle = f"{max(SNAPSHOT, self._limit):.0f}s" if is_long else "10s"
+            text = _SETTINGS.format(path=path, idle=idle)
+            if self._raw.info.server_version >= 170000 and not is_long:
+                text += _TRANSACTION_TIMEOUT
+            made = self._made[write, is_long] = (text + (_ON_DISK if write else "")).encode()
+        return made
 
     def commit(self) -> None:
         """
@@ -180,6 +186,19 @@ class Connection:
             # An operator has ended the wait for a standby: nothing says that it is replicated.
             self.close()
             raise psycopg.OperationalError("the commit may not have been replicated")
+
+    def end(self) -> None:
+        """
+        End a transaction that has only read.
+
+        Its commit is not waited for if all its results were: there is nothing more to learn.
+        Raises psycopg.Error, as :meth:`commit` does.
+        """
+        if self._pipeline.unread:  # it may be a statement that was to write
+            self.commit()
+            return
+        self.execute("commit")
+        self._pipeline.finish_later()
 
     def roll_back(self) -> None:
         """Roll back; the connection is closed if that cannot be done."""

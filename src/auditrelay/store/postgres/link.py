@@ -138,7 +138,7 @@ class Link:
         """
         Until when transactions failed (``Clock.monotonic``): now, if they do; -inf: never yet.
 
-        Whoever waited for them made no progress meanwhile, for no fault of its own.
+        What waited for them made no progress meanwhile, for no fault of its own.
         """
         return self._back if self._since is None else self._clock.monotonic()
 
@@ -175,7 +175,7 @@ def read(link: Link, work: Callable[[Connection], T]) -> T:
             db = link.connection()
             db.begin(write=False)
             result = work(db)
-            db.commit()
+            db.end()
         except BaseException as error:
             if db is not None:
                 db.roll_back()

@@ -41,6 +41,8 @@ class PostgresMembership:
         self._me = replica
         self._left = False
         self._command = False
+        self.on_end: Callable[[int], None] = lambda _: None
+        """Called by each pulse with how far the spool reaches."""
         self._pulses = Line(connect, self._name, watch("pulse"))
         self._others = Line(connect, self._name, watch("lease"))
 
@@ -72,7 +74,9 @@ class PostgresMembership:
                 leases.beat(db, me, draining=draining, info=all_info)
             return leases.situation(db, me)
 
-        return await self._pulses.run(pulse)
+        now = await self._pulses.run(pulse)
+        self.on_end(now.end)
+        return now
 
     async def end_sessions(self, dead: Collection[UUID]) -> None:
         """End the sessions of *dead* replicas, which may hold locks."""

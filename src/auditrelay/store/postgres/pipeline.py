@@ -113,6 +113,22 @@ class Pipeline:
         if self._error is not None:
             raise self._error
 
+    def finish_later(self) -> None:
+        """
+        Send what is queued; what comes next on this connection waits for its replies, too.
+
+        Nothing may be queued but what cannot fail without that showing there as well.
+        """
+        self._check()
+        self.sync()
+        if self._pgconn.flush():
+            self._wait(lambda: not self._sent)
+
+    @property
+    def unread(self) -> int:
+        """How many replies were not waited for."""
+        return len(self._sent)
+
     def sync(self) -> None:
         """Queue the end of what fails together; the server goes on behind it after an error."""
         self._pgconn.pipeline_sync()

@@ -37,7 +37,7 @@ class AlertLog:
         self._now = now
 
     async def raised(self) -> list[Raised]:
-        """Return the alerts that an earlier keeper has raised, and nobody has cleared since."""
+        """Return the alerts that an earlier keeper has raised, and none has cleared since."""
         if not self._engine.shared:
             return []
         return await self._engine.read(_raised)

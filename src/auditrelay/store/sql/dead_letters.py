@@ -9,7 +9,7 @@ from auditrelay.evidence import facts
 from auditrelay.store import DeadLetter, DeliveryStatus, StoredDeadLetter
 from auditrelay.store.progress import Range
 from auditrelay.store.sql import tags
-from auditrelay.store.sql.connection import Connection
+from auditrelay.store.sql.connection import Connection, Cursor
 from auditrelay.store.sql.facts import insert as tell
 from auditrelay.store.sql.facts import of_sink, of_source
 from auditrelay.window import micros, moment
@@ -65,14 +65,18 @@ def insert(db: Connection, sink: str | None, letter: DeadLetter) -> Entered:
     return "new"
 
 
-def delete_delivered(db: Connection, sink: str, done: Sequence[Range]) -> None:
-    """Delete the dead letters whose replay *sink* has acknowledged, at the positions *done*."""
-    replaying = db.execute(
+def replaying(db: Connection, sink: str) -> Cursor:
+    """Ask for the dead letters that *sink* is being sent again."""
+    return db.execute(
         "select id, replayed from dead_letter where replayed is not null "
         "and sink = (select id from sink where name = ?)",
         (sink,),
-    ).fetchall()
-    for number, position in replaying:
+    )
+
+
+def delete_delivered(db: Connection, replaying: Cursor, done: Sequence[Range]) -> None:
+    """Delete those of the *replaying* that the sink has acknowledged, at the positions *done*."""
+    for number, position in replaying.fetchall():
         if any(start <= position < end for start, end in done):
             db.execute("delete from dead_letter where id = ?", (number,))
 

@@ -87,7 +87,7 @@ class Handover:
 
     def read(
         self, sink: str, start: int, most: int, most_bytes: int
-    ) -> tuple[list[SpoolPage], int] | None:
+    ) -> tuple[list[SpoolPage], int, bool] | None:
         """Return what ``spool.read_pages`` would; None if the database has to be asked."""
         with self._lock:
             reader = self._readers.get(sink)
@@ -114,7 +114,7 @@ class Handover:
                 position = each.end
             self._seen[sink] = position, seen
             self._drop()
-            return found, position
+            return found, position, seen == self._end
 
     def _drop(self) -> None:
         """Drop the oldest pages: those that every sink has read, and what there is no room for."""

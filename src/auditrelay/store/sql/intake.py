@@ -32,7 +32,7 @@ from auditrelay.store.sql.facts import insert, of_sink, of_source
 from auditrelay.store.sql.sinks import refilled
 from auditrelay.store.sql.sources import file_read, source_id
 from auditrelay.store.sql.spool import Spool
-from auditrelay.store.sql.uids import Uids
+from auditrelay.store.sql.uids import Uids, begin_adding
 from auditrelay.window import micros
 
 _NOT_SPOOLED = -1
@@ -81,32 +81,42 @@ def add(
         [events.fetched[index] - events.at[index] for index in new],
         [bad_keys[index] for index in new_bad],
     )
+    # What does not depend on each other is asked in a row: one wait for a database elsewhere.
+    asked = spool.ask(db, owner) if new else None
+    logged = begin_adding(db, owner, new_keys) if new else None
     changes = ledger.changes(db, owner, proof, found, now)
     notices = _notices(changes, notice)
 
-    bodies = []
+    bodies, end = [], None
     if new:
         page = events.take(new)
-        placed = spool.append(db, owner, page, now)
-        known.remember(db, uids, owner, new_keys, digests=page.raw_sha256, first=placed.first)
+        placed = spool.append(db, owner, page, now, asked=asked)
+        end = placed.first + len(page)
+        digests = page.raw_sha256
+        known.remember(
+            db, uids, owner, new_keys, digests=digests, first=placed.first, logged=logged
+        )
         bodies.append(accepted(via, placed, page, new_keys, late=len(changes.late)))
         if proof.by is not None:
             bodies.append(facts.operator(did=via, by=proof.by, name=source))
     for index in new_bad:
-        digests = [bad[index].event.raw_sha256]
-        known.remember(db, uids, owner, [bad_keys[index]], digests=digests, first=_NOT_SPOOLED)
+        of_letter = [bad[index].event.raw_sha256]
+        known.remember(db, uids, owner, [bad_keys[index]], digests=of_letter, first=_NOT_SPOOLED)
         dead_letters.insert(db, None, bad[index])
     bodies += _put_aside([(bad_keys[index], bad[index].reason) for index in new_bad])
     reports: _Reports = {}
     if notices:
         page = Page.of(notices.values())
         placed = spool.append(db, owner, page, now)
+        end = placed.first + len(page)
         bodies.append(own(db, NOTICE, owner, placed, page, now=now))
         reports = {
             what: (event.uid, place)
             for place, (what, event) in enumerate(notices.items(), placed.first)
         }
-    bodies += _write(db, owner, proof, changes, reports, new=len(new), now=now, via=via)
+    bodies += _write(
+        db, owner, proof, changes, reports, new=len(new), before=end, now=now, via=via
+    )
     insert(db, of_source(source), bodies, now)
     return Added(
         tuple(new),
@@ -202,7 +212,7 @@ def enter(db: Connection, source: str, proof: Proof, *, new: int = 0, now: int, 
     """Enter a *proof* whose events are known; *new* of them count as new in its backfill."""
     owner = source_id(db, source)
     changes = ledger.changes(db, owner, proof, NewEvents(), now)
-    bodies = _write(db, owner, proof, changes, {}, new=new, now=now, via=via)
+    bodies = _write(db, owner, proof, changes, {}, new=new, before=None, now=now, via=via)
     insert(db, of_source(source), bodies, now)
 
 
@@ -246,14 +256,19 @@ def _write(
     reports: _Reports,
     *,
     new: int,
+    before: int | None,
     now: int,
     via: str,
 ) -> list[facts.Body]:
-    """Write the *changes*, and what else *proof* says; return the facts that tell of it."""
+    """
+    Write the *changes*, and what else *proof* says; return the facts that tell of it.
+
+    *before* is the end of the spool, if it was told already.
+    """
     bodies: list[facts.Body] = []
     ledger.write(db, owner, changes, via, now)
     if changes.history:
-        before = meta.read(db, "next_position")
+        before = meta.read(db, "next_position") if before is None else before
         bodies += [_of_ledger(each, via, before, reports, proof.by) for each in changes.history]
     if proof.file is not None:
         bodies += file_read(db, owner, proof.file, now)

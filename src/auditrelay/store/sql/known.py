@@ -29,7 +29,8 @@ from auditrelay.store.sql.facts import insert, of_source
 from auditrelay.store.sql.readers import reader_of
 from auditrelay.store.sql.sources import source_id
 from auditrelay.store.sql.spool import examine
-from auditrelay.store.sql.uids import Uids, logged
+from auditrelay.store.sql.uids import Begun, Uids, begin_adding
+from auditrelay.store.sql.uids import logged as logged_keys
 from auditrelay.window import Interval, micros
 
 _ROW = struct.Struct(f"{KEY + DIGEST}s")
@@ -94,7 +95,7 @@ def _with_moved(
         return found
     found |= _by_uid(_find_exactly(db, owner, [TIMELESS + uid for uid in others]))
     missing = {uid for uid in others if uid not in found}
-    for moved in logged(db, owner, missing) if missing else ():
+    for moved in logged_keys(db, owner, missing) if missing else ():
         found |= _by_uid(_find_exactly(db, owner, moved))
         missing -= found.keys()
         if not missing:
@@ -200,11 +201,13 @@ def remember(
     *,
     digests: Sequence[str],
     first: int,
+    logged: Begun | None = None,
 ) -> None:
     """
     Remember *keys*, which are not known, as the events at the positions from *first* on.
 
-    *digests* are those of their raw records (SHA-256, hexadecimal).
+    *digests* are those of their raw records (SHA-256, hexadecimal). That they are *logged* may have
+    been begun.
     """
     shortened = bytes.fromhex("".join([digest[: 2 * DIGEST] for digest in digests]))
     db.execute(
@@ -217,7 +220,7 @@ def remember(
             "first": first,
         },
     )
-    uids.add(db, owner, keys)
+    uids.finish(db, owner, logged or begin_adding(db, owner, keys))
 
 
 def spooled_events(db: Connection, owner: int, span: Interval) -> list[Page] | None:

@@ -14,7 +14,7 @@ from auditrelay.store.ledger import (
     parts_near,
     parts_to_count,
 )
-from auditrelay.store.sql.connection import Connection
+from auditrelay.store.sql.connection import Connection, Cursor
 from auditrelay.store.sql.readers import FOREVER
 from auditrelay.window import Interval, moment
 
@@ -34,17 +34,21 @@ def spans(db: Connection, owner: int) -> tuple[Span, ...]:
 
 def changes(db: Connection, owner: int, proof: Proof, new: NewEvents, now: int) -> Changes:
     """Return what the *new* events of a page and its *proof* change; write nothing."""
-    near = {
-        row
-        for start, end in parts_near(proof, new)
-        for row in db.execute(
+    found = [
+        db.execute(
             'select start, "end", gap, events, recorded from coverage '
             'where source = ? and start <= ? and "end" >= ?',
             (owner, end, start),
         )
-    }
+        for start, end in parts_near(proof, new)
+    ]
+    near = {row for cursor in found for row in cursor}
     entries = [Entry(*row) for row in near]
-    counted = {part: count(db, owner, *part) for part in parts_to_count(entries, proof)}
+    parts = parts_to_count(entries, proof)
+    counts = [_count(db, owner, *part) for part in parts]
+    counted = {
+        part: int(cursor.fetchone()[0]) for part, cursor in zip(parts, counts, strict=True)
+    }
     return enter(entries, proof, new, counted, now=now)
 
 
@@ -102,11 +106,15 @@ def take_back(
 
 def count(db: Connection, owner: int, start: int, end: int) -> int:
     """Return the number of known events in [*start*, *end*)."""
-    (events,) = db.execute(
+    (events,) = _count(db, owner, start, end).fetchone()
+    return int(events)
+
+
+def _count(db: Connection, owner: int, start: int, end: int) -> Cursor:
+    return db.execute(
         "select count(*) from known where source = ? and key >= ? and key < ?",
         (owner, sortable(start), sortable(end)),
-    ).fetchone()
-    return int(events)
+    )
 
 
 def digest_of(

@@ -8,6 +8,7 @@ is lost is always the end of what was written. So if the last page of several is
 handed out, all are.
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 from auditrelay.errors import RolledBack
@@ -25,6 +26,32 @@ class _Mark:
     stored: bytes | None
 
 
+class Look:
+    """A page that was handed out, and the question to the database which one is there now."""
+
+    def __init__(self, db: Connection, mark: _Mark) -> None:
+        self._db = db
+        self._mark = mark
+        self._found = db.execute("select sha from spool where first = ?", (mark.first,))
+
+    def check(self) -> None:
+        """Raise RolledBack unless it is that page still."""
+        mark, row = self._mark, self._found.fetchone()
+        if row is not None and row[0] == mark.stored:
+            return
+        other = self._db.execute(
+            "select 1 from spool where first < ? and first + count > ? limit 1",
+            (mark.end, mark.first),
+        ).fetchone()
+        # What was pruned or removed leaves its places empty, below the end.
+        if other is None and meta.read(self._db, "next_position") >= mark.end:
+            return
+        raise RolledBack(
+            f"the page at place {mark.first} of the spool is not the one that was read: the "
+            "database has lost what it had acknowledged"
+        )
+
+
 class Marks:
     """The marks of the pages that sinks have read and not settled, and of the last one of each."""
 
@@ -40,39 +67,23 @@ class Marks:
         if last is None or last.first <= first:
             self._last[sink] = mark
 
-    def check_read(self, db: Connection, sink: str) -> None:
-        """Raise RolledBack unless the last page that *sink* was handed is that page still."""
-        if (last := self._last.get(sink)) is not None:
-            _check(db, last)
+    def last(self, db: Connection, sink: str) -> Look | None:
+        """Look at the last page that *sink* was handed."""
+        mark = self._last.get(sink)
+        return None if mark is None else Look(db, mark)
 
-    def check_done(self, db: Connection, sink: str, done: list[Range]) -> None:
-        """Raise RolledBack unless the pages at the places *done* are those that *sink* has read."""
+    def done(self, db: Connection, sink: str, done: Sequence[Range]) -> Look | None:
+        """Look at the last page that *sink* has read of the places *done*."""
         touched = [
             mark
-            for mark in self._handed.get(sink, {}).values()
+            for mark in tuple(self._handed.get(sink, {}).values())  # another thread adds to them
             if any(start < mark.end and end > mark.first for start, end in done)
         ]
-        if touched:
-            _check(db, max(touched, key=lambda mark: mark.first))
+        return Look(db, max(touched, key=lambda mark: mark.first)) if touched else None
 
     def settled(self, sink: str, position: int) -> None:
         """Forget the pages before *position*, which *sink* has settled."""
         handed = self._handed.get(sink, {})
-        for first in [first for first, mark in handed.items() if mark.end <= position]:
+        for first in [first for first, mark in tuple(handed.items()) if mark.end <= position]:
             del handed[first]
 
-
-def _check(db: Connection, mark: _Mark) -> None:
-    row = db.execute("select sha from spool where first = ?", (mark.first,)).fetchone()
-    if row is not None and row[0] == mark.stored:
-        return
-    other = db.execute(
-        "select 1 from spool where first < ? and first + count > ? limit 1", (mark.end, mark.first)
-    ).fetchone()
-    # What was pruned or removed leaves its places empty, below the end.
-    if other is None and meta.read(db, "next_position") >= mark.end:
-        return
-    raise RolledBack(
-        f"the page at place {mark.first} of the spool is not the one that was read: the database "
-        "has lost what it had acknowledged"
-    )

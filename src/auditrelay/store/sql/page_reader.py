@@ -53,8 +53,12 @@ class PageReader:
         self._spool = pages
         self._now = now
 
-    async def read(self, sink: str, start: int, most: int) -> tuple[list[SpoolPage], int]:
-        """Return the backlog of *sink* from *start* on, and how far that has read."""
+    async def read(self, sink: str, start: int, most: int) -> tuple[list[SpoolPage], int, bool]:
+        """
+        Return the backlog of *sink* from *start* on, and how far that has read.
+
+        Also whether nothing waits behind that.
+        """
         found = self._handover.read(sink, start, most, spool.MAX_READ_BYTES)
         if found is None:
             return await self._from_disk(sink, (start, FOREVER), most)
@@ -79,12 +83,16 @@ class PageReader:
             await self._take_out(damaged.first)
             return None
 
-    async def _from_disk(self, sink: str, places: Range, most: int) -> tuple[list[SpoolPage], int]:
-        def read(db: Connection) -> tuple[list[SpoolPage], int]:
-            if self._marks is not None:
-                self._marks.check_read(db, sink)
+    async def _from_disk(
+        self, sink: str, places: Range, most: int
+    ) -> tuple[list[SpoolPage], int, bool]:
+        def read(db: Connection) -> tuple[list[SpoolPage], int, bool]:
+            look = None if self._marks is None else self._marks.last(db, sink)
             start, end = places
-            return read_pages(db, sink, start, most, end, recent=self._recent, marks=self._marks)
+            found = read_pages(db, sink, start, most, end, recent=self._recent, marks=self._marks)
+            if look is not None:
+                look.check()
+            return found
 
         return await self._whole(read)
 

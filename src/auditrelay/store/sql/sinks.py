@@ -107,6 +107,8 @@ def settle(
     Returns the sink with its new progress, and the places of which the *log* has a reduced copy.
     """
     trust(db, name, now)
+    # Before the reader: what is asked in a row is one wait for a database that is elsewhere.
+    replaying = None if dead else dead_letters.replaying(db, name)
     reader = reader_of(db, name)
     progress = reader.progress.plus(done)
     # A hole is looked at when it arises; the first one always, since the position waits for it and
@@ -126,7 +128,8 @@ def settle(
         placed = log.append(db, source_id(db, source), page, now, only=name, beyond=True)
         bodies.append(refilled(placed, page, copies=page.uid))
     insert(db, of_sink(name), bodies, now)
-    dead_letters.delete_delivered(db, name, done)
+    # What was refused again is not being replayed any more.
+    dead_letters.delete_delivered(db, replaying or dead_letters.replaying(db, name), done)
     return replace(reader, progress=progress), copies.keys()
 
 

@@ -5,6 +5,7 @@ A page is one compressed blob, not a row per event: a commit costs one insert, a
 docs/decisions/0002-spool.md. Works on a connection, within the caller's transaction.
 """
 
+from collections import deque
 from collections.abc import Iterable
 from hashlib import sha256
 from typing import Final, NamedTuple
@@ -15,15 +16,17 @@ from auditrelay.events.page import Page
 from auditrelay.evidence import facts
 from auditrelay.store import SpoolPage
 from auditrelay.store.packing import pack, unpack
+from auditrelay.store.progress import Range
 from auditrelay.store.sealing import Waiting
 from auditrelay.store.sql import meta
-from auditrelay.store.sql.connection import Connection
+from auditrelay.store.sql.connection import Connection, Cursor
 from auditrelay.store.sql.engine import Room
 from auditrelay.store.sql.facts import INSTANCE, insert
 from auditrelay.store.sql.handover import Appended
 from auditrelay.store.sql.marks import Marks
 from auditrelay.store.sql.readers import (
     FOREVER,
+    Reader,
     delivered_floor,
     for_sink,
     pages_of,
@@ -40,6 +43,12 @@ PRUNED: Final = "pruned"
 
 MAX_READ_BYTES: Final = 8 << 20
 """About how much memory the pages of one read take; the last of them may exceed it."""
+
+_ROWS: Final = 16
+"""How many pages are found at once where some are in memory."""
+
+_ASKED_BYTES: Final = 1 << 20
+"""How many bytes of pages, compressed, are asked for at once; one page may have more."""
 
 FACTS_OF_A_PAGE: Final = 2
 """There is one fact about a page, and the last one of a walk brings another, what was covered."""
@@ -81,21 +90,17 @@ class Spool:
         only: str | None = None,
         *,
         beyond: bool = False,
+        asked: Cursor | None = None,
     ) -> Placed:
         """
         Append *page*, for the sink *only* if given; return where it is.
 
-        Raises StoreFull if the spool or the disk has no room for them; not if they may be *beyond*
+        What :meth:`ask` returned need not be *asked* again. Raises StoreFull if the spool or the disk has no room for them; not if they may be *beyond*
         that room: what a verdict brings is small, and no delivery may wait for it.
         """
         blob, size = pack(page)
         stored = sha256(blob).digest()
-        used, first, source, sink = db.execute(
-            "select (select value from meta where name = 'spool_bytes'), "
-            "(select value from meta where name = 'next_position'), "
-            "(select name from source where id = ?), (select id from sink where name = ?)",
-            (owner, only),
-        ).fetchone()
+        used, first, source, sink = (asked or self.ask(db, owner, only)).fetchone()
         if not beyond:
             if used and used + len(blob) > self.max_bytes:
                 raise StoreFull(f"the spool has {used} bytes, {self.max_bytes} are allowed")
@@ -122,6 +127,16 @@ class Spool:
         self.waiting.pages[owner] += 1
         self.waiting.facts += FACTS_OF_A_PAGE
         return Placed(int(first), stored)
+
+    @staticmethod
+    def ask(db: Connection, owner: int, only: str | None = None) -> Cursor:
+        """Ask what :meth:`append` needs to know; no page may be appended in between."""
+        return db.execute(
+            "select (select value from meta where name = 'spool_bytes'), "
+            "(select value from meta where name = 'next_position'), "
+            "(select name from source where id = ?), (select id from sink where name = ?)",
+            (owner, only),
+        )
 
     def resize(self, db: Connection, change: int) -> None:
         """Add *change* bytes, which may be negative, to the used bytes."""
@@ -178,59 +193,121 @@ def read_pages(
     *,
     recent: Recent | None = None,
     marks: Marks | None = None,
-) -> tuple[list[SpoolPage], int]:
+) -> tuple[list[SpoolPage], int, bool]:
     """
     Return the backlog of *sink* from *start* on, about *most* events, and how far that has read.
 
-    Nothing at *end* or beyond it is returned. What is *recent* is not read again; what is returned
-    gets *marks*. Raises PageDamaged.
+    Also whether nothing waits behind that. Nothing at *end* or beyond it is returned. What is
+    *recent* is not read again; what is returned gets *marks*. Raises PageDamaged.
     """
     reader = reader_of(db, sink)
+    if recent is not None:
+        recent.advance(sink, reader)
     pages: list[SpoolPage] = []
-    # Where no page is in memory, one statement reads all of it: see intake.
-    blob = "events" if recent is None else "null"
-    query = (
-        f"select first, count, (select name from source where id = spool.source), sha, {blob} "  # noqa: S608  # constants
-        f"from spool where {for_sink(db)} order by first limit 1"
-    )
     position, taken, size = max(start, reader.progress.position), 0, 0
+    rows = _Rows(db, reader, recent)
     while position < end and taken < most and size < MAX_READ_BYTES:
-        row = db.execute(query, reader.parameters(db, position, end)).fetchone()
+        row = rows.next((position, end), most - taken)
         if row is None:
-            break
-        first, count, source, sha, blob = row
-        inside = max(first, position), min(first + count, end)
-        if parts := reader.progress.open_ranges(*inside):
-            found = None if recent is None else recent.find(first, sha)
-            if (found := found or _page_at(db, first, count, sha, blob)) is None:
-                position = inside[1]
-                continue
+            return pages, position, True
+        inside = max(row.first, position), min(row.first + row.count, end)
+        parts = reader.progress.open_ranges(*inside)
+        if parts and (found := rows.page_of(row)) is not None:
             page, inflated = found
-            pages += pages_of(first, source, page, inflated, parts)
+            pages += pages_of(row.first, row.source, page, inflated, parts)
             if marks is not None:
-                marks.handed(sink, first, count, sha)
+                marks.handed(sink, row.first, row.count, row.sha)
             taken += sum(part[1] - part[0] for part in parts)
             size += inflated
         position = inside[1]
-    return pages, position
+    return pages, position, rows.is_last
 
 
-def _page_at(
-    db: Connection, first: int, count: int, sha: bytes | None, blob: bytes | None
-) -> tuple[Page, int] | None:
+class _Row(NamedTuple):
+    """A page for a sink; its *blob* is None where pages may be in memory."""
+
+    first: int
+    count: int
+    source: str
+    sha: bytes | None
+    size: int
+    blob: bytes | None
+
+
+class _Rows:
     """
-    Return the page at *first*, and how many bytes it takes; without *blob* it is read.
+    The pages for the sink *reader*, one after the other.
 
-    Returns None if another instance has deleted it meanwhile: every sink has it. Raises
-    PageDamaged.
+    Where no page is in memory, one statement reads all of one page: see intake. Where some are
+    *recent*, one says which are next, and only those that are not in memory are read.
     """
-    if blob is None:
-        row = db.execute("select events from spool where first = ?", (first,)).fetchone()
-        if row is None:
-            return None
-        (blob,) = row
-    examine(db, first, sha, blob)
-    return unpack(blob, first, count)
+
+    def __init__(self, db: Connection, reader: Reader, recent: Recent | None) -> None:
+        self._db = db
+        self._reader = reader
+        self._recent = recent
+        blob, self._most = ("events", 1) if recent is None else ("null", _ROWS)
+        self._query = (
+            "select first, count, (select name from source where id = spool.source), sha, bytes, "  # noqa: S608  # constants
+            f"{blob} from spool where {for_sink(db)} order by first limit {self._most}"
+        )
+        self._waiting: deque[_Row] = deque()
+        self._asked: dict[int, Cursor] = {}
+        self._ended = False
+
+    @property
+    def is_last(self) -> bool:
+        """Whether the row that was returned last is known to be the last one."""
+        return self._ended and not self._waiting
+
+    def next(self, places: Range, events: int) -> _Row | None:
+        """Return the next page at *places*; about so many *events* are going to be read."""
+        if not self._waiting and not self._ended:
+            cursor = self._db.execute(self._query, self._reader.parameters(self._db, *places))
+            if self._recent is None:
+                row = cursor.fetchone()
+                self._ended = row is None
+                return None if row is None else _Row(*row)
+            self._waiting += [_Row(*row) for row in cursor.fetchall()]
+            self._ended = len(self._waiting) < self._most
+            self._ask(events)
+        return self._waiting.popleft() if self._waiting else None
+
+    def page_of(self, row: _Row) -> tuple[Page, int] | None:
+        """
+        Return the page of *row*, and how many bytes it takes.
+
+        Returns None if another instance has deleted it meanwhile: every sink has it. Raises
+        PageDamaged.
+        """
+        blob = row.blob
+        if self._recent is not None:
+            if (found := self._recent.find(row.first, row.sha)) is not None:
+                return found
+            asked = self._asked.pop(row.first, None) or self._blob_at(row.first)
+            if (found_row := asked.fetchone()) is None:
+                return None
+            (blob,) = found_row
+        assert blob is not None  # noqa: S101  # it was asked for
+        examine(self._db, row.first, row.sha, blob)
+        return unpack(blob, row.first, row.count)
+
+    def _ask(self, events: int) -> None:
+        """Ask at once for the next pages that are not in memory: one wait for all of them."""
+        assert self._recent is not None  # noqa: S101  # see next
+        size = 0
+        for row in self._waiting:
+            if self._recent.find(row.first, row.sha) is None:
+                if size and size + row.size > _ASKED_BYTES:
+                    break
+                self._asked[row.first] = self._blob_at(row.first)
+                size += row.size
+            events -= row.count
+            if events <= 0:
+                break
+
+    def _blob_at(self, first: int) -> Cursor:
+        return self._db.execute("select events from spool where first = ?", (first,))
 
 
 def examine(db: Connection, first: int, sha: bytes | None, blob: bytes) -> None:

@@ -11,10 +11,10 @@ import math
 import struct
 from collections.abc import Collection, Iterable, Iterator, Sequence
 from functools import cache
-from typing import Final
+from typing import Final, NamedTuple
 
 from auditrelay.store.keys import KEY, TIMELESS, time_of
-from auditrelay.store.sql.connection import Connection
+from auditrelay.store.sql.connection import Connection, Cursor
 from auditrelay.store.sql.dialect import Dialect
 
 ROW: Final = 1000
@@ -72,10 +72,11 @@ class Uids:
             if rest in rest_of[first >> shift]
         ]
 
-    def add(self, db: Connection, owner: int, keys: Sequence[bytes]) -> None:
-        """Add *keys*, which are new, to the log of the source *owner*."""
-        newest, uids, times = _row_of(keys)
-        _append(db, owner, newest, uids, times)
+    def finish(self, db: Connection, owner: int, begun: "Begun") -> None:
+        """Finish what :func:`begin_adding` has *begun* for the source *owner*."""
+        newest, uids, times, appended = begun
+        if not appended.rowcount:
+            _insert(db, owner, newest, uids, times)
         loaded = self._loaded.get(owner)
         if loaded is not None and not loaded.full:
             loaded.add(uids)
@@ -151,19 +152,27 @@ def _row_of(keys: Sequence[bytes]) -> tuple[int, bytes, bytes]:
     return newest, b"".join([key[8:16] for key in keys]), b"".join(times)
 
 
-def _append(db: Connection, owner: int, newest: int, uids: bytes, times: bytes) -> None:
-    """Add to the last row of the source *owner*, or a row if that one is full."""
-    dialect = db.dialect
-    added = db.execute(
+class Begun(NamedTuple):
+    """What is added to the log: the newest time, uids, and their times; whether it *appended*."""
+
+    newest: int
+    uids: bytes
+    times: bytes
+    appended: Cursor
+
+
+def begin_adding(db: Connection, owner: int, keys: Sequence[bytes]) -> Begun:
+    """Append *keys* to the last row of the source *owner*, if that one is not full."""
+    dialect, (newest, uids, times) = db.dialect, _row_of(keys)
+    appended = db.execute(
         f"update uid_log set newest = {dialect.greatest}(newest, ?2), "  # noqa: S608  # constants
         f"uids = {dialect.bytes.format('uids || ?3')}, "
         f"times = {dialect.bytes.format('times || ?4')} "
         "where id = (select max(id) from uid_log where source = ?1) "
         "and length(uids) + length(?3) <= ?5",
         (owner, newest, uids, times, 8 * ROW),
-    ).rowcount
-    if not added:
-        _insert(db, owner, newest, uids, times)
+    )
+    return Begun(newest, uids, times, appended)
 
 
 def _insert(db: Connection, owner: int, newest: int, uids: bytes, times: bytes) -> None:

@@ -158,6 +158,10 @@ class Bucket(Intake):
         keys = {"access_key_id": KEY_ID, "secret_access_key": self.secret}
         return common | keys | ({"region": REGION} if self.provider == "s3" else {})
 
+    def credentials(self) -> dict[str, str]:
+        """Return the access key, with its id."""
+        return {"access_key_id": KEY_ID, **super().credentials()}
+
     def rotate(self, secret: str) -> None:
         """Accept only the key *secret* from now on."""
         self.keys[KEY_ID] = Key(secret)

@@ -1,0 +1,87 @@
+"""The database is restarted, killed, or away for long: nobody is robbed, and nothing is repeated."""
+
+import asyncio
+from collections.abc import Callable
+
+import pytest
+from tests.support.daemon import eventually
+from tests.support.fleet import CONCURRENCY, Fleet, add, fill
+from tests.support.postgres import Server
+
+from auditrelay.sandbox import Sandbox, faults
+
+pytestmark = pytest.mark.process
+
+
+def _kill(server: Server) -> None:
+    server.kill()
+    server.start()
+
+
+RESTARTS: dict[str, Callable[[Server], None]] = {
+    "smart": lambda server: server.restart("smart"),
+    "fast": lambda server: server.restart("fast"),
+    "immediate": lambda server: server.restart("immediate"),
+    "killed": _kill,
+}
+
+
+@pytest.mark.parametrize("how", ["fast", "immediate", "killed"])
+async def test_a_restart_of_the_database_moves_and_repeats_nothing(
+    own_fleet: Fleet, own_server: Server, sandbox: Sandbox, how: str
+) -> None:
+    fill(sandbox)
+    await own_fleet.start("a")
+    await own_fleet.start("b")
+    await own_fleet.delivered()
+    under_way = [
+        intake.faults.add(faults.delay(0.5), method="POST", times=CONCURRENCY)
+        for intake in sandbox.siems.values()
+    ]
+    add(sandbox)
+    await eventually(lambda: all(fault.applied for fault in under_way), what="batches under way")
+    before = own_fleet.leases()
+    await asyncio.to_thread(RESTARTS[how], own_server)
+    add(sandbox)
+    await own_fleet.delivered()
+    assert own_fleet.leases() == before
+    await own_fleet.check(bound=0)
+
+
+async def test_the_database_waits_for_its_clients_to_go_and_goes_at_last(
+    own_fleet: Fleet, own_server: Server, sandbox: Sandbox
+) -> None:
+    """``smart`` lets those go on that are connected; a replica that reconnects is refused."""
+    fill(sandbox)
+    a, b = await own_fleet.start("a", "b")
+    await own_fleet.delivered()
+    stopping = asyncio.create_task(asyncio.to_thread(own_server.restart, "smart"))
+    await asyncio.sleep(own_fleet.life)
+    add(sandbox)
+    await own_fleet.delivered()
+    assert not stopping.done()
+    assert await a.end() == 0
+    assert await b.end() == 0
+    await stopping
+    own_fleet.check_result(bound=0)
+
+
+async def test_nobody_is_robbed_after_the_database_was_away_for_long(
+    own_fleet: Fleet, own_server: Server, sandbox: Sandbox
+) -> None:
+    """Every life has ended by the clock of the database; but nobody has seen one stand still."""
+    fill(sandbox)
+    daemons = await own_fleet.start("a", "b", "c")
+    await own_fleet.delivered()
+    before = own_fleet.leases()
+    await asyncio.to_thread(own_server.stop, "fast")
+    add(sandbox)
+    sent = {sink: double.requests for sink, double in sandbox.siems.items()}
+    await asyncio.sleep(3 * own_fleet.life)
+    assert {sink: double.requests for sink, double in sandbox.siems.items()} == sent
+    await asyncio.to_thread(own_server.start)
+    await own_fleet.delivered()
+    assert own_fleet.leases() == before
+    assert all(len(daemon.logged("store_unreachable")) >= 1 for daemon in daemons)
+    assert all(daemon.logged("store_reached") for daemon in daemons)
+    await own_fleet.check(bound=0)
