@@ -7,7 +7,7 @@ from collections.abc import Callable, Coroutine
 from typing import Any
 
 from auditrelay.sandbox.siems.elasticsearch import Elastic
-from interop import datadog, versitygw
+from interop import datadog, sentinel, versitygw
 from interop.answers import compare
 from interop.cluster import Cluster, Flavour, prove
 from interop.findings import Findings
@@ -16,6 +16,7 @@ from interop.receiver import Missing, Receiver
 _CLUSTERS: dict[str, Flavour] = {"opensearch": "opensearch", "elasticsearch": "elasticsearch"}
 _OTHERS: dict[str, Callable[[Findings], Coroutine[Any, Any, None]]] = {
     "datadog": datadog.prove,
+    "sentinel": sentinel.prove,
     "versitygw": versitygw.prove,
 }
 _ALL = [*_CLUSTERS, *_OTHERS]

@@ -308,13 +308,14 @@ async def _kills(server: Gateway, findings: Findings) -> None:
     unfinished = 0
     with tempfile.TemporaryDirectory() as folder:
         async with Sandbox(only=["bland", "cekura"]) as sandbox:
-            sinks = {"archive": server.settings(batch_events=3, linger="0s", concurrency=3)}
-            config = daemon.configure(Path(folder), daemon.sources(sandbox), sinks)
+            config = _small_objects(Path(folder), sandbox, server, 3)
             service = daemon.Daemon(config)
             for number in range(KILLS):
                 for vendor in sandbox.vendors.values():
                     for _ in range(4):
                         vendor.add(datetime.now(UTC) - timedelta(seconds=rng.random()))
+                # What is cut after a kill is cut otherwise.
+                _small_objects(Path(folder), sandbox, server, rng.choice((2, 3, 7)))
                 await service.start()
                 await asyncio.sleep(rng.uniform(0, 0.15))
                 await service.end(signal.SIGKILL)
@@ -339,6 +340,12 @@ async def _kills(server: Gateway, findings: Findings) -> None:
     findings.none("no object is notified twice", _more_than_once(server.notified.created))
     findings.same("each object is notified", len(server.notified.created), len(objects))
     findings.check("kills fell while objects were written", ok=unfinished > 0)
+
+
+def _small_objects(folder: Path, sandbox: Sandbox, server: Gateway, most: int) -> Path:
+    """Configure a service that writes objects of *most* events, and return the path."""
+    sinks = {"archive": server.settings(batch_events=most, linger="0s", concurrency=3)}
+    return daemon.configure(folder, daemon.sources(sandbox), sinks)
 
 
 async def _delivered(server: Gateway, count: int) -> bool:

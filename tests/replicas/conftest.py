@@ -42,9 +42,7 @@ def own_server() -> Iterator[Server]:
 
 
 @pytest.fixture
-async def own_fleet(
-    sandbox: Sandbox, tmp_path: Path, own_server: Server
-) -> AsyncIterator[Fleet]:
+async def own_fleet(sandbox: Sandbox, tmp_path: Path, own_server: Server) -> AsyncIterator[Fleet]:
     """A fleet on *own_server*."""
     name = own_server.create(prepare_state)
     fleet = Fleet(sandbox, tmp_path, own_server.address(name))

@@ -194,9 +194,7 @@ async def test_a_replica_goes_on_with_the_backfill_of_another(
         return fleet.leases()["source bland"].name or ""
 
     def backfilled() -> int:
-        return sum(
-            len(daemon.logged("slice_backfilled")) for daemon in fleet.daemons.values()
-        )
+        return sum(len(daemon.logged("slice_backfilled")) for daemon in fleet.daemons.values())
 
     await eventually(lambda: backfilled() >= 5, what="the backfill is under way")
     await fleet.kill(holder())

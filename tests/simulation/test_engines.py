@@ -5,6 +5,7 @@ Each answer is compared, and now and then and in the end all that can be read of
 the last byte of the evidence: places, counts, ledgers, progress, dead letters, fates, entries, heads.
 """
 
+from dataclasses import replace
 from datetime import timedelta
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -25,11 +26,12 @@ from tests.support.stores import NOON, opened, span
 
 from auditrelay.events.page import Page
 from auditrelay.evidence import facts
-from auditrelay.store import Changed, Proof
+from auditrelay.store import Backfill, Changed, Proof
 from auditrelay.store.keys import known_times
 from auditrelay.store.sealing import Run
 from auditrelay.store.sql import branches, evidence, event_proof
 from auditrelay.store.sql.export import export
+from auditrelay.store.sql.store import SqlStore
 from auditrelay.store.sql.view import StateView
 
 pytestmark = [pytest.mark.slow, pytest.mark.process]
@@ -58,7 +60,9 @@ class Alike(Machine):
     def show_again(self, count: int, source: str, seed: int) -> None:
         """Show some known events with other times among new ones, and their neighbours."""
         old = [make_event((seed + 7 * n) % (self.made + 1), source=source) for n in range(count)]
-        moved = [make_event(int(each.native_id or 0), source=source, at=each.at + 7) for each in old]
+        moved = [
+            make_event(int(each.native_id or 0), source=source, at=each.at + 7) for each in old
+        ]
         page = [*moved, *self.events(source, 1), *old[:1]]
         looked = self.store.look_up(
             source,
@@ -81,14 +85,19 @@ class Alike(Machine):
 
     @rule(source=st.sampled_from(SOURCES), start=minutes, single=st.booleans(), end=st.booleans())
     def backfill(self, source: str, start: int, single: bool, end: bool) -> None:
-        part = span(start, start + 10)
-        sinks = [SINKS[0]] if single else []
-        begun = self.run(self.store.begin_backfill(source, part, sinks, self.clock.now(), by=1000))
-        proof = Proof(covers=(part,), backfill=begun.id, part=part, read=3, new=1)
-        page = Page.of(self.events(source, 1))
-        self.run(self.store.add(source, page, via="backfill", proof=proof))
-        if end:
-            self.run(self.store.end_backfill(begun.id, self.clock.now()))
+        """Do a part of a backfill. SQLite gives the number of a removed one out again."""
+        part, now = span(start, start + 10), self.clock.now()
+        sinks, page = [SINKS[0]] if single else [], Page.of(self.events(source, 1))
+
+        async def backfill(store: SqlStore) -> Backfill:
+            begun = await store.begin_backfill(source, part, sinks, now, by=1000)
+            proof = Proof(covers=(part,), backfill=begun.id, part=part, read=3, new=1)
+            await store.add(source, page, via="backfill", proof=proof)
+            if end:
+                await store.end_backfill(begun.id, now)
+            return replace(begun, id=0)
+
+        self.run(self.store.deal(backfill))
 
     @rule(run=st.integers(0, 1), days=st.integers(0, 1))
     def begin(self, run: int, days: int) -> None:
@@ -188,7 +197,7 @@ def test_both_engines_answer_alike(postgres: Server) -> None:
             stateful_step_count=25,
             deadline=None,
             derandomize=True,
-            phases=[Phase.generate, Phase.shrink],
+            phases=[Phase.generate],  # to shrink a failure takes minutes
             database=None,
             suppress_health_check=list(HealthCheck),
         ),

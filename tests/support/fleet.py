@@ -282,9 +282,7 @@ class Fleet:
             begun = -1
             for at, name in self._sendings(sink):
                 newest = bisect_right([term.start for term in terms], at) - 1
-                mine = next(
-                    (n for n in range(newest, -1, -1) if terms[n].name == name), None
-                )
+                mine = next((n for n in range(newest, -1, -1) if terms[n].name == name), None)
                 assert mine is not None, f"{name} has sent to {sink}, and never held it"
                 late = at - terms[mine].end
                 assert late < _LATE, f"{name} has sent to {sink} {late:.1f} s after it held it"
@@ -300,9 +298,9 @@ class Fleet:
         )
         assert written
         for at, unit, name in written:
-            assert any(term.name == name and term.start <= at < term.end for term in history[unit]), (
-                f"{name} has written for {unit}, which it did not hold"
-            )
+            assert any(
+                term.name == name and term.start <= at < term.end for term in history[unit]
+            ), f"{name} has written for {unit}, which it did not hold"
 
     async def check(self, *, bound: int | None = None, restarts: int = 0) -> None:
         """Wait until all is delivered, end the replicas that live, and fail unless all is well."""

@@ -99,14 +99,27 @@ class State(Protocol):
     def back_up(self) -> "State":
         """Copy what is durable now as the docs say: to go on there is to go on from a backup."""
 
-    def put_back(self, saved: "State") -> None:
-        """Replace this state, which is not open, by a copy of the one that was *saved*."""
+    def put_back(self, saved: "State", *, tip: bool = False) -> None:
+        """
+        Replace this state, which is not open, by a copy of the one that was *saved*.
+
+        Its *tip* comes with it only if that is so.
+        """
+
+    def left(self) -> "State":
+        """Return what a kill leaves now, provided that nothing is written any more."""
+
+    def go_on_with(self, left: "State") -> None:
+        """Have nothing but what is *left*; the state is not open."""
 
     async def fill_up(self, store: SqlStore) -> None:
         """Leave no room for another page on the disk, to *store* on it."""
 
     async def clear(self, store: SqlStore) -> None:
         """Let there be room again."""
+
+    def forget(self) -> None:
+        """Remove it alone."""
 
     def drop(self) -> None:
         """Remove it, with all copies that are in databases: a folder goes with its parent."""
@@ -145,9 +158,7 @@ class InFolder:
     def raw(self) -> Iterator[Connection]:
         """See State."""
         path = self.folder / state_dir.DATABASE
-        with contextlib.closing(
-            sqlite3.connect(path, factory=sqlite_connection.Connection)
-        ) as db:
+        with contextlib.closing(sqlite3.connect(path, factory=sqlite_connection.Connection)) as db:
             yield db
             db.commit()
 
@@ -177,12 +188,19 @@ class InFolder:
             source.backup(target)
         return to
 
-    def put_back(self, saved: State) -> None:
+    def put_back(self, saved: State, *, tip: bool = False) -> None:
         """See State: nothing of the old folder remains."""
-        assert isinstance(saved, InFolder)
-        again = saved.copy()
+        self.go_on_with(saved.copy() if tip else saved.back_up())
+
+    def left(self) -> "InFolder":
+        """See State: a copy, as what closes the state still writes to its files."""
+        return self.copy()
+
+    def go_on_with(self, left: State) -> None:
+        """See State."""
+        assert isinstance(left, InFolder)
         shutil.rmtree(self.folder, ignore_errors=True)
-        again.folder.rename(self.folder)
+        left.folder.rename(self.folder)
 
     async def fill_up(self, store: SqlStore) -> None:
         """See State."""
@@ -191,6 +209,10 @@ class InFolder:
     async def clear(self, store: SqlStore) -> None:
         """See State."""
         await _limit(store, "1 << 30")
+
+    def forget(self) -> None:
+        """See State."""
+        self.drop()
 
     def drop(self) -> None:
         """See State."""
@@ -295,11 +317,20 @@ class InDatabase:
         self._end_sessions()
         return InDatabase(self.server, self.server.copy(self.name), self.family)
 
-    def put_back(self, saved: State) -> None:
+    def put_back(self, saved: State, *, tip: bool = False) -> None:
         """See State."""
-        assert isinstance(saved, InDatabase)
-        self.server.drop(self.name)
-        self.name = saved.back_up().name
+        self.go_on_with(saved.copy() if tip else saved.back_up())
+
+    def left(self) -> "InDatabase":
+        """See State: what is committed is there already."""
+        return self
+
+    def go_on_with(self, left: State) -> None:
+        """See State."""
+        assert isinstance(left, InDatabase)
+        if left is not self:
+            self.server.drop(self.name)
+            self.name = left.name
 
     def roll_back(self, saved: "InDatabase") -> None:
         """
@@ -331,6 +362,11 @@ class InDatabase:
         with self.raw() as db:
             for table in _GROWING:
                 db.execute(f"drop trigger full_disk on {table}")
+
+    def forget(self) -> None:
+        """See State."""
+        self.server.drop(self.name)
+        self.family.discard(self.name)
 
     def drop(self) -> None:
         """See State."""

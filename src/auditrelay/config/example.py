@@ -143,8 +143,8 @@ _SOURCE_KEYS = """\
 # client_key = "/etc/auditrelay/client.key"  # no default
 # An HTTP proxy. The variables HTTP_PROXY and so on are ignored.
 # proxy = "http://proxy.example.com:3128"  # no default
-# With "store" only: the names of the replicas that may read it, or patterns such as ["dc1-*"], where
-# only some of them reach the peer, or have its directory.
+# With "store" only: names of the replicas that may read it, or patterns such as "dc1-*", where only
+# some of them reach the peer, or have its directory.
 # replicas = ["*"]
 """
 
@@ -178,8 +178,8 @@ _SINK_KEYS = """\
 # Names of the sources that it receives, or patterns such as "acme-*". A name that is no source is
 # an error, a pattern that matches none (yet) is a warning.
 # sources = ["*"]
-# Shown with each sink are "format", the form of the events ("asim", "cim", "datadog", "ecs",
-# "ocsf" or "raw", as the vendor sent them), and "batch_bytes", the most bytes of one before compression.
+# Shown with each sink are "format", the form of the events ("asim", "cim", "datadog", "ecs", "ocsf"
+# or "raw", as the vendor sent them), and "batch_bytes", the most bytes of one before compression.
 # The most events of one request.
 # batch_events = 1000
 # How long a request waits for more events.

@@ -279,9 +279,7 @@ async def test_a_page_left_out_of_the_pages_is_found(
     assert "spool" in codes(state)
 
 
-async def test_sorted_keys_of_a_page_are_found(
-    store: SqlStore, event: Make, state: State
-) -> None:
+async def test_sorted_keys_of_a_page_are_found(store: SqlStore, event: Make, state: State) -> None:
     with planted(facts, "digest", lambda keys: digest(sorted(keys))):
         await store.add("voice", Page.of([event(2), event(1)]))
     assert codes(state) == {"nothing", "known"}

@@ -148,7 +148,7 @@ async def test_a_page_is_not_seen_before_it_is_durable(
     await asyncio.sleep(0)
     go.set()
     await asyncio.gather(*writes)
-    assert seen == [([], 0), ([], 0)]
+    assert seen == [([], 0, True), ([], 0, True)]
     found, _ = await store.read("splunk", None, 10)
     assert uids(found) == [make_event(1).uid, make_event(2).uid]
 

@@ -275,7 +275,9 @@ async def test_eight_bytes_of_the_digest_of_the_raw_record_are_kept_beside_a_uid
 ) -> None:
     letter = DeadLetter(event(3), "bad_row", "no", None, 1, NOON, NOON)
     await store.add("voice", Page.of([event(1), event(2)]), bad=[letter])
-    stored = {key.hex(): digest.hex() for key, digest in rows(state, "select key, digest from known")}
+    stored = {
+        key.hex(): digest.hex() for key, digest in rows(state, "select key, digest from known")
+    }
     assert {key[16:]: digest for key, digest in stored.items()} == {
         event(number).uid: event(number).raw_sha256[:16] for number in (1, 2, 3)
     }

@@ -277,10 +277,7 @@ async def test_a_sink_has_taken_the_heads_that_it_got(sealable: SqlStore, state:
     assert (await sealable.log.state()).untold == 0
     await sealable.log.seal(head_event)
     taken_by = [
-        fact["told"]
-        for entry in lines(state)
-        for fact in entry["facts"]
-        if fact["fact"] == "head"
+        fact["told"] for entry in lines(state) for fact in entry["facts"] if fact["fact"] == "head"
     ]
     assert taken_by == [[], ["elastic"]]
 

@@ -260,10 +260,8 @@ class Sink(Sealing):
                 copy = f"gcloud storage rsync -r {shlex.quote(f'gs://{place}')} ."
             case "azure":
                 pattern = shlex.quote(f"{settings.prefix}*")
-                copy = (
-                    f"az storage blob download-batch --account-name {settings.account} "
-                    f"-s {settings.bucket} -d . --pattern {pattern}"
-                )
+                copy = f"az storage blob download-batch --account-name {settings.account or 'NAME'}"
+                copy += f" -s {settings.bucket} -d . --pattern {pattern}"
         return (f"{copy} && {find}",)
 
     async def close(self) -> None:

@@ -52,6 +52,7 @@ def add(
     source: str,
     events: Page,
     *,
+    owner: int,
     keys: Sequence[bytes],
     are_new: bool,
     proof: Proof,
@@ -63,9 +64,8 @@ def add(
     """
     Deduplicate *events* by *keys*, spool the new ones, enter the *proof*; see Intake.add.
 
-    If they *are_new*, all of them, that was looked up.
+    *owner* is the id of the *source*. If they *are_new*, all of them, that was looked up.
     """
-    owner = source_id(db, source)
     # First everything is read, then what it means is decided, and last everything is written.
     new = range(len(keys)) if are_new else known.find_new(db, uids, owner, keys)
     new_keys = [keys[index] for index in new]
@@ -114,9 +114,7 @@ def add(
             what: (event.uid, place)
             for place, (what, event) in enumerate(notices.items(), placed.first)
         }
-    bodies += _write(
-        db, owner, proof, changes, reports, new=len(new), before=end, now=now, via=via
-    )
+    bodies += _write(db, owner, proof, changes, reports, new=len(new), before=end, now=now, via=via)
     insert(db, of_source(source), bodies, now)
     return Added(
         tuple(new),

@@ -46,9 +46,7 @@ def changes(db: Connection, owner: int, proof: Proof, new: NewEvents, now: int) 
     entries = [Entry(*row) for row in near]
     parts = parts_to_count(entries, proof)
     counts = [_count(db, owner, *part) for part in parts]
-    counted = {
-        part: int(cursor.fetchone()[0]) for part, cursor in zip(parts, counts, strict=True)
-    }
+    counted = {part: int(cursor.fetchone()[0]) for part, cursor in zip(parts, counts, strict=True)}
     return enter(entries, proof, new, counted, now=now)
 
 
@@ -147,7 +145,7 @@ def found_late(db: Connection, owner: int, most: int) -> tuple[FoundLate, ...]:
         FoundLate(*row)
         for row in db.execute(
             'select start, "end", events, via, recorded from late where source = ? '
-            "order by recorded desc, start desc limit ?",
+            "order by recorded desc, start desc, via limit ?",
             (owner, most),
         )
     )

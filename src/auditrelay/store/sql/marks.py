@@ -86,4 +86,3 @@ class Marks:
         handed = self._handed.get(sink, {})
         for first in [first for first, mark in tuple(handed.items()) if mark.end <= position]:
             del handed[first]
-

@@ -93,9 +93,11 @@ class SqlStore:
     These functions are in the modules next to this one, and work on a connection.
     """
 
-    def __init__(self, engine: Engine, shared: _Shared) -> None:
+    def __init__(self, engine: Engine, shared: _Shared, *, alone: bool) -> None:
+        """Work on *engine*; *alone*, if nobody else removes the sources that this is for."""
         self._engine = engine
         self._shared = shared
+        self._ids: dict[str, int] | None = {} if alone else None
         self._clock = shared.clock
         self._spool = shared.spool
         self._uids = Uids()
@@ -138,7 +140,7 @@ class SqlStore:
         """Return this store under *lease*: what it keeps in memory is of that lease alone."""
         if not self._engine.shared:  # the lock of the state fences everybody else
             return self
-        return type(self)(self._engine.under(lease), self._shared)
+        return type(self)(self._engine.under(lease), self._shared, alone=True)
 
     def reaches(self, end: int) -> None:
         """Take note that the spool reaches to the place *end*: other instances add to it, too."""
@@ -185,6 +187,7 @@ class SqlStore:
                 self._uids,
                 source,
                 events,
+                owner=(self._ids or {}).get(source) or source_id(db, source),
                 keys=keys,
                 are_new=are_new,
                 proof=proof or Proof(),
@@ -213,11 +216,14 @@ class SqlStore:
     ) -> LookedUp:
         """Look *uids* up among the known, and compare the digests of their *content*."""
         writes = self._look_ups.writes(source)
-        found = await self._read(
-            lambda db: known.look_up(
-                db, self._uids, source_id(db, source), keys_of(uids, at), content
-            )
-        )
+
+        def work(db: Connection) -> LookedUp:
+            owner = (self._ids or {}).get(source) or source_id(db, source)
+            if self._ids is not None:  # what a reader sees is committed
+                self._ids[source] = owner
+            return known.look_up(db, self._uids, owner, keys_of(uids, at), content)
+
+        found = await self._read(work)
         self._look_ups.found(source, [uids[row] for row in found.new], writes)
         return found
 
@@ -416,12 +422,18 @@ class SqlStore:
 
     async def forget(self, name: str, *, by: int | None = None) -> None:
         """Delete every row of the source or sink *name*."""
+        self._forget_id(name)
         await removal.remove(self._engine, self._spooling, self._spool, name, self._now(), by=by)
 
     async def _finish_removal(self, name: str) -> None:
         """Delete what a removal of *name* that was interrupted has left: it starts again."""
+        self._forget_id(name)
         if await self._read(lambda db: removal.is_unfinished(db, name)):
             await removal.finish(self._engine, self._spooling, self._spool, name)
+
+    def _forget_id(self, source: str) -> None:
+        if self._ids is not None:
+            self._ids.pop(source, None)
 
     @property
     def log(self) -> EvidenceLog:
@@ -442,7 +454,7 @@ class SqlStore:
         return self._spool.used_bytes
 
     async def spool_size(self) -> int:
-        """Return the current size of the spool, compressed, also after writes of other instances."""
+        """Return the size of the spool, compressed, also after writes of other instances."""
         if not self._engine.shared:
             return self.spool_bytes
         return await self._read(lambda db: meta.read(db, "spool_bytes"))
@@ -472,4 +484,5 @@ async def open_on(
         clock.confirmed.resume(moment(mark))
     pages = Recent() if engine.shared else Handover(readers, end)
     size = spool.Spool(used, max_bytes, engine.room)
-    return SqlStore(engine, _Shared(clock, retention, remember, size, pages))
+    all_share = _Shared(clock, retention, remember, size, pages)
+    return SqlStore(engine, all_share, alone=not engine.shared)
