@@ -3,27 +3,33 @@
 # BASE has Python 3.11 or newer with venv, and CA certificates; a release names it by its digest.
 ARG BASE=python:3.12-slim-bookworm
 FROM ${BASE} AS build
-# Settings of pip's own that a builder behind a mirror needs; they stay in this stage.
+# Settings of pip's own that a builder behind a mirror needs; they stay in this stage. `make image` hands
+# them on as a secret, because an address may have a password in it.
 ARG PIP_INDEX_URL
 ARG PIP_EXTRA_INDEX_URL
 ARG PIP_TRUSTED_HOST
-ENV PIP_NO_CACHE_DIR=1 PIP_DISABLE_PIP_VERSION_CHECK=1
+ENV PIP_NO_CACHE_DIR=1 PIP_DISABLE_PIP_VERSION_CHECK=1 PIP_CONFIG_FILE=/run/pip.conf
 WORKDIR /src
-# The locks first: a change of the code alone does not download dependencies again.
+# The locks first: a change of the code alone does not download dependencies again. What is copied into
+# the image never had a pip or setuptools. Bytecode is compiled here, because the file system will be
+# read-only, and is not compared with its source: a copy may change the time of a file.
 COPY requirements.txt requirements-build.txt ./
-RUN --mount=type=secret,id=ca,target=/run/ca.crt \
+RUN --mount=type=secret,id=ca,target=/run/ca.crt --mount=type=secret,id=pip,target=/run/pip.conf \
     if [ -s /run/ca.crt ]; then export PIP_CERT=/run/ca.crt; fi \
- && python3 -m venv /opt/auditrelay \
+ && python3 -m venv --without-pip /opt/auditrelay \
  && python3 -m venv /opt/build \
  && /opt/build/bin/pip install --only-binary :all: --require-hashes -r requirements-build.txt \
- && /opt/auditrelay/bin/pip install --only-binary :all: --require-hashes -r requirements.txt
+ && /opt/build/bin/pip --python /opt/auditrelay/bin/python install --no-compile \
+    --only-binary :all: --require-hashes -r requirements.txt \
+ && python3 -m compileall -q --invalidation-mode unchecked-hash /opt/auditrelay/lib
 COPY pyproject.toml README.md LICENSE ./
 COPY src ./src
-# Bytecode is compiled here, because the file system will be read-only; pip is removed, it is not needed.
+# The wheel is installed by the name of its file, without an index.
 RUN /opt/build/bin/python -m hatchling build -t wheel -d /tmp/wheel \
- && /opt/auditrelay/bin/pip install --no-deps /tmp/wheel/*.whl \
- && /opt/auditrelay/bin/pip uninstall --yes pip \
- && /opt/auditrelay/bin/python -m compileall -q /opt/auditrelay/lib
+ && /opt/build/bin/pip --python /opt/auditrelay/bin/python install --no-compile --no-deps --no-index \
+    /tmp/wheel/auditrelay-*.whl \
+ && python3 -m compileall -q --invalidation-mode unchecked-hash \
+    /opt/auditrelay/lib/python*/site-packages/auditrelay
 
 FROM ${BASE}
 LABEL org.opencontainers.image.title="auditrelay" \
