@@ -5,9 +5,9 @@ ARG BASE=python:3.12-slim-bookworm
 FROM ${BASE} AS build
 # Settings of pip's own that a builder behind a mirror needs; they stay in this stage. `make image` hands
 # them on as a secret, because an address may have a password in it.
-ARG PIP_INDEX_URL
-ARG PIP_EXTRA_INDEX_URL
-ARG PIP_TRUSTED_HOST
+ARG PIP_INDEX_URL=""
+ARG PIP_EXTRA_INDEX_URL=""
+ARG PIP_TRUSTED_HOST=""
 ENV PIP_NO_CACHE_DIR=1 PIP_DISABLE_PIP_VERSION_CHECK=1 PIP_CONFIG_FILE=/run/pip.conf
 WORKDIR /src
 # The locks first: a change of the code alone does not download dependencies again. What is copied into

@@ -78,7 +78,13 @@ def test_what_installs_and_builds_packages_is_not_among_ours(image: Image) -> No
 
 
 def test_there_is_no_cache(image: Image) -> None:
-    left = [path for folder in CACHES if image.at(folder).is_dir() for path in files(image, folder)]
+    left = [
+        path
+        for folder in CACHES
+        if image.at(folder).is_dir()
+        for path in files(image, folder)
+        if path.stat().st_size  # apt has empty files to lock
+    ]
     assert left == []
 
 

@@ -1,6 +1,7 @@
 """The image as a container runs it, against the sandbox's doubles on loopback."""
 
 import asyncio
+import contextlib
 import os
 import signal
 import time
@@ -39,11 +40,17 @@ def environ(sandbox: Sandbox, **others: str) -> dict[str, str]:
     return {**found, **others}
 
 
-def fill(sandbox: Sandbox, count: int = 200) -> None:
-    """Let the vendors have *count* events each, of the last half hour."""
+def fill(sandbox: Sandbox) -> None:
+    """Let the vendors have 200 events each, of the last half hour."""
     now = datetime.now(UTC)
     for vendor in ("cekura", "bland"):
-        sandbox.vendors[vendor].fill(count, now - timedelta(minutes=30), now - timedelta(minutes=1))
+        sandbox.vendors[vendor].fill(200, now - timedelta(minutes=30), now - timedelta(minutes=1))
+
+
+def add(sandbox: Sandbox) -> None:
+    """Let each vendor record an event now."""
+    for vendor in ("cekura", "bland"):
+        sandbox.vendors[vendor].add(datetime.now(UTC))
 
 
 async def delivered(sandbox: Sandbox, container: Container) -> None:
@@ -85,7 +92,7 @@ async def test_it_delivers_with_a_read_only_root_no_rights_and_an_environment_al
             await container.send(signal.SIGTERM)
             assert await container.wait() == 0
         assert "Traceback" not in container.log
-        assert set(os.listdir(volume)) >= {"auditrelay.db"}, os.listdir(volume)
+        assert (volume / "state.db").exists()
 
 
 async def test_sigterm_ends_process_1_from_the_first_instant_of_the_program(
@@ -106,12 +113,11 @@ async def test_before_that_python_begins_and_that_is_a_moment(contain: Contain) 
     async with contain(command=["run"]) as container:
         inside = await container.process_1()
         began = time.monotonic()
-        asked = 0
         while container.process.returncode is None:
-            os.kill(inside, signal.SIGTERM)
-            asked += 1
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(inside, signal.SIGTERM)
             await asyncio.sleep(0.005)
-        assert time.monotonic() - began < 1, f"asked {asked} times"
+        assert time.monotonic() - began < 1
         assert container.process.returncode == 128 + signal.SIGTERM
 
 
@@ -142,10 +148,10 @@ async def test_after_sigkill_a_new_container_with_its_volume_delivers_everything
         async with contain(environ=settings) as container:
             await eventually(lambda: any(each.body_bytes for each in sandbox.splunk.seen))
             await container.send(signal.SIGKILL)
-            assert await container.wait() == 128 + signal.SIGKILL
+            assert await container.wait() != 0
         assert "splunk" in missing(sandbox)
         sandbox.splunk.faults.clear()
-        fill(sandbox, 50)
+        add(sandbox)
         async with contain(environ=settings) as container:
             await delivered(sandbox, container)
             await container.send(signal.SIGTERM)
@@ -158,12 +164,12 @@ async def test_the_state_is_on_the_volume_so_a_new_container_sends_nothing_again
     async with Sandbox(only=("cekura", "bland")) as sandbox:
         fill(sandbox)
         settings = environ(sandbox)
-        for count in (0, 20):
-            fill(sandbox, count)
+        for _ in range(2):
             async with contain(environ=settings) as container:
                 await delivered(sandbox, container)
                 await container.send(signal.SIGTERM)
                 assert await container.wait() == 0
+            add(sandbox)
         assert set(duplicates(sandbox).values()) == {0}
 
 
@@ -195,7 +201,7 @@ async def test_its_health_check_asks_its_own_port_by_default_and_fails_without_a
 
 async def test_a_setting_that_is_missing_is_named(contain: Contain) -> None:
     async with contain(environ={"AUDITRELAY_SINKS__SPLUNK__TYPE": "splunk_hec"}) as container:
-        assert await container.wait(30) not in (0, None)
+        assert await container.wait(30) == 2
     assert "AUDITRELAY_SINKS__SPLUNK" in container.log or "sinks.splunk" in container.log
     assert "Traceback" not in container.log
 
