@@ -13,7 +13,9 @@ cd "$(dirname "$0")/.."
 IMAGE=${IMAGE:-auditrelay}
 BASE=${BASE:-}
 DEBIAN=localhost/debian-python:bookworm # what `base` makes if BASE is empty
-MARK=a-mark-of-the-builder.invalid        # in what `archive` hands on to the build; no file of the image has it
+# It is in the settings and in the authorities that `archive` hands on to the build, and then in no
+# file of the image, as its tests see.
+MARK=a-mark-of-the-builder.invalid
 NAMED=$(sed -n 's/^ARG BASE=//p' Dockerfile)
 export DOCKER_BUILDKIT=1 # secrets need it
 # The RUN lines are our own, and need no more than a chroot; other isolation needs rights on cgroups.

@@ -1,11 +1,8 @@
 """What the image is made of: little, and nothing of the machine that built it."""
 
-import importlib.util
 import os
 import re
 import stat
-import subprocess
-import sys
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -23,13 +20,22 @@ OURS = re.compile(
     r"(opt/auditrelay|var/lib/auditrelay)(/|$)"
     r"|etc/(passwd|group)-?$"
     # Mount points that engines leave behind.
-    r"|(etc/(hosts|hostname|resolv\.conf|mtab)|run|run/\.containerenv|\.dockerenv)$"
+    r"|(etc/(hosts|hostname|resolv\.conf|mtab)|dev|proc|sys|run|run/\.containerenv|\.dockerenv)$"
 )
 COMPILERS = re.compile(
     r"((x86_64|aarch64)-linux-gnu-)?(gcc|g\+\+|cc|c\+\+|cpp|clang|clang\+\+|tcc|as|ld|gold|make|cmake|rustc|cargo|go)"
     r"(-[\d.]+)?"
 )
-BUILDERS = {"pip", "setuptools", "pkg_resources", "wheel", "hatchling", "editables", "uv", "_distutils_hack"}
+BUILDERS = {
+    "pip",
+    "setuptools",
+    "pkg_resources",
+    "wheel",
+    "hatchling",
+    "editables",
+    "uv",
+    "_distutils_hack",
+}
 CACHES = ("root/.cache", "var/cache/apt", "var/lib/apt/lists", "tmp", "var/tmp", "src")
 
 
@@ -54,7 +60,9 @@ def test_our_layers_have_the_program_its_user_and_its_state_and_nothing_else(ima
     assert [path for path in found if not OURS.match(path) and path not in parents] == []
     engine = [path for path in found if path.startswith(("etc/", "run", "."))]
     sizes = {path: found[path].size for path in engine if found[path].isfile()}
-    assert all(not size for path, size in sizes.items() if "/passwd" not in path and "/group" not in path)
+    assert all(
+        not size for path, size in sizes.items() if "/passwd" not in path and "/group" not in path
+    )
 
 
 def test_there_is_no_compiler(image: Image) -> None:

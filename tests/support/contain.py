@@ -1,9 +1,9 @@
 """
 Begins a program as process 1 of a container: the last step of what a container engine does.
 
-``unshare`` has made the namespaces, and ``container.py`` calls this with one argument, JSON. Then it
-is the program: read-only root, ``/proc``, a ``/dev`` of five files, one volume, no capabilities, no
-new privileges. It imports the standard library alone.
+``unshare`` has made the namespaces, and ``container.py`` calls this with one argument, JSON. Then
+it is the program: read-only root, ``/proc``, a ``/dev`` of five files, one volume, no capabilities,
+no new privileges. It imports the standard library alone.
 """
 
 import ctypes

@@ -40,9 +40,9 @@ class Container:
     """
     A container of *image* with the folder *volume* as its state; it is killed at the end.
 
-    *user* is its uid and gid, without one those of the image; *command* what follows the entrypoint,
-    as for ``docker run``. It shares the network, as the doubles are on loopback, or has one of its
-    own with a loopback and no more.
+    *user* is its uid and gid, without one those of the image; *command* what follows the
+    entrypoint, as for ``docker run``. It shares the network, as the doubles are on loopback, or has
+    one of its own with a loopback and no more.
     """
 
     def __init__(
@@ -126,7 +126,9 @@ class Container:
     async def started(self) -> None:
         """Wait until the service in it has logged ``started`` once more."""
         await eventually(
-            lambda: len(self.logged("started")) > self._before or self.process.returncode is not None,
+            lambda: (
+                len(self.logged("started")) > self._before or self.process.returncode is not None
+            ),
             what="started",
         )
         assert self.process.returncode is None, self.log
@@ -138,26 +140,32 @@ class Container:
 
     # --- inside ------------------------------------------------------------------------------
 
+    def _program(self) -> int | None:
+        outside = self.process.pid
+        with contextlib.suppress(OSError, ValueError):  # it has not begun, or is ending
+            children = Path(f"/proc/{outside}/task/{outside}/children").read_text()
+            (inside,) = children.split()
+            command = Path(f"/proc/{inside}/cmdline").read_bytes()
+            if command and b"unshare" not in command and b"contain.py" not in command:
+                return int(inside)
+        return None
+
     async def process_1(self) -> int:
         """Return the id that process 1 of the container has outside, once it is the program."""
-        outside = self.process.pid
-        children = Path(f"/proc/{outside}/task/{outside}/children")
+        found: int | None = None
 
-        def is_program() -> bool:
-            with contextlib.suppress(OSError, ValueError):
-                (inside,) = children.read_text().split()
-                command = Path(f"/proc/{inside}/cmdline").read_bytes()
-                return bool(command) and b"unshare" not in command and b"contain.py" not in command
-            return False
+        def look() -> bool:
+            nonlocal found
+            found = self._program()
+            return found is not None or self.process.returncode is not None
 
-        await eventually(lambda: is_program() or self.process.returncode is not None)
-        assert self.process.returncode is None, self.log
-        return int(children.read_text())
+        await eventually(look)
+        assert found is not None, self.log
+        return found
 
     async def status(self) -> dict[str, str]:
         """Return what the kernel says of process 1, ``/proc/1/status``."""
-        text = Path(f"/proc/{await self.process_1()}/status").read_text()
-        return dict(line.split(":\t", 1) for line in text.splitlines() if ":\t" in line)
+        return _status(await self.process_1())
 
     async def send(self, number: signal.Signals) -> None:
         """Send *number* to process 1, as an engine does."""
@@ -185,3 +193,8 @@ class Container:
         status = process.returncode
         assert status is not None
         return subprocess.CompletedProcess(command, status, output.decode(), errors.decode())
+
+
+def _status(pid: int) -> dict[str, str]:
+    lines = Path(f"/proc/{pid}/status").read_text().splitlines()
+    return dict(line.split(":\t", 1) for line in lines)

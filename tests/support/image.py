@@ -35,12 +35,10 @@ class Image:
     @classmethod
     def unpack(cls, archive: Path, root: Path) -> Self:
         """Read *archive*, and write the files of the image into *root*, as root."""
-        layers = []
         with tarfile.open(archive) as outer:
             (manifest,) = json.loads(_read(outer, "manifest.json"))
             config = json.loads(_read(outer, manifest["Config"]))
-            for name in manifest["Layers"]:
-                layers.append(_apply(outer, name, root))
+            layers = [_apply(outer, name, root) for name in manifest["Layers"]]
         steps = config["history"]
         first = next(
             at for at, step in enumerate(steps) if _OUR_FIRST_LINE in step.get("created_by", "")
