@@ -36,7 +36,7 @@ Fault = Callable[[], None]
 
 _FOLDERS = ("auditrelay.service.", "auditrelay.store.")
 _SECONDS = {"LIFE", "SELF", "FREE", "SETTLED", "MOVE_EVERY", "SLOW", "_SLOW", "_PATIENCE"}
-"""The constants of time that must fit the life of a replica, in each module that has imported them."""
+"""The constants of time that must fit the life of a replica, in each module that has them."""
 
 _SQL = ("_EXPIRES", "_JOIN", "_BEAT")
 _LIVES = "interval '{} seconds'"
@@ -71,7 +71,7 @@ def _shorten(life: float) -> None:
         if factor < 1 and hasattr(module, "BEAT"):
             # A pulse is every fifth of a second, as the clock is faster; a beat every second one.
             module.BEAT = membership.PULSE * 0.9
-    assert membership.LIFE == life
+    assert life == membership.LIFE
     for name in _SQL:
         sql = getattr(leases, name)
         assert old in sql, f"{name} of leases says no more how long a beat lasts"

@@ -5,7 +5,7 @@ import contextlib
 import random
 import time
 from datetime import UTC, datetime
-from pathlib import Path
+from typing import TYPE_CHECKING
 
 import pytest
 from tests.support.extent import extent
@@ -14,6 +14,9 @@ from tests.support.postgres import Server
 from tests.support.wire import Wire
 
 from auditrelay.sandbox import Sandbox
+
+if TYPE_CHECKING:
+    from pathlib import Path
 
 pytestmark = pytest.mark.process
 

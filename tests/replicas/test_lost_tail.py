@@ -6,17 +6,13 @@ What is lost is read and delivered again; nothing is passed over, counted as del
 
 import asyncio
 import random
-import subprocess
-from collections.abc import Awaitable, Callable
 from datetime import UTC, datetime
-from pathlib import Path
 
 import pytest
-from tests.support.daemon import eventually, made
+from tests.support.daemon import eventually
 from tests.support.extent import extent
-from tests.support.fleet import BOUND, Fleet, add, fill
+from tests.support.fleet import Fleet, add, fill
 from tests.support.postgres import Server
-from tests.support.wire import Wire
 
 from auditrelay.sandbox import Sandbox, faults
 
@@ -41,7 +37,7 @@ async def test_what_was_lost_is_read_and_delivered_again(
     own_fleet: Fleet, own_server: Server, sandbox: Sandbox, lost: int
 ) -> None:
     """The tail begins somewhere in a walk of several pages, or in its deliveries."""
-    # What is passed over is not read again by chance: windows hardly overlap. Pages take their time.
+    # What is passed over is not read again by chance, as windows hardly overlap.
     await own_fleet.start("a", tables=own_fleet.settings(overlap="1s"))
     for vendor in (sandbox.cekura, sandbox.bland):
         vendor.faults.add(faults.delay(0.4), times=None)

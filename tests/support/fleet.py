@@ -7,8 +7,8 @@ is asserted of what the doubles were sent by whom, and of the history of the tab
 """
 
 import asyncio
+import itertools
 import signal
-import time
 from bisect import bisect_right
 from collections import Counter, defaultdict
 from collections.abc import Mapping
@@ -25,14 +25,13 @@ from tests.support.daemon import (
     configure,
     eventually,
     intakes,
-    made,
     missing,
     sinks,
     sources,
 )
+from tests.support.postgres import Server
 from tests.support.processes import SPEED
 from tests.support.shared_state import make_schema, raw, rows
-from tests.support.postgres import Server
 from tests.support.wire import Wire
 
 from auditrelay.sandbox import Sandbox
@@ -57,7 +56,8 @@ create table test.named (id uuid primary key, name text not null);
 create function test.held() returns trigger language plpgsql as $$
 begin
     if tg_op = 'INSERT' or new.token is distinct from old.token then
-        insert into test.held values (clock_timestamp(), new.unit, new.epoch, new.token, new.holder);
+        insert into test.held
+        values (clock_timestamp(), new.unit, new.epoch, new.token, new.holder);
     end if;
     return null;
 end $$;
@@ -265,8 +265,8 @@ class Fleet:
         await eventually(
             lambda: (
                 self.rows(
-                    "select every(position >= (select value from meta where name = 'next_position')) "
-                    "from sink"
+                    "select every(position >= (select value from meta where name = 'next_position'))"
+                    " from sink"
                 )
                 == [(True,)]
             ),
@@ -280,16 +280,15 @@ class Fleet:
         The history of the leases is kept, with what the replicas find as an entry of its own.
         """
         tables = ("held", "named", "wrote")
-        with raw(self.address) as connection:
-            with connection.transaction():
-                # Nothing more is committed until the server is killed.
-                connection.execute(b"lock table test.held, test.wrote, auditrelay.writer")
-                kept = {
-                    table: connection.execute(f"select * from test.{table}".encode()).fetchall()
-                    for table in tables
-                }
-                await asyncio.to_thread(server.kill)
-                connection.close()
+        with raw(self.address) as connection, connection.transaction():
+            # Nothing more is committed until the server is killed.
+            connection.execute(b"lock table test.held, test.wrote, auditrelay.writer")
+            kept = {
+                table: connection.execute(f"select * from test.{table}".encode()).fetchall()
+                for table in tables
+            }
+            await asyncio.to_thread(server.kill)
+            connection.close()
         await asyncio.to_thread(server.restore, image)
         with raw(self.address) as connection, connection.transaction():
             for table in tables:
@@ -335,7 +334,7 @@ class Fleet:
         self._check_written(history)
         for sink in self.sandbox.siems:
             terms = history.get(f"sink {sink}", [])
-            assert all(a.end <= b.start for a, b in zip(terms, terms[1:], strict=False))
+            assert all(a.end <= b.start for a, b in itertools.pairwise(terms))
             begun = -1
             for at, name in self._sendings(sink):
                 newest = bisect_right([term.start for term in terms], at) - 1

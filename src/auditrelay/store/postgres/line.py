@@ -15,8 +15,8 @@ import psycopg
 from auditrelay.errors import StateError
 from auditrelay.store.postgres.connection import Connection
 from auditrelay.store.postgres.errors import Kind, kind_of, translate
-from auditrelay.store.postgres.watch import Watch
 from auditrelay.store.postgres.link import CLOSING
+from auditrelay.store.postgres.watch import Watch
 from auditrelay.store.replicas import Unreachable
 
 T = TypeVar("T")

@@ -96,8 +96,8 @@ class Pipeline:
         """Return the result of *reply*, once it is there."""
         if reply.result is None:
             self._check()
-            # Not a mere flush, though no transaction ends here: pgbouncer 1.18 may give the server to
-            # another client while it works on what was sent without a sync, and loses the replies.
+            # Not a mere flush, though no transaction ends here: pgbouncer 1.18 may give the server
+            # away while it works on what was sent without a sync, and loses the replies.
             self.sync()
             self._wait(lambda: reply.result is not None)
         if self._error is not None:
@@ -150,9 +150,11 @@ class Pipeline:
 
     def interrupt(self) -> None:
         """Let what waits for the server fail as if it had gone, from any thread."""
-        with contextlib.suppress(OSError, psycopg.Error):  # it has gone, or is closed
-            with socket.socket(fileno=os.dup(self._pgconn.socket)) as ours:
-                ours.shutdown(socket.SHUT_RDWR)
+        with (
+            contextlib.suppress(OSError, psycopg.Error),  # it has gone, or is closed
+            socket.socket(fileno=os.dup(self._pgconn.socket)) as ours,
+        ):
+            ours.shutdown(socket.SHUT_RDWR)
 
     def close(self) -> None:
         """Close the socket, without a word to the server."""
