@@ -1,11 +1,12 @@
 """
 Measure replicas that share a store in PostgreSQL.
 
-    python benchmarks/replicas.py [--rows NAME ...] [--quick] [--list] [--events 30000] [--repeat 3]
+    python benchmarks/replicas.py [--rows NAME ...] [--list] [--quick]
 
 The server is one of the benchmark's own, on loopback, with fsync, in a temporary folder (`TMPDIR`
 decides on which disk). Its CPU is that of all of its processes, from `/proc`, and apart from the
-relay's. Each row is a table of its own and takes two to three minutes; `--quick` takes less.
+relay's. Each row is a table of its own and takes two to three minutes at most on two cores; with
+`--known 10000000`, `--minutes 10` or `--kills 20` it takes longer.
 """
 
 import argparse
@@ -17,54 +18,19 @@ import sys
 import time
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
+from itertools import product
 from pathlib import Path
 
-sys.path.append(str(Path(__file__).parents[1]))
-
-from tests.support.postgres import Server, programs
+from tests.support.postgres import Server
+from tests.support.wire import Wire
 
 import auditrelay
 from load import Load, Run, check_arrived, configure, folder, once, sandbox, unit
+from postgres import Options, server_cpu, started
+from replicas_running import at_rest, scale, takeover
+from replicas_store import known_uids, old_snapshot, round_trips
 
 ONE, THREE = ("splunk_hec",), ("splunk_hec", "datadog", "elasticsearch")
-_TICK = os.sysconf("SC_CLK_TCK")
-
-
-@dataclass(frozen=True, slots=True)
-class Options:
-    """How much is to be measured."""
-
-    events: int
-    repeat: int
-    quick: bool
-
-
-# --- the server -----------------------------------------------------------------------------------
-
-
-def started() -> Server:
-    """Start a server whose commits are on disk."""
-    found = programs()
-    if found is None:
-        sys.exit("there is no PostgreSQL here; tests/README.md says how to get it")
-    return Server(found, fsync=True, settings={"max_wal_size": "1GB"})
-
-
-def server_cpu(server: Server) -> float:
-    """Return the CPU seconds of all processes of *server* so far, those that have ended too."""
-    ticks = 0
-    for number, pid in enumerate(server.pids()):
-        try:
-            fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
-        except (FileNotFoundError, ProcessLookupError):
-            continue
-        ticks += sum(map(int, fields[11:13]))
-        if not number:  # it waits for its children
-            ticks += sum(map(int, fields[13:15]))
-    return ticks / _TICK
-
-
-# --- (a) the cost of one replica ------------------------------------------------------------------
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,68 +42,105 @@ class Cost:
     unit: float
 
 
-def carried(server: Server | None, load: Load, sinks: tuple[str, ...], events: int) -> Cost:
-    """Carry *events* events to *sinks* with the state on *server*, or in files without one."""
-    before = unit(load.vendor)
-    database = None if server is None else server.create()
-    with folder() as where:
-        with sandbox(load, events) as addresses:
-            address = "" if server is None or database is None else server.address(database)
-            more = f'store = "{address}"\n' if address else ""
-            config = configure(where, load, sinks, addresses, more)
-            used = 0.0 if server is None else -server_cpu(server)
-            run = once(sys.executable, config)
-            used += 0.0 if server is None else server_cpu(server)
-        check_arrived(addresses, events, sinks)
-    if server is not None and database is not None:
-        server.drop(database)
+def carried(
+    server: Server | None, load: Load, sinks: tuple[str, ...], events: int, delay: float = 0
+) -> Cost:
+    """
+    Carry *events* events to *sinks* with the state on *server*, or in files without one.
+
+    A round trip to the server takes *delay* seconds more.
+    """
+    before, used = unit(load.vendor), 0.0
+    with folder() as where, sandbox(load, events) as addresses:
+        if server is None:
+            run = once(sys.executable, configure(where, load, sinks, addresses))
+        else:
+            database = server.create()
+            with Wire(server.address(database)) as wire:
+                wire.delay(delay)
+                # Without a delay the wire is not in between.
+                address = server.address(database)
+                address = wire.through(address) if delay else address
+                more = f'store = "{address}"\n'
+                config = configure(where, load, sinks, addresses, more)
+                used = -server_cpu(server)
+                run = once(sys.executable, config)
+                used += server_cpu(server)
+            server.drop(database)
+    check_arrived(addresses, events, sinks)
     return Cost(run, used, (before + unit(load.vendor)) / 2)
 
 
 def cost(server: Server, options: Options) -> Iterator[str]:
-    """The whole relay, `run --once`, with SQLite and with PostgreSQL in turn."""
+    """Run the whole relay once, with SQLite and with PostgreSQL in turn."""
     yield (
         "| page | sinks | store | events/s | relay, CPU s/100k | units | of SQLite's "
         "| server, CPU s/100k | peak MB |"
     )
     yield "| --- " * 9 + "|"
-    starts = {
-        store: statistics.median(
-            carried(store, Load("cekura", 1000), ONE, 1).run.cpu for _ in range(3)
-        )
-        for store in (None, server)
-    }
-    found: dict[tuple[int, int, Server | None], list[Cost]] = {}
+    stores = (None, server)
+    starts = {store: _start(store) for store in stores}
+    found: dict[tuple[int, tuple[str, ...], Server | None], list[Cost]] = {}
     for _ in range(options.repeat):
-        for page in (1000, 100):
-            for sinks in (ONE, THREE):
-                for store in (None, server):
-                    load = Load("cekura", page)
-                    each = carried(store, load, sinks, options.events)
-                    found.setdefault((page, len(sinks), store), []).append(each)
-    for (page, sinks_count, store), runs in found.items():
-        units = [_units(each, starts[store], options.events) for each in runs]
-        base = [
-            _units(each, starts[None], options.events) for each in found[page, sinks_count, None]
-        ]
-        ratio = statistics.median(ours / theirs for ours, theirs in zip(units, base, strict=True))
-        cpu = statistics.median(each.run.cpu - starts[store] for each in runs)
-        rate = statistics.median(options.events / each.run.seconds for each in runs)
-        theirs = statistics.median(each.server for each in runs)
+        for page, sinks, store in product((1000, 100), (ONE, THREE), stores):
+            each = carried(store, Load("cekura", page), sinks, options.events)
+            found.setdefault((page, sinks, store), []).append(each)
+    for (page, sinks, store), runs in found.items():
+        ours = [_without(each, starts[store]) for each in runs]
+        theirs = [_without(each, starts[None]) for each in found[page, sinks, None]]
+        ratio = statistics.median(
+            one.run.cpu / one.unit / (other.run.cpu / other.unit)
+            for one, other in zip(ours, theirs, strict=True)
+        )
         yield (
-            f"| {page:,} | {sinks_count} | {'SQLite' if store is None else 'PostgreSQL'} "
-            f"| {rate:,.0f} | {cpu / options.events * 1e5:.2f} | {statistics.median(units):.2f} "
-            f"| {ratio:.2f} | {theirs / options.events * 1e5:.2f} "
+            f"| {page:,} | {len(sinks)} | {'SQLite' if store is None else 'PostgreSQL'} "
+            f"| {options.events / statistics.median(each.run.seconds for each in runs):,.0f} "
+            f"| {_each(options, [each.run.cpu for each in ours], 1e5):.2f} "
+            f"| {_each(options, [each.run.cpu / each.unit for each in ours], 1):.2f} "
+            f"| {ratio:.2f} | {_each(options, [each.server for each in ours], 1e5):.2f} "
             f"| {max(each.run.peak_mb for each in runs):.0f} |"
         )
 
 
-def _units(each: Cost, start: float, events: int) -> float:
-    return (each.run.cpu - start) / events / each.unit
+def _start(store: Server | None) -> Cost:
+    """Return what a run with one event costs: the start, and the tables."""
+    runs = [carried(store, Load("cekura", 1000), ONE, 1) for _ in range(3)]
+    cpu = statistics.median(each.run.cpu for each in runs)
+    return Cost(Run(0.0, cpu, 0.0), statistics.median(each.server for each in runs), 1.0)
+
+
+def _without(each: Cost, start: Cost) -> Cost:
+    run = Run(each.run.seconds, each.run.cpu - start.run.cpu, each.run.peak_mb)
+    return Cost(run, each.server - start.server, each.unit)
+
+
+def _each(options: Options, values: list[float], of: float) -> float:
+    return statistics.median(values) / options.events * of
+
+
+def latency(server: Server, options: Options) -> Iterator[str]:
+    """Run one replica whose round trip to the server takes longer; pages of 1,000, one sink."""
+    yield "| round trip, ms more | events/s | relay, CPU s/100k, start and all |"
+    yield "| --- | --- | --- |"
+    for delay in (0, 0.001, 0.005, 0.02):
+        made = carried(server, Load("cekura", 1000), ONE, options.events, delay)
+        yield (
+            f"| {delay * 1000:g} | {options.events / made.run.seconds:,.0f} "
+            f"| {made.run.cpu / options.events * 1e5:.2f} |"
+        )
 
 
 Row = Callable[[Server, Options], Iterator[str]]
-ROWS: Mapping[str, Row] = {"cost": cost}
+ROWS: Mapping[str, Row] = {
+    "cost": cost,
+    "latency": latency,
+    "scale": scale,
+    "takeover": takeover,
+    "known": known_uids,
+    "rest": at_rest,
+    "snapshot": old_snapshot,
+    "trips": round_trips,
+}
 
 
 def main() -> None:
@@ -145,23 +148,31 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[1])
     parser.add_argument("--rows", nargs="+", choices=ROWS, default=list(ROWS), metavar="NAME")
     parser.add_argument("--list", action="store_true", help="the names of the rows")
-    parser.add_argument("--quick", action="store_true", help="one round, a third of the events")
+    parser.add_argument("--quick", action="store_true", help="one round, a third of everything")
     parser.add_argument("--events", type=int, default=30_000)
-    parser.add_argument("--repeat", type=int, default=3, help="rounds; the medians are shown")
+    parser.add_argument("--repeat", type=int, default=3, help="rounds of cost; medians are shown")
+    parser.add_argument("--known", type=int, default=1_000_000, help="uids that are known")
+    parser.add_argument("--minutes", type=float, default=2, help="how long rest and snapshot take")
+    parser.add_argument("--kills", type=int, default=2, help="how often a holder is killed")
     asked = parser.parse_args()
     if asked.list:
-        print("\n".join(f"{name}: {(row.__doc__ or '').strip()}" for name, row in ROWS.items()))
+        print("\n".join(f"{name}: {row.__doc__}" for name, row in ROWS.items()))
         return
-    options = Options(asked.events, asked.repeat, asked.quick)
-    if asked.quick:
-        options = Options(asked.events // 3, 1, quick=True)
+    less, repeat = (3, 1) if asked.quick else (1, asked.repeat)
+    options = Options(
+        events=asked.events // less,
+        repeat=repeat,
+        known=asked.known // less,
+        minutes=asked.minutes / less,
+        kills=max(1, asked.kills // less),
+    )
     compileall.compile_dir(Path(auditrelay.__path__[0]), quiet=1)
     print(f"Python {platform.python_version()}, {os.cpu_count()} cores, {platform.machine()}")
     server = started()
     try:
         for name in asked.rows:
             row, began = ROWS[name], time.monotonic()
-            print(f"\n{name}: {(row.__doc__ or '').strip()}\n")
+            print(f"\n{name}: {row.__doc__}\n")
             for line in row(server, options):
                 print(line, flush=True)
             print(f"\n({time.monotonic() - began:.0f} s)")

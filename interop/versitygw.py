@@ -10,7 +10,6 @@ import gzip
 import json
 import os
 import random
-import shutil
 import signal
 import socket
 import subprocess
@@ -35,13 +34,12 @@ from auditrelay.sandbox.server import Double
 from auditrelay.sandbox.siems.object_storage import Bucket
 from auditrelay.store.sql import seals
 from auditrelay.store.sqlite.store import open_view
-from interop import vendors
+from interop import golang, vendors
 from interop.cluster import once
 from interop.findings import Findings
-from interop.receiver import HERE, Missing
+from interop.receiver import Missing
 
 _PROGRAM = "github.com/versity/versitygw/cmd/versitygw@v1.8.0"
-_TARGET = HERE / "versitygw" / "target"
 _KEY_ID = "AKIAINTEROPNOTREAL00"
 _SECRET = "interop/secret+that/is+not+real"
 _BUCKET = "audit-archive"
@@ -50,27 +48,6 @@ _READY_TIMEOUT = 60.0
 
 KILLS = int(os.environ.get("INTEROP_KILLS", "200"))
 """How often the service is killed."""
-
-
-def build() -> Path:
-    """Build versitygw, and return its path. Raises Missing if there is no Go, or it fails."""
-    program = _TARGET / "versitygw"
-    if program.exists():
-        return program
-    if shutil.which("go") is None:
-        raise Missing("there is no go on the PATH: install Go, 1.24 or newer")
-    _TARGET.mkdir(parents=True, exist_ok=True)
-    done = subprocess.run(
-        ["go", "install", _PROGRAM],
-        env={**os.environ, "GOBIN": str(_TARGET)},
-        check=False,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT,
-    )
-    if done.returncode:
-        said = done.stdout.decode(errors="replace")[-2000:]
-        raise Missing(f"go install {_PROGRAM} failed:\n{said}")
-    return program
 
 
 class Notified(Double):
@@ -173,7 +150,7 @@ def client(url: str) -> Any:
 @asynccontextmanager
 async def gateway() -> AsyncIterator[Gateway]:
     """Run versitygw on a free port, with a bucket in it."""
-    program = build()
+    program = golang.build("versitygw", _PROGRAM)
     async with Notified() as notified:
         with tempfile.TemporaryDirectory(prefix="interop-versitygw-") as folder:
             # In a thread: it looks for the webhook when it starts.
@@ -308,13 +285,14 @@ async def _kills(server: Gateway, findings: Findings) -> None:
     unfinished = 0
     with tempfile.TemporaryDirectory() as folder:
         async with Sandbox(only=["bland", "cekura"]) as sandbox:
-            sinks = {"archive": server.settings(batch_events=3, linger="0s", concurrency=3)}
-            config = daemon.configure(Path(folder), daemon.sources(sandbox), sinks)
+            config = _small_objects(Path(folder), sandbox, server, 3)
             service = daemon.Daemon(config)
             for number in range(KILLS):
                 for vendor in sandbox.vendors.values():
                     for _ in range(4):
                         vendor.add(datetime.now(UTC) - timedelta(seconds=rng.random()))
+                # What is cut after a kill is cut otherwise.
+                _small_objects(Path(folder), sandbox, server, rng.choice((2, 3, 7)))
                 await service.start()
                 await asyncio.sleep(rng.uniform(0, 0.15))
                 await service.end(signal.SIGKILL)
@@ -339,6 +317,12 @@ async def _kills(server: Gateway, findings: Findings) -> None:
     findings.none("no object is notified twice", _more_than_once(server.notified.created))
     findings.same("each object is notified", len(server.notified.created), len(objects))
     findings.check("kills fell while objects were written", ok=unfinished > 0)
+
+
+def _small_objects(folder: Path, sandbox: Sandbox, server: Gateway, most: int) -> Path:
+    """Configure a service that writes objects of *most* events, and return the path."""
+    sinks = {"archive": server.settings(batch_events=most, linger="0s", concurrency=3)}
+    return daemon.configure(folder, daemon.sources(sandbox), sinks)
 
 
 async def _delivered(server: Gateway, count: int) -> bool:

@@ -139,3 +139,35 @@ def test_without_a_shared_store_psycopg_is_not_imported(file: Path) -> None:
     assert imported() == "False"
     file.write_text(STORE + GOOD)
     assert imported() == "True"
+
+
+SINK = "splunk"
+ONLY = GOOD.replace("[sinks.splunk]", "[sinks.splunk]\nreplicas = ['dc1-*', 'home']")
+
+
+def test_a_source_or_sink_may_name_the_replicas_that_serve_it(file: Path) -> None:
+    file.write_text(STORE + ONLY)
+    (sink,) = read(file).sinks.values()
+    assert [sink.may_be_served_by(name) for name in ("dc1-a", "home", "dc2-a", "dc1")] == [
+        True,
+        True,
+        False,
+        False,
+    ]
+    file.write_text(STORE + GOOD)
+    (sink,) = read(file).sinks.values()
+    assert sink.may_be_served_by("any")
+
+
+def test_without_a_shared_store_there_are_no_replicas_to_name(file: Path) -> None:
+    file.write_text(ONLY)
+    (problem,) = problems(file)
+    assert problem.startswith(
+        f"sinks.{SINK}.replicas: there are no replicas without a shared store"
+    )
+
+
+def test_a_source_or_sink_that_no_replica_may_serve_is_an_error(file: Path) -> None:
+    file.write_text(STORE + ONLY.replace("['dc1-*', 'home']", "[]"))
+    (problem,) = problems(file)
+    assert problem.startswith(f"sinks.{SINK}.replicas: names no replica")

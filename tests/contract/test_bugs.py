@@ -26,7 +26,7 @@ from auditrelay.sandbox import Vendor, vendors
 from auditrelay.service.app import App
 from auditrelay.service.control_socket import ControlSocket
 from auditrelay.service.desk import Backfill, Request, Verify
-from auditrelay.sinks import Item, Verdict, file
+from auditrelay.sinks import Item, Sealing, Verdict, file
 from auditrelay.sources import ExportFile, ExportPage
 from auditrelay.store.sql.store import SqlStore
 
@@ -181,8 +181,12 @@ def in_sink(crossing: str, bug: Bug) -> Callable[[App], None]:
             case "check, render":
                 sink.check = bug.before(sink.check)
                 sink.render = bug.before(sink.render)
+            case "after sending" if isinstance(sink, Sealing):
+                sink.put = bug.after(sink.put)
             case "after sending":
                 sink.send = bug.after(sink.send)
+            case "send" if isinstance(sink, Sealing):
+                sink.put = bug.before(sink.put)
             case _:
                 setattr(sink, crossing, bug.before(getattr(sink, crossing)))
 

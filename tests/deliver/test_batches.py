@@ -79,7 +79,7 @@ async def test_a_spool_that_had_nothing_more_is_read_again_only_when_it_has_chan
         assert positions(batches.cut(0)) == [0]
         await world.spool(1, first=1)
         assert (await batches.fill(), batches.ready) == (False, False)
-        assert read.await_count == 2, "one that finds it, and one that finds nothing more"
+        assert read.await_count == 1, "one that finds it, and that there is nothing more"
         batches.spool_changed()
         assert (await batches.fill(), batches.ready) == (False, True)
 

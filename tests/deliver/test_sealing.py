@@ -7,6 +7,7 @@ store.
 """
 
 import asyncio
+import contextlib
 import random
 from collections import Counter
 from collections.abc import AsyncIterator, Callable, Sequence
@@ -264,6 +265,43 @@ async def test_a_batch_of_which_events_were_removed_meanwhile_is_looked_up(world
     once(world, bucket, 6)
 
 
+async def test_the_order_in_which_events_come_again_makes_no_other_batch(world: World) -> None:
+    """An event that was set aside comes behind later ones, and is read before them."""
+    bucket = Bucket()
+    await world.spool(3)
+    [page], _ = await world.store.read("sink", None, 10)
+    items = Item.of_page(range(3), page.events, bucket.render(page.events, 0), bucket.limits)
+    bucket.faults = [Fault(unknown(), stored=True)]
+    for batch in ([items[2], items[0], items[1]], items):
+        sealed = SealedSink("sink", bucket, bucket, store=world.store, clock=world.clock)
+        with contextlib.suppress(Retryable):
+            verdict = await sealed.send(batch)
+    assert verdict.counts.duplicates == 3
+    assert (len(bucket.puts), bucket.looked) == (2, [])
+    assert list(bucket.written.values()) == [1]
+
+
+async def test_a_verdict_names_the_events_as_they_came(world: World) -> None:
+    bucket = Bucket()
+    await world.spool(2)
+    await world.spool(1, first=2, source="calls")
+    pages, _ = await world.store.read("sink", None, 10)
+    one, two, other = (
+        item
+        for page in pages
+        for item in Item.of_page(
+            range(page.first, page.first + len(page.events)),
+            page.events,
+            bucket.render(page.events, 0),
+            bucket.limits,
+        )
+    )
+    sealed = SealedSink("sink", bucket, bucket, store=world.store, clock=world.clock)
+    bucket.faults = [Fault(), Fault(busy())]
+    verdict = await sealed.send([other, two, one])
+    assert verdict.retry == (0,)
+
+
 # --- made smaller
 
 
@@ -278,6 +316,20 @@ async def test_a_refused_batch_gets_a_seal_for_each_half_without_looking(
     assert [size for _, size, _ in bucket.puts] == [10, 5, 2, 3, 5, 2, 3]
     assert bucket.looked == []
     once(world, bucket, 10)
+
+
+@pytest.mark.parametrize("stored", [True, False])
+async def test_what_is_refused_after_it_may_have_been_stored_is_looked_up(
+    world: World, *, stored: bool
+) -> None:
+    """It is no dead letter if it is there."""
+    refused = Fault(Rejected("a firewall", reason="status_400", status=400))
+    bucket = Bucket(faults=[Fault(unknown(), stored=stored), refused])
+    await world.spool(1)
+    await world.run(bucket)
+    assert [name for name, *_ in world.dead()] == ([] if stored else ["0"])
+    assert bucket.looked == [bucket.puts[0][0]]
+    assert bucket.uids[world.event(0).uid] == (1 if stored else 0)
 
 
 async def test_what_breaks_off_again_and_again_is_made_smaller_once_it_is_not_there(

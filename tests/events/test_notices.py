@@ -199,7 +199,8 @@ def test_every_form_marks_events_of_auditrelay_itself_and_no_other(form: str) ->
     changed = changed_event(make_event(1), former="ab" * 8, fields=None, last=False, now=NOW)
     for event in (gap_event(**GAP_FIELDS), changed):
         document = render(event)
-        own = document["unmapped"]["auditrelay"] if form == "ocsf" else document["auditrelay"]
+        place = {"ocsf": "unmapped", "asim": "AdditionalFields"}.get(form)
+        own = (document if place is None else document[place])["auditrelay"]
         assert own["notice"] is True
         foreign = render(msgspec.structs.replace(event, notice=False))
         assert '"notice": true' not in json.dumps(foreign, default=str)

@@ -1,7 +1,5 @@
 """What an auditor compares with a SIEM once nothing is left in the spool."""
 
-import sqlite3
-from contextlib import closing
 from datetime import timedelta
 from pathlib import Path
 from typing import Any
@@ -9,13 +7,13 @@ from typing import Any
 import pytest
 from tests.conftest import make_event
 from tests.support.histories import HOUR, SINKS, SOURCES, History, export, run
+from tests.support.states import InFolder
 from tests.support.stores import NOON
 
 from auditrelay.events.notices import FILLED, GAP, SEALED
 from auditrelay.events.page import Page
 from auditrelay.evidence.auditor import program
 from auditrelay.store import Changed, DeadLetter
-from auditrelay.store.sqlite.state_dir import DATABASE
 from auditrelay.window import Interval, micros
 
 
@@ -53,15 +51,13 @@ async def live(history: History) -> None:
 
 
 def rows(history: History, query: str) -> list[Any]:
-    with closing(sqlite3.connect(history.folder / DATABASE)) as db:
-        found = db.execute(query).fetchall()
-        db.commit()
-        return found
+    with history.state.raw() as db:
+        return db.execute(query).fetchall()
 
 
 @pytest.fixture(scope="module")
 def history(tmp_path_factory: pytest.TempPathFactory) -> History:
-    made = History(tmp_path_factory.mktemp("pruned") / "state")
+    made = History(InFolder(tmp_path_factory.mktemp("pruned") / "state"))
     run(live(made))
     return made
 
@@ -69,7 +65,7 @@ def history(tmp_path_factory: pytest.TempPathFactory) -> History:
 def audit(history: History, folder: Path) -> dict[str, Any]:
     files = {"splunk": history.siems["splunk"].splunk(folder / "splunk.csv")}
     files["elastic"] = history.siems["elastic"].elastic(folder / "elastic.ndjson")
-    export(history.folder, folder / "export")  # not what was exported earlier
+    export(history.state, folder / "export")  # not what was exported earlier
     return program.check([folder / "export"], list(files.values()), [], files, [])
 
 
@@ -86,7 +82,7 @@ def test_a_check_against_the_siem_is_whole_after_pruning(history: History, tmp_p
 def test_one_of_our_own_events_that_the_siem_lacks_is_missed(
     history: History, tmp_path: Path
 ) -> None:
-    twin = history.twin(tmp_path / "state")
+    twin = history.twin()
     kept = [row for row in twin.siems["splunk"].rows if row[0].native_action != GAP]
     assert len(kept) < len(twin.siems["splunk"].rows)
     twin.siems["splunk"].rows = kept
@@ -104,13 +100,13 @@ def test_one_of_our_own_events_that_the_siem_lacks_is_missed(
 def test_a_uid_of_our_own_that_was_edited_is_found(
     history: History, tmp_path: Path, statement: str
 ) -> None:
-    twin = history.twin(tmp_path / "state")
+    twin = history.twin()
     rows(twin, statement)
     assert "known" in {each.code for each in twin.check().findings}
 
 
 def test_uids_of_our_own_are_forgotten_with_the_others(history: History, tmp_path: Path) -> None:
-    twin = history.twin(tmp_path / "state")
+    twin = history.twin()
 
     async def forget() -> None:
         await twin.begin()

@@ -10,7 +10,6 @@ says that it goes unseen there.
 import contextlib
 import json
 import re
-import sqlite3
 from collections.abc import Awaitable, Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from datetime import timedelta
@@ -18,12 +17,14 @@ from functools import partial
 from hashlib import sha256
 from inspect import isawaitable
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any, Final
 
 import msgspec
 import pytest
 from tests.conftest import make_event
-from tests.support.histories import HOUR, SINKS, SOURCES, History, Shown, backup, copy, run
+from tests.support.histories import HOUR, SINKS, SOURCES, History, Shown, run
+from tests.support.states import ENGINES, InFolder, State, maker, on_each
 from tests.support.stores import NOON
 
 from auditrelay.errors import EvidenceBroken, StateError
@@ -35,10 +36,9 @@ from auditrelay.evidence.tree import Frontier, leaf
 from auditrelay.store import DeadLetter, KnownFile, Proof
 from auditrelay.store.packing import pack, unpack
 from auditrelay.store.sql import ledger
+from auditrelay.store.sql.connection import Connection
 from auditrelay.store.sql.event_proof import event_proof
 from auditrelay.store.sql.facts import insert
-from auditrelay.store.sqlite.connection import Connection
-from auditrelay.store.sqlite.state_dir import DATABASE
 from auditrelay.store.sqlite.tip import TIP
 from auditrelay.window import Interval, micros, moment
 
@@ -49,8 +49,13 @@ ALL: Final = Interval(NOON, NOON + 24 * HOUR)
 # --- the honest state -----------------------------------------------------------------------------
 
 
-async def live(history: History) -> None:
-    """Let some hours pass with something of everything, sealed each hour; leave some of it open."""
+async def live(history: History) -> State:
+    """
+    Let some hours pass with something of everything, sealed each hour; leave some of it open.
+
+    Returns a copy of the state as it was two hours before.
+    """
+    older = list[State]()
     await history.begin()
     for hour in range(HOURS):
         now = NOON + hour * HOUR
@@ -67,16 +72,18 @@ async def live(history: History) -> None:
         await history.deliver("splunk", refuse=3 if hour == 1 else 0)
         await history.deliver("elastic")
         if hour == 4:
-            history.export(history.folder.with_name("yearly"))  # before uids are forgotten
+            with TemporaryDirectory() as yearly:  # before uids are forgotten
+                history.export(Path(yearly))
             await history.store.prune(history.clock.now())
         if hour == HOURS - 1:
             await _some_more(history)
         await history.seal()
         if hour == 3:
-            copy(history.folder, history.folder.with_name("older"))
+            older.append(history.state.copy())
     await history.deliver("splunk", 3)  # so some waits of what is sealed
     await history.deliver("elastic")
     await _some_more(history)
+    return older[0]
 
 
 async def _operate(history: History) -> None:
@@ -124,22 +131,30 @@ BEFORE_DELIVERY: Final = {1: _put_aside, 3: _operate, 4: _read_again}
 """What else is done in which hour."""
 
 
-@pytest.fixture(scope="module")
-def states(tmp_path_factory: pytest.TempPathFactory) -> dict[bool, History]:
-    """The state as a kill leaves it, with what is outside of it; with a key (True), and without."""
-    made = {}
+@pytest.fixture(scope="module", params=ENGINES)
+def states(
+    request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[dict[bool, tuple[History, State]]]:
+    """
+    The state as a kill leaves it, with what is outside of it; with a key (True), and without.
+
+    Each comes with the state as it was two hours before.
+    """
+    make, made = maker(request.param, request), {}
     for keyed in (False, True):
-        folder = tmp_path_factory.mktemp("honest") / "state"
+        state = make(tmp_path_factory.mktemp("honest") / "state")
         keys = Keys(bytes(range(32))) if keyed else None
-        history = History(folder, keys=keys, retention=2 * HOUR, remember=4 * HOUR)
-        run(_killed(history))
-        made[keyed] = history
-    return made
+        history = History(state, keys=keys, retention=2 * HOUR, remember=4 * HOUR)
+        made[keyed] = history, run(_killed(history))
+    yield made
+    for history, _ in made.values():
+        history.state.drop()
 
 
-async def _killed(history: History) -> None:
-    await live(history)
+async def _killed(history: History) -> State:
+    older = await live(history)
     await history.kill()
+    return older
 
 
 # --- those who look -------------------------------------------------------------------------------
@@ -151,7 +166,7 @@ class Case:
 
     history: History
     folder: Path
-    older: Path
+    older: State
     """The state as it was two hours before."""
     found: dict[str, set[str]] = field(default_factory=dict)
     notes: set[str] = field(default_factory=set)
@@ -159,8 +174,8 @@ class Case:
     """What the auditor's program prints."""
 
     @property
-    def state(self) -> Path:
-        return self.history.folder
+    def state(self) -> State:
+        return self.history.state
 
     @property
     def exported(self) -> Path:
@@ -171,11 +186,9 @@ class Case:
     @contextlib.contextmanager
     def db(self) -> Iterator[Connection]:
         """Open the state to write, as root can."""
-        with contextlib.closing(sqlite3.connect(self.state / DATABASE, factory=Connection)) as db:
-            for (trigger,) in db.execute("select name from sqlite_master where type = 'trigger'"):
-                db.execute(f"drop trigger {trigger}")
+        self.state.unguard()
+        with self.state.raw() as db:
             yield db
-            db.commit()
 
     def sql(self, *statements: str) -> None:
         with self.db() as db:
@@ -255,15 +268,20 @@ async def work(history: History, hours: int) -> None:
 
 
 @pytest.fixture
-def make(states: dict[bool, History], tmp_path: Path) -> Callable[[bool], Case]:
+def make(
+    states: dict[bool, tuple[History, State]], tmp_path: Path
+) -> Iterator[Callable[[bool], Case]]:
     """Copy the state, with a key or without one, for a case."""
 
     def made(keyed: bool) -> Case:
-        honest = states[keyed]
-        older = honest.folder.with_name("older")
-        return Case(honest.twin(tmp_path / "state"), tmp_path, older)
+        honest, older = states[keyed]
+        twins.append(honest.twin())
+        return Case(twins[-1], tmp_path, older)
 
-    return made
+    twins = list[History]()
+    yield made
+    for twin in twins:
+        twin.state.forget()
 
 
 # --- deeds ----------------------------------------------------------------------------------------
@@ -335,7 +353,7 @@ def delete_an_event_everywhere(case: Case) -> None:
         db.execute("delete from known where position < 0")
         db.execute("delete from dead_letter where sink is null")
         for start, end in db.execute(
-            "select start, end from coverage where gap is null"
+            'select start, "end" from coverage where gap is null'
         ).fetchall():
             events = ledger.count(db, owner, start, end)
             db.execute(
@@ -350,9 +368,7 @@ def delete_an_event_everywhere(case: Case) -> None:
         entry["state"]["put_aside"] = 0
         for fact in entry["facts"]:
             if fact["fact"] == "covered" and fact["start"] == micros(NOON + HOUR):
-                with contextlib.closing(
-                    sqlite3.connect(case.state / DATABASE, factory=Connection)
-                ) as db:
+                with case.state.raw() as db:
                     span = fact["start"], fact["end"], fact["before"]
                     events, uids = ledger.digest_of(db, owner, *span)
                 fact |= {"events": events, "uids": uids.hex()}
@@ -389,15 +405,12 @@ def edit_a_waiting_page(case: Case, *, sealed: bool) -> None:
                 db.execute("update fact set text = ? where id = ?", (facts.text(body), number))
 
 
-def replace_state(case: Case, at: Path, *, tip: str | None) -> None:
+def replace_state(case: Case, at: State, *, tip: str | None) -> None:
     """Put an older state back, with the tip of then, of now, or with none."""
-    now = (case.state / TIP).read_text()
-    if tip is None:
-        backup(at, case.state)
-    else:
-        copy(at, case.state)
-        if tip == "now":
-            (case.state / TIP).write_text(now)
+    now = case.state.tip.read()
+    case.state.put_back(at, tip=tip is not None)
+    if tip == "now":
+        case.state.put_tip(now)
 
 
 async def roll_back(case: Case, tip: str | None) -> None:
@@ -416,7 +429,7 @@ async def roll_back_and_say_why(case: Case) -> None:
 
 async def run_two(case: Case) -> None:
     """Run a second instance on a copy of everything, the tip included."""
-    other = case.history.twin(case.folder / "other")
+    other = case.history.twin()
     other.happen("okta", 1)
     await other.begin()
     await work(other, 2)
@@ -484,7 +497,7 @@ def cut_the_export(case: Case) -> None:
 
 
 async def export_another(case: Case) -> None:
-    other = History(case.folder / "other", keys=case.history.keys)
+    other = History(InFolder(case.folder / "other"), keys=case.history.keys)
     await other.begin()
     await work(other, 2)
     await other.end()
@@ -680,7 +693,8 @@ def prune_what_waits(case: Case) -> None:
     with case.db() as db:
         (end,) = db.execute("select value from meta where name = 'next_position'").fetchone()
         db.execute("delete from spool")
-        db.execute("insert or replace into meta values ('pruned', ?)", (end,))
+        db.execute("delete from meta where name = 'pruned'")
+        db.execute("insert into meta values ('pruned', ?)", (end,))
     write_fact(case, "instance", facts.pruned(before=end, events=9, why="retention"))
 
 
@@ -692,7 +706,8 @@ def show_more(case: Case) -> None:
 
 
 async def delete_the_state(case: Case, *, tip: bool = False) -> None:
-    for file in case.state.iterdir():
+    assert isinstance(case.state, InFolder)
+    for file in case.state.folder.iterdir():
         if tip or file.name != TIP:
             file.unlink()
     with pytest.raises(StateError):
@@ -750,7 +765,7 @@ async def note_as_written(case: Case) -> None:
     case.history.settings["sources.okta.settle"] = "1m"
     written = facts.text(case.history.configured())
     with case.db() as db:
-        db.execute("insert or replace into meta values ('configured', ?)", (written,))
+        db.execute("insert into meta values ('configured', ?)", (written,))
     await case.go_on(hours=1)
 
 
@@ -770,6 +785,8 @@ class Forgery:
     says: str = ""
     only: bool | None = None
     """Whether there is such a forgery only with a key (True) or without one (False)."""
+    of_files: bool = False
+    """Whether there is such a forgery only where the state is files."""
 
 
 def first_line(line: bytes) -> Callable[[Case], None]:
@@ -835,11 +852,13 @@ FORGERIES: Final = {
         "12",
         delete_the_state,
         {"start": {"alert"}, "auditor": {"branch"}},
+        of_files=True,
     ),
     "state.db and tip deleted": Forgery(
         "12",
         lambda case: delete_the_state(case, tip=True),
         {"auditor": {"head_foreign"}},
+        of_files=True,
     ),
     "start moved": Forgery(
         "13",
@@ -1094,18 +1113,20 @@ FORGERIES: Final = {
 
 
 CASES: Final = [
-    pytest.param(name, keyed, id=f"{name}, {'with' if keyed else 'without'} a key")
+    (name, keyed)
     for name, forgery in FORGERIES.items()
     for keyed in (False, True)
     if forgery.only in {None, keyed}
 ]
 
 
-@pytest.mark.parametrize(("name", "keyed"), CASES)
+@pytest.mark.parametrize(("states", "name", "keyed"), on_each(CASES, every=3), indirect=["states"])
 def test_a_forgery_is_found_or_known_not_to_be(
     name: str, keyed: bool, make: Callable[[bool], Case]
 ) -> None:
     forgery, case = FORGERIES[name], make(keyed)
+    if forgery.of_files and case.state.engine != "sqlite":
+        return
     done = forgery.deed(case)
     if isawaitable(done):
         run(done)

@@ -22,8 +22,9 @@ from typing import Final
 import pytest
 from tests.conftest import make_event
 from tests.support.extent import ALL, extent
-from tests.support.histories import HOUR, SINKS, SOURCES, History, backup, copy, run
+from tests.support.histories import HOUR, SINKS, SOURCES, History, run
 from tests.support.older_states import make_older
+from tests.support.states import ENGINES, Engine, InFolder, State, maker
 from tests.support.stores import NOON
 
 from auditrelay.errors import StoreFull
@@ -32,25 +33,26 @@ from auditrelay.evidence.auditor import program
 from auditrelay.evidence.heads import Head, Keys
 from auditrelay.store import DeadLetter, KnownFile, Proof
 from auditrelay.store.sql.branches import log_of
-from auditrelay.store.sql.connection import Connection
 from auditrelay.window import Interval, micros, moment
 
 pytestmark = pytest.mark.slow
 
-HISTORIES: Final = extent(20, 1000)
+HISTORIES: Final = {"sqlite": extent(20, 1000), "postgres": extent(4, 200)}
 STEPS: Final = 40
 
 
 class Honest:
-    """What happens to an instance in *folder*, by the numbers that *chance* deals."""
+    """What happens to an instance on *state*, by the numbers that *chance* deals."""
 
-    def __init__(self, folder: Path, chance: random.Random, keys: Keys | None = None) -> None:
+    def __init__(
+        self, state: State, folder: Path, chance: random.Random, keys: Keys | None = None
+    ) -> None:
         self.history = History(
-            folder / "state", keys=keys, retention=timedelta(days=1), remember=timedelta(days=3)
+            state, keys=keys, retention=timedelta(days=1), remember=timedelta(days=3)
         )
         self.folder = folder
         self.chance = chance
-        self.backup: Path | None = None
+        self.backup: State | None = None
         self.reach = 4
         """Up to which write of what is done a kill comes."""
         self.restored = 0
@@ -69,7 +71,8 @@ class Honest:
     async def live(self, steps: int, *, kills: float) -> None:
         """Let so many things happen, of which so many are ended by a kill."""
         await self.history.begin()
-        if self.chance.random() < 0.3:
+        # There is no older schema in PostgreSQL.
+        if self.chance.random() < 0.3 and self.history.state.engine == "sqlite":
             await self._upgrade(steps // 3, kills)
         for _ in range(steps):
             name = self.chance.choice(sorted(DEEDS))
@@ -84,7 +87,8 @@ class Honest:
             name = self.chance.choice(deeds)
             await self._do(name, DEEDS[name], kills)
         await self.history.end()
-        make_older(self.history.folder, self.upgraded)
+        assert isinstance(self.history.state, InFolder)
+        make_older(self.history.state.folder, self.upgraded)
         await self.history.begin()
 
     async def _do(
@@ -330,27 +334,17 @@ class Honest:
 
     async def disk_is_full(self) -> None:
         """Fill the disk while something is done."""
-        await self._limit("(select page_count from pragma_page_count)")
+        await self.history.state.fill_up(self.history.store)
         for name in self.chance.choices(["poll", "deliver", "seal", "operate", "backfill"], k=4):
             with contextlib.suppress(StoreFull):
                 await DEEDS[name](self)
-        await self._limit("1 << 30")
+        await self.history.state.clear(self.history.store)
         await self.keep_uids()
         while await self.history.store.make_room():
             pass
 
-    async def _limit(self, pages: str) -> None:
-        """Let the database have no more than so many *pages*."""
-
-        def limit(db: Connection) -> None:
-            (most,) = db.execute(f"select {pages}").fetchone()
-            db.execute(f"pragma max_page_count = {most}")
-
-        await self.history.store._engine.write(limit)
-
     async def back_up(self) -> None:
-        self.backup = self.folder / "backup"
-        backup(self.history.folder, self.backup)
+        self.backup = self.history.state.back_up()
         self.key_of_backup = self.history.keys
 
     async def restore(self) -> None:
@@ -359,7 +353,7 @@ class Honest:
             return
         history = self.history
         await history.end()
-        copy(self.backup, history.folder)
+        history.state.put_back(self.backup)
         self.backup = None  # the next restore is from a younger one
         history.key_before = self.key_of_backup
         # The facts of keys that came since are gone: the auditor has been given these keys.
@@ -413,22 +407,29 @@ OF_OLDER: Final = (*OF_THE_FIRST, "backfill", "operate", "put_aside", "resend", 
 """What a state of the first schema, and of later ones without evidence, could have done."""
 
 
+@pytest.mark.parametrize("engine", ENGINES)
 @pytest.mark.parametrize("part", range(5))
-def test_an_honest_instance_is_never_suspected(part: int, tmp_path: Path) -> None:
-    for seed in range(part, HISTORIES, 5):
+def test_an_honest_instance_is_never_suspected(
+    part: int, engine: Engine, tmp_path: Path, request: pytest.FixtureRequest
+) -> None:
+    make = maker(engine, request)
+    for seed in range(part, HISTORIES[engine], 5):
         folder = tmp_path / str(seed)
         folder.mkdir()
         keys = Keys(bytes(32)) if seed % 2 else None
-        honest = Honest(folder, random.Random(seed), keys)
+        state = make(folder / "state")
+        honest = Honest(state, folder, random.Random(seed), keys)
         try:
             run(honest.live(STEPS, kills=0.2))
         except BaseException as error:
             error.add_note(f"seed {seed}")
             raise
+        finally:
+            state.drop()
 
 
 def test_every_head_of_five_days_fits_every_later_journal_at_200_kills(tmp_path: Path) -> None:
-    honest = Honest(tmp_path, random.Random(17))
+    honest = Honest(InFolder(tmp_path / "state"), tmp_path, random.Random(17))
     history, honest.reach = honest.history, 2
 
     async def days() -> None:

@@ -1,21 +1,19 @@
 """A restore by the recipe, or a kill at any moment, is never taken for a forgery; a forgery is."""
 
-import sqlite3
 from collections.abc import Callable, Sequence
-from contextlib import closing
 from pathlib import Path
 from typing import Any
 from unittest import mock
 
 import pytest
-from tests.support.histories import SINKS, SOURCES, History, backup, copy, export, run
+from tests.support.histories import SINKS, SOURCES, History, export, run
+from tests.support.states import State, on_sqlite
 
 from auditrelay.errors import RelayError, StateError
 from auditrelay.evidence.auditor import program
 from auditrelay.evidence.heads import Head, Keys
 from auditrelay.store.sql import export as exporting
-from auditrelay.store.sqlite.state_dir import DATABASE
-from auditrelay.store.sqlite.tip import TIP, TipFile
+from auditrelay.store.sqlite.tip import TipFile
 
 Findings = set[tuple[str, str]]
 
@@ -36,7 +34,7 @@ async def work(history: History, hours: int = 1) -> None:
 def audit(history: History, folder: Path, pins: Sequence[bytes] = ()) -> Findings:
     """Return level and code of what the auditor finds with the heads of a SIEM."""
     witness = history.siems["splunk"].splunk(folder / "splunk.csv")
-    export(history.folder, folder / "export")
+    export(history.state, folder / "export")
     report = program.check([folder / "export"], [witness], [*pins], {}, [])
     return {(each["level"], each["code"]) for each in report["findings"]}
 
@@ -47,26 +45,22 @@ def given(history: History) -> Findings:
     return {(each.level, each.code) for each in history.check(words).findings}
 
 
-def restore(history: History, saved: Path) -> None:
-    """Put the backup back as the recipe says: nothing of the old folder remains."""
-    copy(saved, history.folder)
-
-
 @pytest.mark.parametrize("explains", [True, False])
 @pytest.mark.parametrize("killed", [True, False])
 def test_a_restore_from_before_the_first_seal_is_a_branch(
-    tmp_path: Path, explains: bool, killed: bool
+    state: State, tmp_path: Path, explains: bool, killed: bool
 ) -> None:
-    history, saved = History(tmp_path / "state"), tmp_path / "saved"
+    history = History(state)
 
     async def story() -> None:
         await history.begin()
-        backup(history.folder, saved)
+        saved = history.state.back_up()
         await work(history, 2)
         await history.end()
-        restore(history, saved)
+        history.state.put_back(saved)
         if killed:
-            with history.killing(1, before=False):  # before the tip is written
+            # Before the tip is written, which in a database is committed with the branch.
+            with history.killing(1, before=state.engine == "postgres"):
                 assert not await history.live(history.begin())
         branch = await history.begin()
         assert branch is not None
@@ -86,21 +80,21 @@ def test_a_restore_from_before_the_first_seal_is_a_branch(
 
 @pytest.mark.parametrize("pinned", [True, False])
 def test_heads_from_before_a_key_stay_honest_if_a_backup_is_older_than_the_key(
-    tmp_path: Path, pinned: bool
+    state: State, tmp_path: Path, pinned: bool
 ) -> None:
-    history, saved = History(tmp_path / "state"), tmp_path / "saved"
+    history = History(state)
 
     async def story() -> None:
         await history.begin()
         await work(history)
-        backup(history.folder, saved)
+        saved = history.state.back_up()
         await work(history, 2)
         await history.end()
         history.keys = Keys(b"k" * 32)
         await history.begin()
         await work(history, 2)
         await history.end()
-        restore(history, saved)
+        history.state.put_back(saved)
         history.keys = Keys(b"n" * 32)  # the other one is lost
         await history.begin()
         await history.store.log.restored("the disk died", 0)
@@ -113,18 +107,19 @@ def test_heads_from_before_a_key_stay_honest_if_a_backup_is_older_than_the_key(
 
 
 def test_a_state_without_entries_that_is_put_back_beside_its_tip_is_an_alert(
+    state: State,
     tmp_path: Path,
 ) -> None:
-    history, saved = History(tmp_path / "state"), tmp_path / "saved"
+    history = History(state)
 
     async def story() -> None:
         await history.begin()
-        backup(history.folder, saved)
+        saved = history.state.back_up()
         await work(history)
         await history.end()
-        kept = (history.folder / TIP).read_text()
-        restore(history, saved)
-        (history.folder / TIP).write_text(kept)
+        kept = history.state.tip.read()
+        history.state.put_back(saved)
+        history.state.put_tip(kept)
         branch = await history.begin()
         assert branch is not None
         assert branch.is_alert
@@ -138,9 +133,9 @@ def test_a_state_without_entries_that_is_put_back_beside_its_tip_is_an_alert(
 @pytest.mark.parametrize("before", [True, False])
 @pytest.mark.parametrize("first", [True, False])
 def test_a_kill_while_a_state_begins_makes_no_branch(
-    tmp_path: Path, first: bool, before: bool
+    state: State, tmp_path: Path, first: bool, before: bool
 ) -> None:
-    history = History(tmp_path / "state")
+    history = History(state)
 
     async def story() -> None:
         if not first:
@@ -164,7 +159,7 @@ def killed_at_the_seal(history: History, *, before: bool) -> Callable[[], Any]:
         await history.poll("okta")
         with history.killing(1, before=before):
             assert not await history.live(history.seal())
-        newest = TipFile(history.folder).read()
+        newest = history.state.tip.read()
         with history.view() as view:
             state = view.evidence()
         assert newest is not None
@@ -179,16 +174,17 @@ def killed_at_the_seal(history: History, *, before: bool) -> Callable[[], Any]:
 
 @pytest.mark.parametrize("before", [True, False])
 def test_a_kill_on_either_side_of_the_commit_of_a_seal_makes_no_branch(
-    tmp_path: Path, before: bool
+    state: State, tmp_path: Path, before: bool
 ) -> None:
-    history = History(tmp_path / "state")
+    history = History(state)
     run(killed_at_the_seal(history, before=before)())
     assert audit(history, tmp_path) == set()
     assert history.check().whole
 
 
-def test_a_state_does_not_begin_without_a_tip(tmp_path: Path) -> None:
-    history = History(tmp_path / "state")
+@on_sqlite
+def test_a_state_does_not_begin_without_a_tip(state: State, tmp_path: Path) -> None:
+    history = History(state)
 
     async def story() -> None:
         full = OSError(28, "No space left on device")
@@ -206,8 +202,10 @@ def test_a_state_does_not_begin_without_a_tip(tmp_path: Path) -> None:
     assert audit(history, tmp_path) == set()
 
 
-def test_nothing_is_exported_between_a_restore_and_its_first_seal(tmp_path: Path) -> None:
-    history, saved = History(tmp_path / "state"), tmp_path / "saved"
+def test_nothing_is_exported_between_a_restore_and_its_first_seal(
+    state: State, tmp_path: Path
+) -> None:
+    history = History(state)
 
     def exported(folder: Path) -> None:
         folder.mkdir()
@@ -217,10 +215,10 @@ def test_nothing_is_exported_between_a_restore_and_its_first_seal(tmp_path: Path
     async def story() -> None:
         await history.begin()
         await work(history)
-        backup(history.folder, saved)
+        saved = history.state.back_up()
         await work(history)
         await history.end()
-        restore(history, saved)
+        history.state.put_back(saved)
         assert await history.begin() is not None
         with pytest.raises(RelayError, match="of which nothing is sealed yet"):
             exported(tmp_path / "early")
@@ -238,21 +236,20 @@ def test_nothing_is_exported_between_a_restore_and_its_first_seal(tmp_path: Path
     assert report["whole"], report["findings"]
 
 
-def test_who_claims_another_log_without_saying_so_is_found(tmp_path: Path) -> None:
-    history, saved = History(tmp_path / "state"), tmp_path / "saved"
+def test_who_claims_another_log_without_saying_so_is_found(state: State, tmp_path: Path) -> None:
+    history = History(state)
 
     async def story() -> None:
         await history.begin()
         await work(history)
-        backup(history.folder, saved)
+        saved = history.state.back_up()
         await work(history)
         await history.end()
-        restore(history, saved)
+        history.state.put_back(saved)
         await history.begin()
         await history.end()
-        with closing(sqlite3.connect(history.folder / DATABASE)) as db:
+        with history.state.raw() as db:
             assert db.execute("delete from fact where text like '%continued%'").rowcount == 1
-            db.commit()
         await history.begin()
         await work(history)
         await history.end()

@@ -1,6 +1,7 @@
 """The server under the doubles: strict HTTP, every fault, and no hidden bugs."""
 
 import asyncio
+import contextlib
 import gzip
 import json
 import socket
@@ -154,6 +155,18 @@ async def test_a_double_does_not_wait_for_more_to_send(
     (writer,) = echo._open.values()
     connection = writer.get_extra_info("socket")
     assert connection.getsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY)
+
+
+@pytest.mark.parametrize("turns", range(5))
+async def test_a_connection_that_comes_as_the_double_stops_is_ended_as_well(turns: int) -> None:
+    """However far it has come by then: it would stay open, and its client wait."""
+    double = await Echo().start()
+    with socket.create_connection(("127.0.0.1", double.port), timeout=2) as client:
+        for _ in range(turns):
+            await asyncio.sleep(0)
+        await double.stop()
+        with contextlib.suppress(ConnectionResetError):
+            assert client.recv(1) == b""
 
 
 async def test_a_bug_in_a_double_is_raised_when_it_stops(client: httpx.AsyncClient) -> None:

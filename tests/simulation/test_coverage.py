@@ -22,6 +22,7 @@ from hypothesis import strategies as st
 from structlog.testing import capture_logs
 from tests.support.clock import FakeClock
 from tests.support.extent import extent
+from tests.support.states import ENGINES, Engine, InFolder, State, maker, open_state
 from tests.support.stores import backlog, explained, seal
 
 from auditrelay.collect.backfill import Backfiller, BackfillProgress
@@ -33,9 +34,7 @@ from auditrelay.sources import UNREADABLE, Page, bland
 from auditrelay.store import Proof
 from auditrelay.store.sql import intake, ledger
 from auditrelay.store.sql.store import SqlStore
-from auditrelay.store.sqlite.state_dir import connect, create, prepare
-from auditrelay.store.sqlite.store import open_store
-from auditrelay.store.sqlite.writer import Writer
+from auditrelay.store.sqlite.state_dir import connect, create
 from auditrelay.telemetry.metrics import Metrics
 from auditrelay.window import Interval, covered_until, micros
 
@@ -98,23 +97,16 @@ class Vendor:
 class World:
     """One source with its state, which is restarted again and again."""
 
-    def __init__(self, folder: Path, history: list[Happened], **keys: Any) -> None:
+    def __init__(self, state: State, history: list[Happened], **keys: Any) -> None:
         self.clock = FakeClock(START)
         self.vendor = Vendor(self.clock.now, history)
-        self.folder = folder
+        self.state = state
         self.keys = keys
-        prepare(folder)
 
     @contextlib.asynccontextmanager
     async def living(self) -> AsyncIterator[tuple[SqlStore, Collector]]:
         """Start the source on the state of its earlier lives."""
-        store = await open_store(
-            self.folder,
-            clock=self.clock,
-            max_bytes=2**30,
-            retention=timedelta(30),
-            remember=timedelta(400),
-        )
+        store = await open_state(self.state, clock=self.clock, retention=timedelta(30))
         table = {"type": "bland", "api_key": "k", "initial_lookback": "0s", **self.keys}
         collector = Collector(
             "it",
@@ -143,10 +135,10 @@ class World:
     async def live(self, seconds: int, poll_every: int, kill: int | None) -> None:
         """Poll for *seconds*, or until the *kill*-th write is done and its caller never resumes."""
         end = self.clock.now() + seconds * SECOND
-        real, count = Writer.write, 0
+        real, count = self.state.writer.write, 0
         ended = asyncio.Event()
 
-        async def write(self: Writer, work: Callable[..., Any], **named: Any) -> Any:
+        async def write(self: object, work: Callable[..., Any], **named: Any) -> Any:
             nonlocal count
             count += 1
             result = await real(self, work, **named)
@@ -162,7 +154,7 @@ class World:
                 self.clock.advance(poll_every * SECOND)
 
         async with self.living() as (store, collector):
-            with mock.patch.object(Writer, "write", write):
+            with mock.patch.object(self.state.writer, "write", write):
                 polling = asyncio.ensure_future(poll(collector))
                 dying = asyncio.ensure_future(ended.wait())
                 await asyncio.wait([polling, dying], return_when=asyncio.FIRST_COMPLETED)
@@ -172,9 +164,9 @@ class World:
                     await asyncio.wait([polling])
                 else:
                     polling.result()
-            explained(self.folder)
+            explained(self.state)
             await seal(store)
-        explained(self.folder, sealed=True)
+        explained(self.state, sealed=True)
 
     async def forwarded(self) -> list[str]:
         """Return all ids in the spool, with repetitions, without the notices of gaps."""
@@ -184,19 +176,26 @@ class World:
 
     def whole(self) -> None:
         """Fail unless the facts explain the state."""
-        explained(self.folder)
+        explained(self.state)
 
 
-def run(story: Callable[[World], Any], history: list[Happened], **keys: Any) -> None:
-    async def bounded(folder: str) -> None:
+def run(
+    story: Callable[[World], Any],
+    history: list[Happened],
+    make: Callable[[Path], State] = InFolder,
+    **keys: Any,
+) -> None:
+    async def bounded(state: State) -> None:
         async with asyncio.timeout(60):
-            await story(World(Path(folder), history, **keys))
+            await story(World(state, history, **keys))
 
     with (
         tempfile.TemporaryDirectory() as folder,
         capture_logs(),
     ):
-        asyncio.run(bounded(folder))
+        state = make(Path(folder, "state"))
+        asyncio.run(bounded(state))
+        state.drop()
 
 
 lateness = st.one_of(
@@ -217,27 +216,42 @@ lives = st.tuples(
     st.integers(0, 4 * 3600),  # how long there is no poll after it
     st.dictionaries(st.integers(1, 30), st.sampled_from(["retry", "broken"]), max_size=4),
 )
-BOUNDED = settings(
-    max_examples=extent(24, 120),
-    derandomize=True,
-    deadline=None,
-    database=None,
-    phases=(Phase.generate, Phase.shrink),
-    suppress_health_check=[HealthCheck.too_slow, HealthCheck.data_too_large],
-)
+EXAMPLES = {"sqlite": extent(24, 120), "postgres": extent(3, 24)}
 
 
-@given(
-    history=st.lists(happened, max_size=25),
-    story=st.lists(lives, max_size=4),
-    settle=st.sampled_from(["0s", "60s"]),
-    overlap=st.sampled_from(["10s", "10m"]),
-    max_window=st.sampled_from(["20m", "30d"]),
-    resweep=st.sampled_from([[], ["1h"], ["1h", "8h"]]),
-    limit=st.none() | st.sampled_from(["2h"]),
-)
-@BOUNDED
+def tried(engine: Engine, test: Callable[..., None], **drawn: st.SearchStrategy[Any]) -> None:
+    """Run *test* with examples of what is *drawn*; how many there are depends on the engine."""
+    bounded = settings(
+        max_examples=EXAMPLES[engine],
+        derandomize=True,
+        deadline=None,
+        database=None,
+        phases=(Phase.generate, Phase.shrink),
+        suppress_health_check=[HealthCheck.too_slow, HealthCheck.data_too_large],
+    )
+    bounded(given(**drawn)(test))()
+
+
+@pytest.mark.parametrize("engine", ENGINES)
 def test_forwarded_and_declared_together_are_the_whole_history(
+    engine: Engine, request: pytest.FixtureRequest
+) -> None:
+    tried(
+        engine,
+        whole_history,
+        make=st.just(maker(engine, request)),
+        history=st.lists(happened, max_size=25),
+        story=st.lists(lives, max_size=4),
+        settle=st.sampled_from(["0s", "60s"]),
+        overlap=st.sampled_from(["10s", "10m"]),
+        max_window=st.sampled_from(["20m", "30d"]),
+        resweep=st.sampled_from([[], ["1h"], ["1h", "8h"]]),
+        limit=st.none() | st.sampled_from(["2h"]),
+    )
+
+
+def whole_history(
+    make: Callable[[Path], State],
     history: list[Happened],
     story: list[tuple[int, int | None, int, dict[int, str]]],
     settle: str,
@@ -288,6 +302,7 @@ def test_forwarded_and_declared_together_are_the_whole_history(
     run(
         scenario,
         history,
+        make,
         settle=settle,
         overlap=overlap,
         max_window=max_window,
@@ -317,15 +332,24 @@ async def _verify(
     ).run()
 
 
-@given(
-    history=st.lists(happened, min_size=1, max_size=25),
-    kills=st.lists(st.integers(1, 60), max_size=4),
-    concurrency=st.integers(1, 4),
-    newest_first=st.booleans(),
-    single_sink=st.booleans(),
-)
-@BOUNDED
+@pytest.mark.parametrize("engine", ENGINES)
 def test_a_backfill_that_is_killed_again_and_again_fills_everything_once(
+    engine: Engine, request: pytest.FixtureRequest
+) -> None:
+    tried(
+        engine,
+        killed_backfill,
+        make=st.just(maker(engine, request)),
+        history=st.lists(happened, min_size=1, max_size=25),
+        kills=st.lists(st.integers(1, 60), max_size=4),
+        concurrency=st.integers(1, 4),
+        newest_first=st.booleans(),
+        single_sink=st.booleans(),
+    )
+
+
+def killed_backfill(
+    make: Callable[[Path], State],
     history: list[Happened],
     kills: list[int],
     concurrency: int,
@@ -348,7 +372,7 @@ def test_a_backfill_that_is_killed_again_and_again_fills_everything_once(
                         sinks=["sink"] if single_sink else [],
                     )
                 )
-                with _killed_at(kill, working):
+                with _killed_at(kill, working, world.state.writer):
                     await asyncio.wait([working])
                 if kill is None:
                     working.result()
@@ -362,7 +386,7 @@ def test_a_backfill_that_is_killed_again_and_again_fills_everything_once(
             assert sorted(forwarded) == once
         world.whole()
 
-    run(scenario, history, resweep=[])
+    run(scenario, history, make, resweep=[])
 
 
 async def _backfill(
@@ -388,10 +412,10 @@ async def _backfill(
 
 
 @contextlib.contextmanager
-def _killed_at(number: int | None, working: asyncio.Future[Any]) -> Any:
-    real, count = Writer.write, 0
+def _killed_at(number: int | None, working: asyncio.Future[Any], writer: Any) -> Any:
+    real, count = writer.write, 0
 
-    async def write(self: Writer, work: Callable[..., Any], **named: Any) -> Any:
+    async def write(self: object, work: Callable[..., Any], **named: Any) -> Any:
         nonlocal count
         count += 1
         result = await real(self, work, **named)
@@ -400,7 +424,7 @@ def _killed_at(number: int | None, working: asyncio.Future[Any]) -> Any:
             await asyncio.Event().wait()
         return result
 
-    with mock.patch.object(Writer, "write", write):
+    with mock.patch.object(writer, "write", write):
         yield
 
 

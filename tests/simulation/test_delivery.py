@@ -23,6 +23,8 @@ from hypothesis import strategies as st
 from structlog.testing import capture_logs
 from tests.support.clock import FakeClock
 from tests.support.extent import extent
+from tests.support.shared_state import lend
+from tests.support.states import ENGINES, Engine, InDatabase, State, maker, open_state
 from tests.support.stores import explained
 
 from auditrelay.config.model import Alerts, Config, Log, Spool, Status
@@ -31,9 +33,8 @@ from auditrelay.sandbox.siems.elasticsearch import Elastic
 from auditrelay.service.app import App
 from auditrelay.settings.reserved import ALERTS
 from auditrelay.sources import available
+from auditrelay.store.leases import KEEPER, sole
 from auditrelay.store.sql.store import SqlStore
-from auditrelay.store.sqlite.store import open_store
-from auditrelay.store.sqlite.writer import Writer
 from auditrelay.telemetry.metrics import Metrics
 from auditrelay.window import covered_until
 
@@ -49,8 +50,8 @@ LOOKBACK = 3600
 HISTORY = 3 * 3600
 """Seconds after START in which things happen."""
 
-EXAMPLES = extent(16, 90)
-"""Histories of each vendor."""
+EXAMPLES = {"sqlite": extent(16, 90), "postgres": extent(3, 16)}
+"""Histories of each vendor, by engine."""
 
 
 # --- what is drawn
@@ -153,14 +154,16 @@ def open_questions(kind: str) -> st.SearchStrategy[dict[str, Any]]:
 
 
 class World:
-    """A vendor, a sink, a state directory and a clock; and a daemon that lives again and again."""
+    """A vendor, a sink, a state and a clock; and a daemon that lives again and again."""
 
-    def __init__(self, kind: str, folder: Path, *, page_size: int, max_window: str) -> None:
+    def __init__(self, kind: str, state: State, *, page_size: int, max_window: str) -> None:
         self.clock = FakeClock(START + timedelta(seconds=LOOKBACK))
         self.vendor: Vendor = vendors.available()[kind](clock=self.clock.seconds)
         self.elastic = Elastic(clock=self.clock.seconds)
         self.vendor.date = self.elastic.date = self.clock.seconds
-        self._kind, self._folder = kind, folder
+        self._kind, self._state = kind, state
+        if isinstance(state, InDatabase):
+            lend(state.url, *map(sole, ("source it", "sink es", KEEPER)))  # it is alone
         self._keys = {"page_size": page_size, "max_window": max_window}
 
     @contextlib.asynccontextmanager
@@ -191,7 +194,7 @@ class World:
         )
         return Config(
             path=None,
-            state_dir=self._folder,
+            state_dir=Path(),
             status=Status(),
             log=Log(),
             spool=Spool(),
@@ -224,7 +227,7 @@ class World:
         finally:
             await app._topology.close()
             await store.close()
-            explained(self._folder)
+            explained(self._state)
 
     async def live_through(self, story: list[Life]) -> None:
         """Let the daemon have one life after the other; it starts at START."""
@@ -260,9 +263,9 @@ class World:
             if strikes():
                 once.cancel()
 
-        real = Writer.write
+        real = self._state.writer.write
 
-        async def write(self: Writer, work: Callable[..., Any], **named: Any) -> Any:
+        async def write(self: object, work: Callable[..., Any], **named: Any) -> Any:
             assert kill is not None
             doomed = strikes()
             if doomed and kill.at == "before write":
@@ -278,7 +281,7 @@ class World:
         doubles: dict[str, Vendor | Elastic] = {"page": self.vendor, "batch": self.elastic}
         if at in doubles:
             doubles[at].on_request = request
-        patched = mock.patch.object(Writer, "write", write)
+        patched = mock.patch.object(self._state.writer, "write", write)
         with patched if at.endswith("write") else contextlib.nullcontext():
             yield
         for double in doubles.values():
@@ -297,13 +300,7 @@ class World:
         return covered_until(START, (span.interval for span in ledgers["it"]))
 
     async def _open(self) -> SqlStore:
-        return await open_store(
-            self._folder,
-            clock=self.clock,
-            max_bytes=2**30,
-            retention=timedelta(days=7),
-            remember=timedelta(days=400),
-        )
+        return await open_state(self._state, clock=self.clock)
 
 
 def _nth(number: int) -> Callable[[Request], bool]:
@@ -331,17 +328,24 @@ def run(story: Callable[[], Awaitable[T]]) -> T:
 # --- what holds
 
 
+@pytest.mark.parametrize("engine", ENGINES)
 @pytest.mark.parametrize("kind", available())
-@given(data=st.data())
-@settings(
-    max_examples=EXAMPLES,
-    derandomize=True,
-    deadline=None,
-    database=None,
-    phases=(Phase.generate, Phase.shrink),
-    suppress_health_check=[HealthCheck.too_slow, HealthCheck.data_too_large],
-)
-def test_every_event_arrives_and_arrives_once(kind: str, data: st.DataObject) -> None:
+def test_every_event_arrives_and_arrives_once(
+    kind: str, engine: Engine, request: pytest.FixtureRequest
+) -> None:
+    bounded = settings(
+        max_examples=EXAMPLES[engine],
+        derandomize=True,
+        deadline=None,
+        database=None,
+        phases=(Phase.generate, Phase.shrink),
+        suppress_health_check=[HealthCheck.too_slow, HealthCheck.data_too_large],
+    )
+    make = st.just(maker(engine, request))
+    bounded(given(kind=st.just(kind), make=make, data=st.data())(every_event_arrives_once))()
+
+
+def every_event_arrives_once(kind: str, make: Callable[[Path], State], data: st.DataObject) -> None:
     history = data.draw(st.lists(happened, max_size=25), label="history")
     switches = data.draw(open_questions(kind), label="open questions")
     smallest = vendors.available()[kind].MIN_PAGE_SIZE
@@ -357,7 +361,8 @@ def test_every_event_arrives_and_arrives_once(kind: str, data: st.DataObject) ->
 
     async def scenario() -> None:
         with tempfile.TemporaryDirectory() as folder:
-            world = World(kind, Path(folder), page_size=page_size, max_window=max_window)
+            state = make(Path(folder, "state"))
+            world = World(kind, state, page_size=page_size, max_window=max_window)
             for name, value in switches.items():
                 setattr(world.vendor.switches, name, value)
             for thing in history:
@@ -370,5 +375,6 @@ def test_every_event_arrives_and_arrives_once(kind: str, data: st.DataObject) ->
                 assert len(stored.documents) == len(history), "lost or repeated"
                 assert len(stored.by_uid) == len(history), "an event has one uid, and only one"
                 assert await world.covered() == world.clock.now() - timedelta(seconds=SETTLE)
+            state.drop()
 
     run(scenario)

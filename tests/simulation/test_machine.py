@@ -8,7 +8,7 @@ there exactly once, or is a dead letter, or was counted as a possible duplicate.
 
 import asyncio
 from collections import Counter
-from collections.abc import Coroutine
+from collections.abc import Callable, Coroutine
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any, TypeVar
@@ -22,11 +22,14 @@ from tests.conftest import make_event
 from tests.support.clock import FakeClock
 from tests.support.daemon import eventually
 from tests.support.delivering import World, opened
+from tests.support.extent import extent
 from tests.support.rigs import RIGS, WITHOUT_DOUBLE, Rig
+from tests.support.states import ENGINES, Engine, State, maker
 from tests.support.stores import explained, uids
 
 from auditrelay import sinks
 from auditrelay.deliver.deliverer import Deliverer
+from auditrelay.descriptions import HTTP
 from auditrelay.events.reduced import reduced
 
 pytestmark = pytest.mark.slow
@@ -41,11 +44,14 @@ class Machine(RuleBasedStateMachine):
     """One double, one spool, and the lives of a deliverer between them."""
 
     rig: Rig
+    make: Callable[[Path], State]
+    """What makes its state."""
 
     def __init__(self) -> None:
         super().__init__()
         self.loop = asyncio.new_event_loop()
         self.folder = TemporaryDirectory()
+        self.state = self.make(Path(self.folder.name, "state"))
         self.clock = FakeClock(speed=SPEED)
         self.logs = capture_logs()
         self.lines = self.logs.__enter__()
@@ -60,7 +66,7 @@ class Machine(RuleBasedStateMachine):
     def begin(self) -> None:
         async def begin() -> None:
             await self.double.start()
-            self.opened = opened(Path(self.folder.name), make_event, self.clock)
+            self.opened = opened(self.state, make_event, self.clock)
             self.world: World = await self.opened.__aenter__()
             self._live()
 
@@ -169,7 +175,7 @@ class Machine(RuleBasedStateMachine):
     async def _unsettled(self) -> list[str]:
         # This write is queued behind the last one of the killed deliverer, so that one is done.
         await self.world.store.settle("sink", [])
-        explained(Path(self.folder.name))
+        explained(self.state)
         return await uids(self.world.store, "sink")
 
     def teardown(self) -> None:
@@ -178,6 +184,7 @@ class Machine(RuleBasedStateMachine):
                 self.run(self._reckon())
         finally:
             self.loop.close()
+            self.state.drop()
             self.logs.__exit__(None, None, None)
             self.folder.cleanup()
 
@@ -225,13 +232,17 @@ class Machine(RuleBasedStateMachine):
         assert unexplained <= counted, f"{unexplained} repeated, {counted} counted"
 
 
+@pytest.mark.parametrize("engine", ENGINES)
 @pytest.mark.parametrize("name", RIGS)
-def test_each_event_arrives_once_or_is_accounted_for(name: str) -> None:
-    machine = type("Machine", (Machine,), {"rig": RIGS[name]})
+def test_each_event_arrives_once_or_is_accounted_for(
+    name: str, engine: Engine, request: pytest.FixtureRequest
+) -> None:
+    made = {"rig": RIGS[name], "make": staticmethod(maker(engine, request))}
+    examples = {"sqlite": 30 if name == "splunk with ack" else 12, "postgres": extent(2, 12)}
     run_state_machine_as_test(
-        machine,
+        type("Machine", (Machine,), made),
         settings=settings(
-            max_examples=30 if name == "splunk with ack" else 12,
+            max_examples=examples[engine],
             stateful_step_count=14,
             deadline=None,
             derandomize=True,
@@ -244,4 +255,4 @@ def test_each_event_arrives_once_or_is_accounted_for(name: str) -> None:
 
 def test_a_row_for_every_sink_over_http() -> None:
     kinds = {rig.kind for rig in RIGS.values()}
-    assert kinds == set(sinks.available()) - WITHOUT_DOUBLE
+    assert kinds == {*sinks.available(), HTTP} - WITHOUT_DOUBLE

@@ -1,6 +1,6 @@
 """Two stores that are dealt the same calls: each answer of one is that of the other."""
 
-from collections.abc import Mapping
+from collections.abc import Awaitable
 from typing import Any, Final
 
 from auditrelay.store.sql.evidence_log import EvidenceLog
@@ -29,7 +29,7 @@ class Both:
             return found[0]
 
         async def call(*values: Any, **named: Any) -> Any:
-            answers = [await _answer(each, values, named) for each in found]
+            answers = [await _answer(each(*values, **named)) for each in found]
             alike(name, *answers)
             if isinstance(answers[0], Exception):
                 raise answers[0]
@@ -38,9 +38,9 @@ class Both:
         return call
 
 
-async def _answer(call: Any, values: tuple[Any, ...], named: Mapping[str, Any]) -> Any:
+async def _answer(work: Awaitable[Any]) -> Any:
     try:
-        return await call(*values, **named)
+        return await work
     except Exception as error:  # noqa: BLE001  # it is compared
         return error
 
@@ -48,6 +48,5 @@ async def _answer(call: Any, values: tuple[Any, ...], named: Mapping[str, Any]) 
 def alike(what: str, first: object, second: object) -> None:
     """Fail unless *first* and *second*, which are *what* two engines answer, are equal."""
     if isinstance(first, Exception) or isinstance(second, Exception):
-        assert (type(first), str(first)) == (type(second), str(second)), what
-        return
-    assert first == second, what
+        first, second = repr(first), repr(second)
+    assert first == second, f"{what}:\n{first}\n{second}"

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from tests.support.clock import FakeClock
+from tests.support.states import State, open_state, state_in
 
 from auditrelay.clock import Clock
 from auditrelay.deliver.deliverer import Deliverer
@@ -19,7 +20,6 @@ from auditrelay.events.page import Page
 from auditrelay.settings import SinkSettings
 from auditrelay.sinks import Item, Limits, Rendered, Verdict
 from auditrelay.store.sql.store import SqlStore
-from auditrelay.store.sqlite.store import open_store, open_view
 from auditrelay.telemetry.metrics import Metrics
 
 NOON = datetime(2026, 1, 10, 12, tzinfo=UTC)
@@ -102,7 +102,7 @@ class World:
     """A store with a spool, and what is needed to deliver from it."""
 
     store: SqlStore
-    folder: Path
+    state: State | Path
     metrics: Metrics
     event: Make
     clock: FakeClock
@@ -147,7 +147,7 @@ class World:
 
     def dead(self) -> list[tuple[str, str, int | None, int]]:
         """Return id, reason, status and attempts of each dead letter."""
-        with open_view(self.folder) as view:
+        with state_in(self.state).view() as view:
             return [
                 (
                     str(each.letter.event.native_id),
@@ -168,23 +168,17 @@ class World:
 
 
 class opened:  # noqa: N801  # it reads as a verb
-    """A store in *folder* for the length of a ``with`` block."""
+    """A store on a state for the length of a ``with`` block."""
 
-    def __init__(self, folder: Path, event: Make, clock: FakeClock) -> None:
-        self._folder, self._event, self._clock = folder, event, clock
+    def __init__(self, state: State | Path, event: Make, clock: FakeClock) -> None:
+        self._state, self._event, self._clock = state, event, clock
 
     async def __aenter__(self) -> World:
-        store = await open_store(
-            self._folder,
-            clock=self._clock,
-            max_bytes=1 << 30,
-            retention=timedelta(days=7),
-            remember=timedelta(days=400),
-        )
+        store = await open_state(self._state, clock=self._clock)
         for source in ("voice", "calls"):
             await store.start_source(source, NOON - timedelta(days=7))
         await store.start_sink("sink", ["voice"])
-        self._world = World(store, self._folder, Metrics(sinks=["sink"]), self._event, self._clock)
+        self._world = World(store, self._state, Metrics(sinks=["sink"]), self._event, self._clock)
         return self._world
 
     async def __aexit__(self, *_: object) -> None:

@@ -12,8 +12,6 @@ import csv
 import json
 import re
 import secrets
-import shutil
-import sqlite3
 from collections.abc import Awaitable, Callable, Iterator, Sequence
 from copy import copy as copied
 from dataclasses import dataclass, field
@@ -24,6 +22,7 @@ from unittest import mock
 
 from tests.conftest import make_event
 from tests.support.clock import FakeClock
+from tests.support.states import State, open_state
 from tests.support.stores import NOON, backlog
 
 from auditrelay.errors import StoreFull
@@ -40,10 +39,6 @@ from auditrelay.store.sealing import Branch, Run, Sealed
 from auditrelay.store.sql import evidence
 from auditrelay.store.sql.checks import Checked
 from auditrelay.store.sql.view import StateView
-from auditrelay.store.sqlite.state_dir import DATABASE
-from auditrelay.store.sqlite.store import open_store, open_view
-from auditrelay.store.sqlite.tip import TIP
-from auditrelay.store.sqlite.writer import Writer
 from auditrelay.window import Interval, covered_until, micros, moment
 
 if TYPE_CHECKING:
@@ -114,20 +109,20 @@ class Shown:
 
 class History:
     """
-    An instance in *folder*, which reads SOURCES and sends to SINKS.
+    An instance on *state*, which reads SOURCES and sends to SINKS.
 
     With *keys* its heads are signed. *retention* and *remember* are as in the configuration.
     """
 
     def __init__(
         self,
-        folder: Path,
+        state: State,
         *,
         keys: Keys | None = None,
         retention: timedelta = timedelta(days=7),
         remember: timedelta = timedelta(days=400),
     ) -> None:
-        self.folder = folder
+        self.state = state
         self.keys = keys
         self.clock = FakeClock(NOON)
         self.siems = {name: Siem() for name in SINKS}
@@ -144,6 +139,7 @@ class History:
         self.lives = 0
         self.kills = 0
         self.store: SqlStore
+        self._left: State
         self._retention, self._remember = retention, remember
         self._pins: list[bytes] | None = None
         self._made = 0
@@ -153,11 +149,9 @@ class History:
     async def begin(self) -> Branch | None:
         """Start on the state as it is."""
         self.clock.restart()
-        self.folder.mkdir(mode=0o700, exist_ok=True)
-        self.store = await open_store(
-            self.folder,
+        self.store = await open_state(
+            self.state,
             clock=self.clock,
-            max_bytes=1 << 30,
             retention=self._retention,
             remember=self._remember,
             keys=self.keys,
@@ -174,15 +168,14 @@ class History:
         await self.store.retire(dict.fromkeys(self.sinks, fed), fed)
         return branch
 
-    def twin(self, folder: Path, *, at: Path | None = None) -> "History":
+    def twin(self) -> "History":
         """
-        Return a history that goes on in *folder* from a copy of the state, which is not begun.
+        Return a history that goes on from a copy of the state, which is not begun.
 
-        The copy is one of *at* if that is given. What becomes of the twin has no influence on this.
+        What becomes of the twin has no influence on this.
         """
-        copy(at or self.folder, folder)
         twin = copied(self)
-        twin.folder, twin.clock = folder, FakeClock(self.clock.now())
+        twin.state, twin.clock = self.state.copy(), FakeClock(self.clock.now())
         twin.siems = {name: Siem(list(siem.rows)) for name, siem in self.siems.items()}
         twin.vendors = {name: list(rows) for name, rows in self.vendors.items()}
         twin.heads, twin.uids = list(self.heads), dict(self.uids)
@@ -200,24 +193,20 @@ class History:
         await self.store.close()
 
     async def kill(self) -> None:
-        """Die: what is on the disk now is all that is left. Start with :meth:`begin`."""
-        left = self.folder.with_name(f"{self.folder.name}.left")
-        copy(self.folder, left)
-        await self._die(left)
+        """Die: what is durable now is all that is left. Start with :meth:`begin`."""
+        await self._die(self.state.left())
 
-    async def _die(self, left: Path) -> None:
+    async def _die(self, left: State) -> None:
         await self.store.close()
-        shutil.rmtree(self.folder)
-        shutil.move(left, self.folder)
+        self.state.go_on_with(left)
         self.kills += 1
 
     @contextlib.contextmanager
     def killing(self, write: int, *, before: bool) -> Iterator[None]:
         """Kill the instance in this block at the write number *write*: *before* it or after."""
-        count, left = 0, self.folder.with_name(f"{self.folder.name}.left")
-        real = Writer.write
+        count, real = 0, self.state.writer.write
 
-        async def doomed(writer: Writer, work: Callable[..., Any], **named: Any) -> Any:
+        async def doomed(writer: object, work: Callable[..., Any], **named: Any) -> Any:
             nonlocal count
             count += 1
             if count < write:
@@ -226,10 +215,10 @@ class History:
                 if not before:
                     with contextlib.suppress(StoreFull):
                         await real(writer, work, **named)
-                copy(self.folder, left)
+                self._left = self.state.left()
             raise Killed
 
-        with mock.patch.object(Writer, "write", doomed):
+        with mock.patch.object(self.state.writer, "write", doomed):
             yield
 
     async def live(self, work: Awaitable[Any]) -> bool:
@@ -237,8 +226,7 @@ class History:
         try:
             await work
         except Killed:
-            left = self.folder.with_name(f"{self.folder.name}.left")
-            await self._die(left)
+            await self._die(self._left)
             return False
         return True
 
@@ -362,17 +350,17 @@ class History:
     @contextlib.contextmanager
     def view(self) -> Iterator[StateView]:
         """Read the state as commands do."""
-        with open_view(self.folder) as view:
+        with self.state.view() as view:
             yield view
 
     def check(self, given: Sequence[tuple[str, Head]] = ()) -> Checked:
         """Run ``coverage --check``."""
-        with open_view(self.folder, self.keys) as view:
+        with self.state.view(self.keys) as view:
             return view.check(*([given] if given else []))
 
     def export(self, folder: Path) -> Path:
         """Export the evidence; the uids are also those that were exported earlier."""
-        export(self.folder, folder, self.uids)
+        export(self.state, folder, self.uids)
         return folder
 
     def list_vendor(self, source: str, span: Interval, path: Path) -> Path:
@@ -386,26 +374,7 @@ class History:
         return path
 
 
-def copy(folder: Path, to: Path) -> None:
-    """Copy the state in *folder* as a kill leaves it."""
-    shutil.rmtree(to, ignore_errors=True)
-    # The shared memory is that of the processes that have it open; the reserve is made again.
-    shutil.copytree(folder, to, ignore=shutil.ignore_patterns("*-shm", "ballast", "lock"))
-
-
-def backup(folder: Path, to: Path) -> None:
-    """Make a backup of the state in *folder* as the docs say: the database alone."""
-    shutil.rmtree(to, ignore_errors=True)
-    to.mkdir()
-    with (
-        contextlib.closing(sqlite3.connect(folder / DATABASE)) as source,
-        contextlib.closing(sqlite3.connect(to / DATABASE)) as target,
-    ):
-        source.backup(target)
-    assert not (to / TIP).exists()
-
-
-def export(state: Path, folder: Path, earlier: dict[tuple[int, int], bytes] | None = None) -> None:
+def export(state: State, folder: Path, earlier: dict[tuple[int, int], bytes] | None = None) -> None:
     """
     Write the evidence of *state* to *folder* as ``evidence export --uids`` does.
 
@@ -413,7 +382,7 @@ def export(state: Path, folder: Path, earlier: dict[tuple[int, int], bytes] | No
     """
     folder.mkdir(exist_ok=True)
     known = {} if earlier is None else earlier
-    with open_view(state) as view:
+    with state.view() as view:
         lines = [line for _, line in view.read(evidence.entries)]
         words = [head.word for head in view.read(evidence.heads)]
         known |= {(n, first): keys for n, first, keys in view.read(evidence.uids)}

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Final
 
 from tests.support.browser import running
-from tests.support.stages import SHARED, SINKS, SOURCES, STAGES, Stage, staged
+from tests.support.stages import SINKS, SOURCES, STAGES, Stage, staged
 from tests.support.stores import seal
 
 from auditrelay.settings.reserved import ALERTS
@@ -36,17 +36,17 @@ async def sealed(instance: Stage) -> None:
 async def main(folder: Path) -> None:
     """Shoot every stage, one of them in dark mode and one on a small screen."""
     async with running() as browser:
-        for name in (*STAGES, *SHARED):
+        for name in STAGES:
             with tempfile.TemporaryDirectory() as state:
                 async with staged(name, Path(state), NOW) as instance:
                     await sealed(instance)
                     port = StatusPort("127.0.0.1:0", instance)
                     serving = asyncio.create_task(port.serve())
                     views: dict[str, tuple[int, int | None]] = {"": (1040, None)}
-                    if name in ("source-held", "replicas"):
+                    if name == "source-held":
                         views["-phone"] = (360, 1000)
                     for suffix, (width, height) in views.items():
-                        dark = name == "sink-down" or (name == "replicas" and suffix == "-dark")
+                        dark = name == "sink-down"
                         async with browser.tab(width=width, height=800, dark=dark) as tab:
                             await tab.open(port.address)
                             path = folder / f"status-{name}{suffix}.png"

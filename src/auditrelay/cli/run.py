@@ -1,6 +1,7 @@
 """``auditrelay run``: the service, or with ``--once`` one catch-up."""
 
 import asyncio
+import contextlib
 import os
 import signal
 from collections.abc import Callable
@@ -46,8 +47,17 @@ async def serve(config: Config, clock: Clock, reread: Callable[[], Config]) -> l
     On SIGHUP it applies the configuration that *reread* returns.
     """
     stop = _stop_on_signals()
-    async with App.open(config, clock) as app:
-        await _serving(app, stop, reread, Supervisor(os.environ, clock))
+    async with contextlib.AsyncExitStack() as stack:
+        # A shared store that is away is waited for, unless we are to stop.
+        opening = asyncio.ensure_future(stack.enter_async_context(App.open(config, clock)))
+        stopping = asyncio.ensure_future(stop.wait())
+        await asyncio.wait([opening, stopping], return_when=asyncio.FIRST_COMPLETED)
+        stopping.cancel()
+        if not opening.done():
+            opening.cancel()
+            await asyncio.wait([opening])
+        if not opening.cancelled():
+            await _serving(opening.result(), stop, reread, Supervisor(os.environ, clock))
     log.info("stopped")
     return []
 

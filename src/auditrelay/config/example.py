@@ -143,8 +143,8 @@ _SOURCE_KEYS = """\
 # client_key = "/etc/auditrelay/client.key"  # no default
 # An HTTP proxy. The variables HTTP_PROXY and so on are ignored.
 # proxy = "http://proxy.example.com:3128"  # no default
-# With "store" only: the names of the replicas that may read it, or patterns such as ["dc1-*"], where
-# only some of them reach the peer, or have its directory.
+# With "store" only: names of the replicas that may read it, or patterns such as "dc1-*", where only
+# some of them reach the peer, or have its directory.
 # replicas = ["*"]
 """
 
@@ -164,6 +164,21 @@ _DESCRIBED = """
 #   feed = "admin"
 """
 
+_RECEIVERS = """
+# Other receivers are described in files: `auditrelay description list` shows them, and `auditrelay
+# init --sink loki` writes the table of one. It has the common keys, and those that the description
+# declares. Any other that takes events over HTTP: docs/add-your-receiver.md.
+#
+#   [sinks.loki]
+#   type = "loki"
+#   url = "https://loki.example.com"
+#
+#   [sinks.lake]
+#   type = "http"
+#   description = "quill.toml"
+#   key = "${env:QUILL_KEY}"
+"""
+
 _SINKS = """
 # ---------------------------------------------------------------------------------------------
 # Sinks: one table for each destination. A slow or dead one does not delay the others.
@@ -178,8 +193,8 @@ _SINK_KEYS = """\
 # Names of the sources that it receives, or patterns such as "acme-*". A name that is no source is
 # an error, a pattern that matches none (yet) is a warning.
 # sources = ["*"]
-# Shown with each sink are "format", the form of the events ("asim", "cim", "datadog", "ecs",
-# "ocsf" or "raw", as the vendor sent them), and "batch_bytes", the most bytes of one before compression.
+# Shown with each sink are "format", the form of the events ("asim", "cim", "datadog", "ecs", "ocsf"
+# or "raw", as the vendor sent them), and "batch_bytes", the most bytes of one before compression.
 # The most events of one request.
 # batch_events = 1000
 # How long a request waits for more events.
@@ -212,7 +227,7 @@ def example() -> str:
     parts = [_HEAD]
     for title, package, common, more in (
         (_SOURCES, auditrelay.sources, _SOURCE_KEYS, [_DESCRIBED]),
-        (_SINKS, auditrelay.sinks, _SINK_KEYS, []),
+        (_SINKS, auditrelay.sinks, _SINK_KEYS, [_RECEIVERS]),
     ):
         first, *others = tables(package).values()
         parts += [title, f"{first}\n{common}", *others, *more]

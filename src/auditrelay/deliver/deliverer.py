@@ -5,7 +5,8 @@ Delivery is at least once. Every sink has its own position and its own pace; wha
 stays in the spool and is resent for as long as it takes. A batch that is rejected as a whole is
 bisected down to the event that causes it, and only that one becomes a dead letter, in the same
 transaction in which the position moves past it. Where a sink acknowledges later, events count as
-delivered only then.
+delivered only then. Before a sink that stores parts of a batch under names a :class:`SealedSink`
+stands.
 
 ::
 
@@ -212,9 +213,9 @@ class Deliverer:
         Also whether it was postponed and comes again.
         """
         batches, in_flight = self._batches, self._in_flight
+        if first := await self._health.without_bug(self._next_first):
+            return first, False
         while True:
-            if first := await self._health.without_bug(self._next_first):
-                return first, False
             is_full = await self._fill()
             if batches.ready:
                 if self.settings.linger and not is_full:

@@ -64,6 +64,11 @@ class SealedSink:
         be retried, as are those that the sink rejects if it has stored others. Raises only if
         nothing of the batch is stored.
         """
+        # In the order of the spool, in which a seal is read again: what was set aside comes behind.
+        order = sorted(range(len(batch)), key=lambda index: batch[index].position)
+        return (await self._send([batch[index] for index in order])).within(order)
+
+    async def _send(self, batch: Sequence[Item]) -> Verdict:
         async with self._lock:
             sealed, stored = await self._sealed(batch)
         counts = Counts(duplicates=len(stored))
@@ -95,8 +100,13 @@ class SealedSink:
         self._uncertain.add(seal.name)
         try:
             return await self._sealing.put(batch, seal.name, again=again)
-        except (Retryable, Refused, Rejected) as error:
-            if not (again or getattr(error, "sent", False)):
+        except Rejected:
+            if again and await self._sealing.holds(seal.name, seal.digest):
+                return Counts(duplicates=len(batch))  # what is stored is not refused
+            self._uncertain.discard(seal.name)
+            raise
+        except (Retryable, Refused) as error:
+            if not (again or error.sent):
                 self._uncertain.discard(seal.name)
             if isinstance(error, Refused):
                 error.sent = False  # sent again it is stored once: the sink need not prove itself
@@ -136,7 +146,7 @@ class SealedSink:
         sealed = []
         for part in self._sealing.parts(events, log, self._clock.now()):
             of_part = [events[index] for index in part.indices]
-            places = ranges_of(sorted(item.position for item in of_part))
+            places = ranges_of(item.position for item in of_part)
             seal = Seal(part.name, digest_of(of_part), tuple(places))
             sealed.append((seal, [indices[index] for index in part.indices]))
         try:

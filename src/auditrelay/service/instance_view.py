@@ -2,7 +2,7 @@
 
 import asyncio
 from collections.abc import Collection
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta
 from typing import Final, Protocol
 
@@ -63,7 +63,7 @@ class _Stored:
     sources: tuple[SourceState, ...] = ()
     sinks: tuple[SinkState, ...] = ()
     spool_bytes: int = 0
-    evidence: EvidenceState = EvidenceState()
+    evidence: EvidenceState = field(default_factory=EvidenceState)
 
 
 class InstanceView:

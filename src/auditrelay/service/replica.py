@@ -113,7 +113,7 @@ class Replica:
         return {
             "stuck": self._view.stuck(),
             "memory_peak_bytes": usage.ru_maxrss * 1024,
-            "offset": round(reach.offset.total_seconds(), 1),
+            "offset": round(reach.offset.total_seconds(), 1) + 0.0,  # no -0.0
             "round_trip": round(reach.round_trip, 1),
             "unable": {**self._unable, **self.member.resting},
             "throughput": {

@@ -2,6 +2,7 @@
 
 import asyncio
 import contextlib
+import random
 import socket
 from collections.abc import Mapping, Sequence
 from functools import partial
@@ -11,6 +12,7 @@ from typing import Final
 from uuid import UUID, uuid4
 
 import psycopg
+import structlog
 
 from auditrelay import __version__
 from auditrelay.clock import Clock
@@ -21,16 +23,15 @@ from auditrelay.evidence.heads import Keys
 from auditrelay.service.configured import settings_of
 from auditrelay.service.table_desk import TableDesk
 from auditrelay.service.topology import units_of
-from auditrelay.settings import PeerSettings
 from auditrelay.settings.secrets import SecretAddress
 from auditrelay.store.leases import KEEPER
 from auditrelay.store.postgres import copying, leases, schema
 from auditrelay.store.postgres.address import Address
 from auditrelay.store.postgres.connection import REQUEST, Connection
 from auditrelay.store.postgres.engine import PostgresEngine
-from auditrelay.store.postgres.errors import translate
+from auditrelay.store.postgres.errors import Kind, kind_of, translate
 from auditrelay.store.postgres.leases import application_name
-from auditrelay.store.postgres.link import Link
+from auditrelay.store.postgres.link import LONGEST_WAIT, Link
 from auditrelay.store.postgres.membership import PostgresMembership, PostgresRequests
 from auditrelay.store.postgres.reader import ReaderThread
 from auditrelay.store.postgres.tip import TipRow
@@ -44,6 +45,9 @@ from auditrelay.store.sqlite.connection import Connection as SqliteConnection
 from auditrelay.store.sqlite.tip import TipFile
 from auditrelay.telemetry.metrics import Metrics
 
+_FIRST_WAIT: Final = 0.5
+"""Seconds at most between the first two attempts to reach the database; doubled each time."""
+
 _COPYING: Final = 24 * 3600.0
 """Seconds that a copy of a state may take: it is one transaction."""
 
@@ -51,12 +55,15 @@ _VIEW: Final = "auditrelay view"
 """The name of the sessions of commands that only read."""
 
 
+_log: structlog.stdlib.BoundLogger = structlog.get_logger(__name__)
+
+
 class Share:
     """
-    The database that *config* names, for this process; its tables are made if they are not there.
+    The database that *config* names, for this process; first :meth:`prepare` it.
 
-    It blocks. *seat* is the lock that this process has, if it has one. With a *patience* (seconds)
-    what the database does not answer fails after it. Raises StateError.
+    *seat* is the lock that this process has, if it has one. With a *patience* (seconds) what the
+    database does not answer fails after it.
     """
 
     def __init__(
@@ -74,8 +81,7 @@ class Share:
         self._replica = uuid4()
         self._name = config.replica or socket.gethostname()
         self._address = address = Address(_address(config))
-        with contextlib.closing(self._connect("auditrelay start")) as db:
-            schema.create(db)
+        self._patience = patience
         self.engine = PostgresEngine(
             lambda: address.connect(application_name(self._replica)),
             address.schema,
@@ -94,6 +100,35 @@ class Share:
             self._connect, lambda: application_name(self._replica), watch
         )
         self.desk = TableDesk(self.requests, name=self._name, clock=clock)
+
+    async def prepare(self) -> None:
+        """
+        Make the tables if they are not there, as soon as the database can be reached.
+
+        Raises StateError if it refuses us, or if it stays away for longer than we have patience.
+        """
+        began, wait, said = self._clock.monotonic(), _FIRST_WAIT, False
+        while True:
+            try:
+                await asyncio.to_thread(self._create)
+            except psycopg.Error as error:
+                is_over = (
+                    self._patience is not None
+                    and self._clock.monotonic() + wait - began > self._patience
+                )
+                if kind_of(error) not in (Kind.LOST, Kind.AGAIN) or is_over:
+                    raise translate(error) from error
+                if not said:
+                    _log.warning("store_unreachable", reason=str(translate(error)))
+                said = True
+            else:
+                return
+            await self._clock.sleep(random.uniform(wait / 2, wait))  # noqa: S311  # no secret
+            wait = min(2 * wait, LONGEST_WAIT)
+
+    def _create(self) -> None:
+        with contextlib.closing(self._connect(application_name(self._replica))) as db:
+            schema.create(db)
 
     async def open_store(self) -> SqlStore:
         """Open the store. Raises StateError."""
@@ -162,7 +197,6 @@ def served_by(config: Config, replica: str) -> Mapping[str, Served]:
     served = {KEEPER: Served("")}
     for unit in units_of(config):
         kind, _, name = unit.partition(" ")
-        settings: PeerSettings
         settings = config.sources[name] if kind == "source" else config.sinks[name]
         if not settings.may_be_served_by(replica):
             continue

@@ -1,6 +1,5 @@
 """The state that a configuration names: opened to work on it, or viewed by a command."""
 
-import asyncio
 import contextlib
 from collections.abc import AsyncIterator, Iterator
 from dataclasses import dataclass
@@ -74,10 +73,9 @@ async def opened(
 
     # A command is a replica of its own, beside the one that has locked the state directory.
     with contextlib.nullcontext() if has_end else _seat(config, clock) as seat:
-        share = await asyncio.to_thread(
-            Share, config, clock, metrics, seat=seat, patience=PATIENCE if has_end else None
-        )
+        share = Share(config, clock, metrics, seat=seat, patience=PATIENCE if has_end else None)
         try:
+            await share.prepare()
             yield State(await share.open_store(), share.desk, share)
         finally:
             await share.close()

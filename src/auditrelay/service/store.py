@@ -11,9 +11,9 @@ from typing import Protocol, Self
 from auditrelay.collect.evidence import Backfills, Evidence
 from auditrelay.collect.ledger import SourceStore
 from auditrelay.deliver.spool import Spool
+from auditrelay.events.page import Page
 from auditrelay.evidence.facts import Body
 from auditrelay.evidence.heads import Head
-from auditrelay.events.page import Page
 from auditrelay.store import Raised, SinkState, SourceState, StoredDeadLetter
 from auditrelay.store.leases import Lease
 from auditrelay.store.sealing import (

@@ -6,7 +6,7 @@ recovers automatically says so; one that requires action names the key or the co
 """
 
 from collections.abc import Iterable, Iterator, Sequence
-from datetime import datetime, timedelta
+from datetime import timedelta
 from typing import Final
 
 import msgspec

@@ -1,17 +1,25 @@
 """The replicas on a shared store, for the report: who is alive, and who holds what. Pure."""
 
 from collections.abc import Mapping
-from datetime import datetime, timedelta
-from typing import Any
-from uuid import UUID
+from datetime import UTC, datetime, timedelta
+from typing import TYPE_CHECKING, Any
 
 from auditrelay.status.model import ReplicaStatus
 from auditrelay.store.leases import KEEPER
 from auditrelay.store.replicas import Replica, Situation
 from auditrelay.window import iso
 
+if TYPE_CHECKING:
+    from uuid import UUID
+
 UNKNOWN = Situation(
-    now=datetime.min, replicas=(), leases=(), requests=(), end=0, heads=0, writes=None
+    now=datetime.min.replace(tzinfo=UTC),
+    replicas=(),
+    leases=(),
+    requests=(),
+    end=0,
+    heads=0,
+    writes=None,
 )
 """What is seen before the first pulse."""
 

@@ -74,7 +74,7 @@ class Replica:
 
 @dataclass(frozen=True, slots=True)
 class Server:
-    """Which server a database is on: its *system* is that of its standbys too, its *timeline* not."""
+    """Which server a database is on; its standbys have the same *system*, and later *timeline*s."""
 
     version: str
     system: str

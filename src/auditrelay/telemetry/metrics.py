@@ -129,7 +129,7 @@ class Histogram(Collector):
 
 
 TAKEOVERS = ("free", "dead", "moved")
-"""Why a unit could be taken: no replica held it, its holder was dead, or the keeper moved it here."""
+"""Why a unit could be taken: it was free, its holder was dead, or the keeper moved it here."""
 
 STORE_WORK = ("write", "read", "pulse", "lease", "request")
 """

@@ -306,3 +306,88 @@ def test_events_from_the_spool_and_fresh_ones_render_alike(
     from auditrelay.events import pack, unpack  # noqa: PLC0415
 
     assert written(unpack(pack([event]))[0]) == written(event)
+
+
+@pytest.mark.parametrize(
+    ("kind", "verb", "schema", "event_type"),
+    [
+        ("session", "login", "Authentication", "Logon"),
+        ("session", "login_failed", "Authentication", "Logon"),
+        ("session", "logout", "Authentication", "Logoff"),
+        ("session", "impersonate", "Authentication", "Elevate"),
+        ("user", "impersonate", "Authentication", "Elevate"),
+        ("session", "revoke", "AuditEvent", "Delete"),
+        ("agent", "login", "AuditEvent", "Other"),
+        ("agent", "create", "AuditEvent", "Create"),
+        ("agent", "update", "AuditEvent", "Set"),
+        ("agent", "export", "AuditEvent", "Read"),
+        ("agent", "execute", "AuditEvent", "Execute"),
+        ("user", "block", "AuditEvent", "Disable"),
+        ("user", "unblock", "AuditEvent", "Enable"),
+        ("credential", "delete", "AuditEvent", "Set"),
+        ("unheard of", "unheard of", "AuditEvent", "Other"),
+    ],
+)
+def test_what_sentinel_calls_an_event(
+    event: AuditEvent, kind: str, verb: str, schema: str, event_type: str
+) -> None:
+    row = asim.render(replace(event, kind=kind, verb=verb))
+    assert (row["EventSchema"], row["EventType"]) == (schema, event_type)
+    assert ("Operation" in row) == (schema == "AuditEvent")
+
+
+def test_who_signs_in_is_sentinels_target_and_who_acts_as_another_its_actor(
+    event: AuditEvent,
+) -> None:
+    signed_in = asim.render(replace(event, kind="session", verb="login", **EVERYTHING))
+    assert (signed_in["TargetUsername"], signed_in["TargetUsernameType"]) == (
+        "dana@x.example",
+        "UPN",
+    )
+    assert "ActorUsername" not in signed_in
+    failed = asim.render(replace(event, kind="session", verb="login_failed", **EVERYTHING))
+    assert (failed["EventResult"], failed["EventResultDetails"]) == ("Failure", "Other")
+    acting = asim.render(replace(event, kind="session", verb="impersonate", **EVERYTHING))
+    assert (acting["ActorUsername"], acting["TargetUsername"]) == (
+        "dana@x.example",
+        "sam@x.example",
+    )
+    assert acting["TargetUserId"] == "t1"
+
+
+def test_an_object_of_sentinel_is_known_by_the_best_name_there_is(event: AuditEvent) -> None:
+    names = Target("thing", "t1", "Thing", "sam@x.example")
+    for target, name in (
+        (names, "Thing"),
+        (replace(names, name=None), "sam@x.example"),
+        (replace(names, name=None, email=None), "t1"),
+        (Target("thing"), "thing"),
+        (Target(), "agent"),
+    ):
+        assert asim.render(replace(event, kind="agent", target=target))["Object"] == name
+    policy = asim.render(replace(event, kind="security_policy"))
+    assert policy["ObjectType"] == "Policy Rule"
+    assert asim.render(replace(event, kind="agent"))["ObjectType"] == "Configuration Atom"
+    assert asim.render(replace(event, kind="user"))["ObjectType"] == "Other"
+
+
+@pytest.mark.parametrize(
+    ("outcome", "result"),
+    [("success", "Success"), ("failure", "Failure"), ("unknown", "NA"), (None, "NA")],
+)
+def test_a_result_that_is_not_known_is_none_for_sentinel(
+    event: AuditEvent, outcome: Outcome | None, result: str
+) -> None:
+    assert asim.render(replace(event, outcome=outcome))["EventResult"] == result
+
+
+@pytest.mark.parametrize(
+    ("ip", "column"),
+    [("203.0.113.7", True), ("::1", True), ("fe80::1%eth0", False), ("a proxy", False)],
+)
+def test_an_address_that_is_none_has_no_column_in_sentinel(
+    event: AuditEvent, ip: str, *, column: bool
+) -> None:
+    row = asim.render(replace(event, actor=Actor("user", "u", ip=ip)))
+    assert row.get("SrcIpAddr") == (ip if column else None)
+    assert row["AdditionalFields"].get("src_address") == (None if column else ip)

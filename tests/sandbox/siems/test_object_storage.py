@@ -11,13 +11,22 @@ from functools import partial
 from typing import Any
 
 import botocore.session
+import httpx
 import pytest
 from botocore.config import Config
 from botocore.exceptions import ClientError
 from obstore.exceptions import AlreadyExistsError, BaseError, NotFoundError
-from obstore.store import S3Store
+from obstore.store import AzureStore, S3Store
 
-from auditrelay.sandbox.siems.object_storage import BUCKET, KEY_ID, REGION, SECRET_KEY, Bucket
+from auditrelay.sandbox.entra import CLIENT_ID, TENANT
+from auditrelay.sandbox.siems.object_storage import (
+    AZURE,
+    BUCKET,
+    KEY_ID,
+    REGION,
+    SECRET_KEY,
+    Bucket,
+)
 from auditrelay.sandbox.siems.object_storage.identity import EXTERNAL_ID, ROLE
 from auditrelay.sandbox.siems.object_storage.signatures import Key
 
@@ -164,3 +173,40 @@ async def test_obstore_creates_an_object_once(bucket: Bucket) -> None:
     with pytest.raises(BaseError):
         await store.get_async("dt=2026-01-01/k.ndjson")
     assert bucket.notifications == {"dt=2026-01-01/k.ndjson": 1}
+
+
+async def test_obstore_creates_a_blob_once(bucket: Bucket) -> None:
+    bucket.be("azure")
+    store = AzureStore(
+        BUCKET,
+        account_name="auditarchive",
+        endpoint=bucket.url,
+        token=await asyncio.to_thread(token_for_storage, bucket),
+        client_options={"allow_http": True},
+        retry_config={"max_retries": 0},
+    )
+    key = "dt=2026-01-01/k.ndjson"
+    await store.put_async(key, LINE, mode="create", use_multipart=False)
+    with pytest.raises(AlreadyExistsError):
+        await store.put_async(key, LINE, mode="create", use_multipart=False)
+    assert bucket.answered == {201: 1, 409: 1}
+    assert bytes(await (await store.get_async(key)).bytes_async()) == LINE
+    with pytest.raises((NotFoundError, FileNotFoundError)):
+        await store.get_async("none")
+    bucket.entra.revoke()
+    with pytest.raises(BaseError):
+        await store.get_async(key)
+    assert bucket.notifications == {key: 1}
+
+
+def token_for_storage(bucket: Bucket) -> str:
+    """Ask for a token as an application does."""
+    fields = {
+        "grant_type": "client_credentials",
+        "client_id": CLIENT_ID,
+        "client_secret": bucket.entra.client_secret,
+        "scope": f"{AZURE}/.default",
+    }
+    reply = httpx.post(f"{bucket.entra.url}/{TENANT}/oauth2/v2.0/token", data=fields)
+    token: str = reply.json()["access_token"]
+    return token

@@ -113,7 +113,12 @@ FORGERIES: dict[str, tuple[Sequence[str], str]] = {
         "spool",
     ),
     "page invented": (
-        ['insert into spool select 99, 1, source, 0, 1, events, "only", sha, tag from spool limit 1'],
+        [
+            (
+                'insert into spool select 99, 1, source, 0, 1, events, "only", sha, tag '
+                "from spool limit 1"
+            )
+        ],
         "spool",
     ),
     "place moved on": (
@@ -186,7 +191,12 @@ FORGERIES: dict[str, tuple[Sequence[str], str]] = {
         "letters",
     ),
     "deleted event exchanged": (
-        ["update vanished set key = zeroblob(28) where key = (select key from vanished order by key limit 1)"],
+        [
+            (
+                "update vanished set key = zeroblob(28) "
+                "where key = (select key from vanished order by key limit 1)"
+            )
+        ],
         "state",
     ),
     "uids of our own put in": (
@@ -279,9 +289,7 @@ async def test_a_page_left_out_of_the_pages_is_found(
     assert "spool" in codes(state)
 
 
-async def test_sorted_keys_of_a_page_are_found(
-    store: SqlStore, event: Make, state: State
-) -> None:
+async def test_sorted_keys_of_a_page_are_found(store: SqlStore, event: Make, state: State) -> None:
     with planted(facts, "digest", lambda keys: digest(sorted(keys))):
         await store.add("voice", Page.of([event(2), event(1)]))
     assert codes(state) == {"nothing", "known"}

@@ -39,9 +39,7 @@ def rejected(place: int, reason: str = "invalid", status: int | None = None) -> 
 
 
 def listed(state: State) -> list[tuple[int, str | None, str]]:
-    return [
-        (each.id, each.sink, each.letter.event.native_id or "") for each in dead_letters(state)
-    ]
+    return [(each.id, each.sink, each.letter.event.native_id or "") for each in dead_letters(state)]
 
 
 async def waiting(store: SqlStore, sink: str) -> list[tuple[int, AuditEvent]]:

@@ -116,7 +116,7 @@ class Connection:
         self._made: dict[tuple[bool, bool], bytes] = {}
         # Two states in one database do not wait for each other.
         key = _NAMESPACE << 32 | crc32(schema.encode())
-        self._lock = f"select pg_advisory_xact_lock({key})".encode()
+        self._lock = f"select pg_advisory_xact_lock({key})"
 
     @property
     def closed(self) -> bool:
@@ -159,7 +159,7 @@ class Connection:
         settings = self._settings(write=write, is_long=snapshot or self._limit > REQUEST)
         self._pipeline.send(settings, ())
         if write and alone:
-            self._pipeline.send(self._lock, ())
+            self.execute(self._lock)
 
     def _settings(self, *, write: bool, is_long: bool) -> bytes:
         """Return the statement with the settings of a transaction; without parameters to send."""

@@ -4,7 +4,7 @@ import contextlib
 import random
 import threading
 from collections.abc import Callable, Iterator
-from typing import Any, Final, NoReturn, TypeVar
+from typing import TYPE_CHECKING, Any, Final, NoReturn, TypeVar
 
 import psycopg
 import structlog
@@ -15,7 +15,6 @@ from auditrelay.errors import StateError
 from auditrelay.evidence.heads import Keys
 from auditrelay.store.postgres.connection import REQUEST, Connection
 from auditrelay.store.postgres.errors import Kind, kind_of, translate
-from auditrelay.store.postgres.watch import Watch
 
 AT_ONCE: Final = 5
 """How often a transaction that others were in the way of is run again without a wait."""
@@ -28,6 +27,9 @@ CLOSING: Final = 2.0
 
 REFUSED_WAIT: Final = 30.0
 """Seconds between two attempts to connect where an operator has to change something first."""
+
+if TYPE_CHECKING:
+    from auditrelay.store.postgres.watch import Watch
 
 T = TypeVar("T")
 

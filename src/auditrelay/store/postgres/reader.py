@@ -63,7 +63,9 @@ class ReaderThread:
         return self._link.away_until
 
     def close(self) -> None:
-        """Finish what is read, unless the database is away; then close the connection."""
+        """Finish what is read, unless the database is away; then close the connection, once."""
+        if self._closed:
+            return
         self._closed = True
         for each in (self._link, *self._snapshots):
             each.give_up()

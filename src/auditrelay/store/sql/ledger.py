@@ -145,7 +145,7 @@ def found_late(db: Connection, owner: int, most: int) -> tuple[FoundLate, ...]:
         FoundLate(*row)
         for row in db.execute(
             'select start, "end", events, via, recorded from late where source = ? '
-            "order by recorded desc, start desc limit ?",
+            "order by recorded desc, start desc, via limit ?",
             (owner, most),
         )
     )

@@ -58,6 +58,7 @@ from auditrelay.store.sql.evidence_log import EvidenceLog
 from auditrelay.store.sql.forgetting import forget_old
 from auditrelay.store.sql.handover import Handover
 from auditrelay.store.sql.known_contents import KnownContents
+from auditrelay.store.sql.loading import Loading
 from auditrelay.store.sql.look_ups import LookUps
 from auditrelay.store.sql.page_reader import PageReader
 from auditrelay.store.sql.readers import Reader, all_readers
@@ -93,14 +94,17 @@ class SqlStore:
     These functions are in the modules next to this one, and work on a connection.
     """
 
-    def __init__(self, engine: Engine, shared: _Shared) -> None:
+    def __init__(self, engine: Engine, shared: _Shared, *, alone: bool) -> None:
+        """Work on *engine*; *alone*, if no other instance removes sources meanwhile."""
         self._engine = engine
         self._shared = shared
+        self._ids: dict[str, int] | None = {} if alone else None
         self._clock = shared.clock
         self._spool = shared.spool
         self._uids = Uids()
+        self._loading = Loading(engine, self._uids)
         self._look_ups = LookUps()
-        self._recent = shared.pages.anew() if isinstance(shared.pages, Recent) else None
+        self._recent = shared.pages.renewed() if isinstance(shared.pages, Recent) else None
         self._marks = None if self._recent is None else self._recent.marks
         pages = self._recent or shared.pages
         self._read = engine.read
@@ -113,8 +117,7 @@ class SqlStore:
             now=self._now,
             marks=self._marks,
         )
-        self.alerts = AlertLog(engine, self._spooling, shared.spool, self._uids, now=self._now)
-        """The log of the alerts."""
+        self._alerts = AlertLog(engine, self._spooling, shared.spool, self._uids, now=self._now)
         self._log = EvidenceLog(engine, self._spooling, shared.spool, now=self._now)
         self._contents = KnownContents(
             engine, self._pages, self._spooling, shared.spool, self._uids, clock=shared.clock
@@ -138,7 +141,7 @@ class SqlStore:
         """Return this store under *lease*: what it keeps in memory is of that lease alone."""
         if not self._engine.shared:  # the lock of the state fences everybody else
             return self
-        return type(self)(self._engine.under(lease), self._shared)
+        return type(self)(self._engine.under(lease), self._shared, alone=True)
 
     def reaches(self, end: int) -> None:
         """Take note that the spool reaches to the place *end*: other instances add to it, too."""
@@ -173,6 +176,8 @@ class SqlStore:
     ) -> Added:
         """Spool and remember the new ones of *events*, enter the *proof*, insert the *bad* rows."""
         self._engine.room.require()
+        if len(events) or bad:
+            await self._loading.ensure(source)
         keys, now = known_keys(events), self._now()
         text = None if condition is None else encode_condition(condition)
 
@@ -185,6 +190,7 @@ class SqlStore:
                 self._uids,
                 source,
                 events,
+                owner=(self._ids or {}).get(source) or source_id(db, source),
                 keys=keys,
                 are_new=are_new,
                 proof=proof or Proof(),
@@ -212,12 +218,17 @@ class SqlStore:
         self, source: str, uids: Sequence[str], at: Sequence[int], content: Sequence[bytes]
     ) -> LookedUp:
         """Look *uids* up among the known, and compare the digests of their *content*."""
+        if uids:
+            await self._loading.ensure(source)
         writes = self._look_ups.writes(source)
-        found = await self._read(
-            lambda db: known.look_up(
-                db, self._uids, source_id(db, source), keys_of(uids, at), content
-            )
-        )
+
+        def work(db: Connection) -> LookedUp:
+            owner = (self._ids or {}).get(source) or source_id(db, source)
+            if self._ids is not None:  # what a reader sees is committed
+                self._ids[source] = owner
+            return known.look_up(db, self._uids, owner, keys_of(uids, at), content)
+
+        found = await self._read(work)
         self._look_ups.found(source, [uids[row] for row in found.new], writes)
         return found
 
@@ -265,6 +276,7 @@ class SqlStore:
         self, source: str, events: Sequence[AuditEvent], *, proved: Proved | None = None
     ) -> list[Mapping[str, DeliveryStatus] | None]:
         """Look each of *events* up among the known, in each sink's progress and dead letters."""
+        await self._loading.ensure(source)
         keys = [known_key(event) for event in events]
         return await self._read(
             lambda db: known.delivery_status(db, self._uids, source, keys, proved=proved)
@@ -416,12 +428,23 @@ class SqlStore:
 
     async def forget(self, name: str, *, by: int | None = None) -> None:
         """Delete every row of the source or sink *name*."""
+        self._forget_id(name)
         await removal.remove(self._engine, self._spooling, self._spool, name, self._now(), by=by)
 
     async def _finish_removal(self, name: str) -> None:
         """Delete what a removal of *name* that was interrupted has left: it starts again."""
+        self._forget_id(name)
         if await self._read(lambda db: removal.is_unfinished(db, name)):
             await removal.finish(self._engine, self._spooling, self._spool, name)
+
+    def _forget_id(self, source: str) -> None:
+        if self._ids is not None:
+            self._ids.pop(source, None)
+
+    @property
+    def alerts(self) -> AlertLog:
+        """The log of the alerts."""
+        return self._alerts
 
     @property
     def log(self) -> EvidenceLog:
@@ -442,7 +465,7 @@ class SqlStore:
         return self._spool.used_bytes
 
     async def spool_size(self) -> int:
-        """Return the current size of the spool, compressed, also after writes of other instances."""
+        """Return the size of the spool, compressed, also after writes of other instances."""
         if not self._engine.shared:
             return self.spool_bytes
         return await self._read(lambda db: meta.read(db, "spool_bytes"))
@@ -472,4 +495,5 @@ async def open_on(
         clock.confirmed.resume(moment(mark))
     pages = Recent() if engine.shared else Handover(readers, end)
     size = spool.Spool(used, max_bytes, engine.room)
-    return SqlStore(engine, _Shared(clock, retention, remember, size, pages))
+    all_share = _Shared(clock, retention, remember, size, pages)
+    return SqlStore(engine, all_share, alone=not engine.shared)

@@ -17,6 +17,7 @@ import zlib
 from collections import Counter
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from email.utils import formatdate
 from typing import Any, ClassVar, Literal, Self
 from xml.sax.saxutils import escape
 
@@ -52,6 +53,13 @@ class Stored:
 
     body: bytes
     headers: Mapping[str, str]
+    at: float
+    """When, in epoch seconds."""
+
+    @property
+    def modified(self) -> str:
+        """The date of it, as a header says it."""
+        return formatdate(self.at, usegmt=True)
 
     @property
     def etag(self) -> str:
@@ -240,10 +248,12 @@ class Bucket(Intake):
         events = _events(request.body, name)
         if name not in self.objects:
             self._keep(events)
-        made = Stored(request.body, dict(request.headers))
+        made = Stored(request.body, dict(request.headers), request.at)
         self.objects[name] = made
         self.notifications[name] += 1
-        return Response(201 if self.provider == "azure" else 200, b"", {"ETag": made.etag})
+        if self.provider == "azure":
+            return Response(201, b"", {"ETag": made.etag, "Last-Modified": made.modified})
+        return Response(200, b"", {"ETag": made.etag})
 
     def _may_only_create(self, request: Request) -> bool:
         if self.provider == "gcs":
@@ -286,7 +296,8 @@ class Bucket(Intake):
             for key, value in found.headers.items()
             if key.startswith(("x-amz-meta-", "x-goog-meta-", "x-ms-meta-", "content-type"))
         }
-        return Response(200, found.body, {"ETag": found.etag, **kept})
+        dated = {"ETag": found.etag, "Last-Modified": found.modified}
+        return Response(200, found.body, {**dated, **kept})
 
     def _error(self, denied: Denied) -> Response:
         also = "".join(f"<{name}>{escape(text)}</{name}>" for name, text in denied.also.items())
