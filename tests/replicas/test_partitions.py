@@ -75,7 +75,7 @@ async def test_another_replica_takes_over_from_one_that_cannot_reach_the_databas
     await fleet.check()
 
 
-async def test_nothing_is_taken_away_when_none_could_reach_the_database(
+async def test_no_replica_is_robbed_when_none_could_reach_the_database(
     fleet: Fleet, sandbox: Sandbox, wires: tuple[Wire, Wire]
 ) -> None:
     fill(sandbox)
