@@ -17,6 +17,10 @@
 #   make bench-grove                   the same next to Grove, which it installs into .venv-grove
 #   make evidence-checker              dist/auditrelay-evidence.pyz, the auditor's program in one file
 #   make interop [INTEROP=opensearch]  the sinks against real receivers (interop/README.md)
+#   make image [IMAGE=auditrelay] [BASE=python:3.12-slim-bookworm]
+#                                      the image, with docker, podman or buildah (docs/container.md)
+#   make image-base                    a base for it from Debian packages, where no registry can be reached
+#   make image-test                    the image as it is run, as root; builds it, and a base if it must
 #   make install                       the virtual environment alone, with the development tools
 #   make changelog VERSION=0.1.0       the fragments of changelog.d into CHANGELOG.md, at a release
 #   make lock [LOCK=--upgrade]         requirements*.txt from pyproject.toml
@@ -42,11 +46,13 @@ BENCH ?=
 DEMO ?=
 LOCK ?=
 INTEROP ?=
+IMAGE ?= auditrelay
+BASE ?=
 FUZZ ?= 200000
 FUZZ_SECONDS ?= 60
 CHECKER ?= dist/auditrelay-evidence.pyz
 
-.PHONY: install demo test test-all test-unit fuzz check check-format check-lint check-types format generate bench bench-grove interop evidence-checker changelog lock clean
+.PHONY: install demo test test-all test-unit fuzz check check-format check-lint check-types format generate bench bench-grove interop evidence-checker image image-base image-test changelog lock clean
 .DEFAULT_GOAL := install
 
 # Many tests wait for a process or a peer, so one more worker than cores keeps the cores busy.
@@ -59,7 +65,7 @@ demo: $(VENV)/.user
 	@$(BIN)/auditrelay demo $(DEMO)
 
 test: $(VENV)/.developer
-	@$(BIN)/python -m pytest $(PARALLEL) $(TEST) $(FOLDERS)
+	@$(BIN)/python -m pytest $(PARALLEL) $(TEST) $(or $(FOLDERS),--ignore tests/image)
 
 test-all: export TEST_ALL := 1
 test-all: test
@@ -107,6 +113,20 @@ evidence-checker:
 	@mkdir -p build/evidence/auditor $(dir $(CHECKER))
 	@cp src/auditrelay/evidence/auditor/*.py build/evidence/auditor
 	$(PYTHON) -m zipapp --python "/usr/bin/env python3" --main auditor.program:command --output $(CHECKER) build/evidence
+
+# The script reads the rest of its settings where pip and the engines have theirs.
+image image-base image-test: export IMAGE := $(IMAGE)
+image image-base image-test: export BASE := $(BASE)
+
+image:
+	@packaging/image.sh build
+
+image-base:
+	@packaging/image.sh base
+
+image-test: $(VENV)/.developer
+	@packaging/image.sh archive build/image.tar
+	@TEST_IMAGE=build/image.tar $(BIN)/python -m pytest -n 0 $(TEST) tests/image
 
 changelog: $(VENV)/.developer
 	$(BIN)/towncrier build --yes --version $(or $(VERSION),$(error name the release: make changelog VERSION=0.1.0))

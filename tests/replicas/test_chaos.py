@@ -5,6 +5,7 @@ import contextlib
 import random
 import time
 from datetime import UTC, datetime
+from typing import TYPE_CHECKING
 
 import pytest
 from tests.support.extent import extent
@@ -13,6 +14,9 @@ from tests.support.postgres import Server
 from tests.support.wire import Wire
 
 from auditrelay.sandbox import Sandbox
+
+if TYPE_CHECKING:
+    from pathlib import Path
 
 pytestmark = pytest.mark.process
 
@@ -64,7 +68,7 @@ async def test_nothing_is_lost_whatever_happens(
                 case "restart":
                     await asyncio.to_thread(own_server.restart, rng.choice(("fast", "immediate")))
                 case "lost tail":
-                    image = await asyncio.to_thread(own_server.image)
+                    image: Path = await asyncio.to_thread(own_server.image)
                     before = _accepted(sandbox)
                     await asyncio.sleep(min(pause, 1.0))
                     await fleet.fail_over(own_server, image)

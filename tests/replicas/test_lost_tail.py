@@ -37,8 +37,11 @@ async def test_what_was_lost_is_read_and_delivered_again(
     own_fleet: Fleet, own_server: Server, sandbox: Sandbox, lost: int
 ) -> None:
     """The tail begins somewhere in a walk of several pages, or in its deliveries."""
-    await own_fleet.start("a")
-    add(sandbox)
+    # What is passed over is not read again by chance, as windows hardly overlap.
+    await own_fleet.start("a", tables=own_fleet.settings(overlap="1s"))
+    for vendor in (sandbox.cekura, sandbox.bland):
+        vendor.faults.add(faults.delay(0.4), times=None)
+    add(sandbox, 40)
     await _commits(own_fleet, 1)
     image = await asyncio.to_thread(own_server.image)
     await _commits(own_fleet, lost)

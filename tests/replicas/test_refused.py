@@ -52,7 +52,7 @@ def stranger(postgres: Server) -> Iterator[None]:
     postgres.execute("drop owned by stranger; drop role stranger")
 
 
-async def test_a_role_without_rights_is_shown_what_to_run(
+async def test_the_error_for_a_role_without_rights_says_what_to_run(
     fleet: Fleet, stranger: None, postgres: Server
 ) -> None:
     name = fleet.address.rpartition("/")[2]

@@ -1,4 +1,4 @@
-"""The database is restarted, killed, or away for long: nothing is taken away or repeated."""
+"""The database is restarted, killed, or away for long: nothing is taken or repeated."""
 
 import asyncio
 from collections.abc import Callable
@@ -91,10 +91,10 @@ async def test_a_replica_stops_in_time_though_the_database_is_away(
     await own_fleet.check(bound=BOUND)
 
 
-async def test_nothing_is_taken_away_after_the_database_was_away_for_long(
+async def test_no_replica_is_robbed_after_the_database_was_away_for_long(
     own_fleet: Fleet, own_server: Server, sandbox: Sandbox
 ) -> None:
-    """Every life has ended by the database's clock; but no replica has seen one stand still."""
+    """Every life has ended by the clock of the database; but none was seen standing still."""
     fill(sandbox)
     daemons = await own_fleet.start("a", "b", "c")
     await own_fleet.delivered()

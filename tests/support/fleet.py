@@ -7,13 +7,13 @@ is asserted of what the doubles were sent by whom, and of the history of the tab
 """
 
 import asyncio
+import itertools
 import signal
 from bisect import bisect_right
 from collections import Counter, defaultdict
 from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
-from itertools import pairwise
 from pathlib import Path
 from typing import Any
 from uuid import UUID
@@ -57,7 +57,7 @@ create function test.held() returns trigger language plpgsql as $$
 begin
     if tg_op = 'INSERT' or new.token is distinct from old.token then
         insert into test.held
-            values (clock_timestamp(), new.unit, new.epoch, new.token, new.holder);
+        values (clock_timestamp(), new.unit, new.epoch, new.token, new.holder);
     end if;
     return null;
 end $$;
@@ -265,8 +265,8 @@ class Fleet:
         await eventually(
             lambda: (
                 self.rows(
-                    "select every(position >= "
-                    "(select value from meta where name = 'next_position')) from sink"
+                    "select every(position >= (select value from meta where name = 'next_position'))"
+                    " from sink"
                 )
                 == [(True,)]
             ),
@@ -334,7 +334,7 @@ class Fleet:
         self._check_written(history)
         for sink in self.sandbox.siems:
             terms = history.get(f"sink {sink}", [])
-            assert all(a.end <= b.start for a, b in pairwise(terms))
+            assert all(a.end <= b.start for a, b in itertools.pairwise(terms))
             begun = -1
             for at, name in self._sendings(sink):
                 newest = bisect_right([term.start for term in terms], at) - 1

@@ -9,6 +9,7 @@ from auditrelay.store.keys import keys_of, known_keys
 from auditrelay.store.sql import intake, known, states
 from auditrelay.store.sql.connection import Connection
 from auditrelay.store.sql.engine import Engine
+from auditrelay.store.sql.loading import Loading
 from auditrelay.store.sql.look_ups import LookUps
 from auditrelay.store.sql.sources import source_id
 from auditrelay.store.sql.spool import Spool
@@ -39,6 +40,7 @@ class Adding:
         self._spool = spool
         self._uids = uids
         self._now = now
+        self._loading = Loading(engine, uids)
         self._look_ups = LookUps()
         self._ids: dict[str, int] | None = {} if alone else None
 
@@ -46,6 +48,8 @@ class Adding:
         self, source: str, uids: Sequence[str], at: Sequence[int], content: Sequence[bytes]
     ) -> LookedUp:
         """Look *uids* up among the known, and compare the digests of their *content*."""
+        if uids:
+            await self._loading.ensure(source)
         writes = self._look_ups.writes(source)
 
         def work(db: Connection) -> LookedUp:
@@ -71,6 +75,8 @@ class Adding:
     ) -> Added:
         """See ``Intake.add``; *condition* is encoded."""
         self._engine.room.require()
+        if len(events) or bad:
+            await self._loading.ensure(source)
         keys, now = known_keys(events), self._now()
 
         def work(db: Connection) -> Added:
@@ -99,6 +105,7 @@ class Adding:
 
     def forget(self, source: str) -> None:
         """Drop the number of *source*, whose row may be removed: a new one has another."""
+        self._loading.forget(source)
         if self._ids is not None:
             self._ids.pop(source, None)
 

@@ -84,7 +84,11 @@ class Uids:
         loaded = self._loaded.get(owner)
         if loaded is not None and not loaded.full:
             loaded.add(uids)
-            return
+        else:
+            self.load(db, owner)
+
+    def load(self, db: Connection, owner: int) -> None:
+        """Load what is known of the source *owner*."""
         (size,) = db.execute(
             "select cast(coalesce(sum(length(uids)), 0) as bigint) from uid_log where source = ?",
             (owner,),
