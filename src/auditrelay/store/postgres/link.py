@@ -4,7 +4,7 @@ import contextlib
 import random
 import threading
 from collections.abc import Callable, Iterator
-from typing import Any, Final, NoReturn, TypeVar
+from typing import TYPE_CHECKING, Any, Final, NoReturn, TypeVar
 
 import psycopg
 import structlog
@@ -15,7 +15,9 @@ from auditrelay.errors import StateError
 from auditrelay.evidence.heads import Keys
 from auditrelay.store.postgres.connection import REQUEST, Connection
 from auditrelay.store.postgres.errors import Kind, kind_of, translate
-from auditrelay.store.postgres.watch import Watch
+
+if TYPE_CHECKING:
+    from auditrelay.store.postgres.watch import Watch
 
 AT_ONCE: Final = 5
 """How often a transaction that others were in the way of is run again without a wait."""
