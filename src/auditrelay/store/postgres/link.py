@@ -44,7 +44,7 @@ def give_up(error: psycopg.Error) -> NoReturn:
     raise meaning from error
 
 
-class Unreachable(StateError):
+class StoreAway(StateError):
     """The database has been away for longer than there was patience for, or we are closing."""
 
 
@@ -108,7 +108,7 @@ class Link:
         """
         Return once what failed with *error*, and was rolled back, may be tried again.
 
-        Raises Unreachable if we are closing or have no more patience. If trying does not help,
+        Raises StoreAway if we are closing or have no more patience. If trying does not help,
         raises what *error* means.
         """
         kind = kind_of(error)
@@ -125,7 +125,7 @@ class Link:
         wait = self._wait(kind)
         over = self._clock.monotonic() + wait - self._since
         if self._closing.is_set() or (self._patience is not None and over > self._patience):
-            raise Unreachable(str(translate(error))) from error
+            raise StoreAway(str(translate(error))) from error
         if wait:
             self._say(error)
             self._closing.wait(wait)

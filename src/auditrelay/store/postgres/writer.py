@@ -24,7 +24,7 @@ from auditrelay.errors import Fenced, LeaseLost, RolledBack, StateError
 from auditrelay.store.leases import Lease
 from auditrelay.store.postgres.connection import Connection
 from auditrelay.store.postgres.errors import Kind, kind_of, words_of
-from auditrelay.store.postgres.link import CLOSING, Link, Unreachable
+from auditrelay.store.postgres.link import CLOSING, Link, StoreAway
 
 T = TypeVar("T")
 Work = Callable[[Connection], T]
@@ -187,9 +187,9 @@ class Writer:
         """Run *group* in one transaction; if that fails as a whole, each work in its own."""
         try:
             results = self._run(group, group[0].counted)
-        except Unreachable as error:
+        except StoreAway as error:
             for entry in group:
-                entry.future.set_exception(Unreachable(*error.args))
+                entry.future.set_exception(StoreAway(*error.args))
         except BaseException as error:  # noqa: BLE001  # raised in the caller, not in this thread
             if len(group) == 1:
                 group[0].future.set_exception(error)
