@@ -3,7 +3,9 @@
 import os
 import sys
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
+from typing import Any
 
 import psycopg
 
@@ -35,8 +37,14 @@ def started() -> Server:
 
 def server_cpu(server: Server) -> float:
     """Return the CPU seconds of all processes of *server* so far, those that have ended too."""
-    first, *others = server.pids()
-    return process_cpu(first, ended=True) + sum(map(process_cpu, others))
+    first = _postmaster(server)
+    others = Path(f"/proc/{first}/task/{first}/children").read_text().split()
+    return process_cpu(first, ended=True) + sum(process_cpu(int(each)) for each in others)
+
+
+@cache
+def _postmaster(server: Server) -> int:
+    return server.pids()[0]
 
 
 def process_cpu(pid: int, *, ended: bool = False) -> float:
@@ -48,14 +56,14 @@ def process_cpu(pid: int, *, ended: bool = False) -> float:
     return sum(map(int, fields[11:15] if ended else fields[11:13])) / _TICK
 
 
-def connected(server: Server, database: str) -> psycopg.Connection[tuple[int, ...]]:
+def connected(server: Server, database: str) -> psycopg.Connection[tuple[Any, ...]]:
     """Return a connection to *database*, which sees the tables of the state."""
     connection = psycopg.connect(server.address(database), autocommit=True)
     connection.execute("set search_path to auditrelay")
     return connection
 
 
-def number(connection: psycopg.Connection[tuple[int, ...]], sql: str) -> int:
+def number(connection: psycopg.Connection[tuple[Any, ...]], sql: str) -> int:
     """Return the one number that *sql* finds."""
     row = connection.execute(sql.encode()).fetchone()
     assert row is not None

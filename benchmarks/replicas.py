@@ -18,15 +18,17 @@ import sys
 import time
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
+from itertools import product
 from pathlib import Path
+
+from tests.support.postgres import Server
+from tests.support.wire import Wire
 
 import auditrelay
 from load import Load, Run, check_arrived, configure, folder, once, sandbox, unit
-from postgres import Options, Server, server_cpu, started
+from postgres import Options, server_cpu, started
 from replicas_running import at_rest, scale, takeover
 from replicas_store import known_uids, old_snapshot, round_trips
-
-from tests.support.wire import Wire
 
 ONE, THREE = ("splunk_hec",), ("splunk_hec", "datadog", "elasticsearch")
 
@@ -70,7 +72,7 @@ def carried(
 
 
 def cost(server: Server, options: Options) -> Iterator[str]:
-    """The whole relay, `run --once`, with SQLite and with PostgreSQL in turn."""
+    """Run the whole relay once, with SQLite and with PostgreSQL in turn."""
     yield (
         "| page | sinks | store | events/s | relay, CPU s/100k | units | of SQLite's "
         "| server, CPU s/100k | peak MB |"
@@ -80,11 +82,9 @@ def cost(server: Server, options: Options) -> Iterator[str]:
     starts = {store: _start(store) for store in stores}
     found: dict[tuple[int, tuple[str, ...], Server | None], list[Cost]] = {}
     for _ in range(options.repeat):
-        for page in (1000, 100):
-            for sinks in (ONE, THREE):
-                for store in stores:
-                    each = carried(store, Load("cekura", page), sinks, options.events)
-                    found.setdefault((page, sinks, store), []).append(each)
+        for page, sinks, store in product((1000, 100), (ONE, THREE), stores):
+            each = carried(store, Load("cekura", page), sinks, options.events)
+            found.setdefault((page, sinks, store), []).append(each)
     for (page, sinks, store), runs in found.items():
         ours = [_without(each, starts[store]) for each in runs]
         theirs = [_without(each, starts[None]) for each in found[page, sinks, None]]
@@ -119,7 +119,7 @@ def _each(options: Options, values: list[float], of: float) -> float:
 
 
 def latency(server: Server, options: Options) -> Iterator[str]:
-    """One replica whose round trip to the server takes longer; pages of 1,000, one sink."""
+    """Run one replica whose round trip to the server takes longer; pages of 1,000, one sink."""
     yield "| round trip, ms more | events/s | relay, CPU s/100k, start and all |"
     yield "| --- | --- | --- |"
     for delay in (0, 0.001, 0.005, 0.02):
@@ -153,7 +153,7 @@ def main() -> None:
     parser.add_argument("--repeat", type=int, default=3, help="rounds of cost; medians are shown")
     parser.add_argument("--known", type=int, default=1_000_000, help="uids that are known")
     parser.add_argument("--minutes", type=float, default=2, help="how long rest and snapshot take")
-    parser.add_argument("--kills", type=int, default=6, help="how often a holder is killed")
+    parser.add_argument("--kills", type=int, default=2, help="how often a holder is killed")
     asked = parser.parse_args()
     if asked.list:
         print("\n".join(f"{name}: {row.__doc__}" for name, row in ROWS.items()))
@@ -164,7 +164,7 @@ def main() -> None:
         repeat=repeat,
         known=asked.known // less,
         minutes=asked.minutes / less,
-        kills=asked.kills // less,
+        kills=max(1, asked.kills // less),
     )
     compileall.compile_dir(Path(auditrelay.__path__[0]), quiet=1)
     print(f"Python {platform.python_version()}, {os.cpu_count()} cores, {platform.machine()}")

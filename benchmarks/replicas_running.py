@@ -10,15 +10,17 @@ import sys
 import time
 from collections.abc import AsyncIterator, Collection, Iterator, Mapping
 from datetime import UTC, datetime, timedelta
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import psycopg
+from tests.support.postgres import Server
 
 from auditrelay.sandbox import Sandbox
 from auditrelay.sandbox.faults import too_many
 from load import folder
-from postgres import COMMITS, WAL, Options, Server, connected, number, process_cpu, server_cpu
+from postgres import COMMITS, WAL, Options, connected, number, process_cpu, server_cpu
 
 PACE = {
     "settle": "1s",
@@ -27,7 +29,9 @@ PACE = {
     "requests_per_minute": 60_000,
 }
 PATIENCE = 60.0
-Watching = psycopg.Connection[tuple[int, ...]]
+_STILL = 3.0
+"""Seconds without a move after which there are no more."""
+Watching = psycopg.Connection[tuple[Any, ...]]
 
 
 class Replica:
@@ -84,7 +88,7 @@ def _tables(
 async def running(
     server: Server, database: str, count: int, tables: Mapping[str, Any]
 ) -> AsyncIterator[tuple[list[Replica], Watching]]:
-    """Run *count* replicas until the end of the block, from when each has its share of the units."""
+    """Run *count* replicas until the end of the block, which begins once each has its share."""
     with folder() as where:
         address = server.address(database)
         replicas = [Replica(where, f"r{each}", address, tables) for each in range(count)]
@@ -95,7 +99,7 @@ async def running(
                 each.start()
             with connected(server, database) as watching:
                 units = len(tables) + 1  # and the keeper
-                await _until(lambda: _is_balanced(watching, units, count))
+                await _shared_out(watching, units, count)
                 yield replicas, watching
         finally:
             for each in replicas:
@@ -108,17 +112,22 @@ def _has_tables(server: Server, database: str) -> bool:
     return bool(row and row[0])
 
 
-def _is_balanced(watching: Watching, units: int, count: int) -> bool:
-    held = watching.execute(
-        "select count(*), count(wanted_by) from lease where holder is not null group by holder"
-    ).fetchall()
-    shares = [row[0] for row in held]
-    return (
-        sum(shares) == units
-        and len(shares) == count
-        and not any(row[1] for row in held)
-        and max(shares) - min(shares) <= 1 + units // 10
-    )
+async def _shared_out(watching: Watching, units: int, count: int) -> None:
+    """Wait until each of *count* replicas holds some of the *units*, and no more of them move."""
+    before, since = None, time.monotonic()
+
+    def holds() -> bool:
+        nonlocal before, since
+        held = watching.execute(
+            "select unit, holder from lease where holder is not null and wanted_by is null "
+            "order by unit"
+        ).fetchall()
+        if held != before:
+            before, since = held, time.monotonic()
+        is_whole = len(held) == units and len({row[1] for row in held}) == count
+        return is_whole and time.monotonic() > since + _STILL
+
+    await _until(holds)
 
 
 async def _until(holds: Any) -> None:
@@ -133,7 +142,7 @@ async def _until(holds: Any) -> None:
 
 
 def scale(server: Server, options: Options) -> Iterator[str]:
-    """1, 2 and 3 replicas: over 3 sources and 3 sinks, and over 300 sources and one sink."""
+    """Run 1, 2 and 3 replicas: over 3 sources and 3 sinks, and over 300 sources and one sink."""
     yield "| sources | sinks | replicas | events/s | relay, CPU µs | server, CPU µs | of one's |"
     yield "| --- " * 7 + "|"
     for sources, sinks in ((3, 3), (300, 1)):
@@ -141,7 +150,7 @@ def scale(server: Server, options: Options) -> Iterator[str]:
         for count in (1, 2, 3):
             database = server.create()
             rate, ours, theirs = asyncio.run(
-                _scaled(server, database, options.events, sources, sinks, count)
+                _scaled(server, database, options.events, (sources, sinks), count)
             )
             server.drop(database)
             first = first or rate
@@ -152,9 +161,14 @@ def scale(server: Server, options: Options) -> Iterator[str]:
 
 
 async def _scaled(
-    server: Server, database: str, events: int, sources: int, sinks: int, count: int
+    server: Server, database: str, events: int, shape: tuple[int, int], count: int
 ) -> tuple[float, float, float]:
-    """Return the events/s read, and CPU µs an event of all replicas and of the server."""
+    """
+    Return the events/s read, and CPU µs an event of all replicas and of the server.
+
+    The *shape* is how many sources and sinks there are.
+    """
+    sources, sinks = shape
     vendors = ["bland", "jitsudo", "cekura"]
     async with Sandbox(only=vendors) as sandbox:
         taken = list(sandbox.siems)[:sinks]
@@ -189,7 +203,7 @@ async def _scaled(
 
 
 def takeover(server: Server, options: Options) -> Iterator[str]:
-    """Seconds until another of three replicas holds what one held that was killed, or stopped."""
+    """Kill, and stop, one of three replicas: seconds until the others hold what it held."""
     database = server.create()
     found = asyncio.run(_taken_over(server, database, options.kills))
     server.drop(database)
@@ -215,10 +229,10 @@ async def _taken_over(server: Server, database: str, kills: int) -> dict[str, li
                     victim = next(each for each in replicas if each.name == name)
                     began = time.monotonic()
                     await asyncio.to_thread(victim.end, number_of)
-                    await _until(lambda gone=identity: _all_held_by_others(watching, gone))
+                    await _until(partial(_all_held_by_others, watching, identity))
                     found[what].append(time.monotonic() - began)
                     victim.start()
-                    await _until(lambda: _is_balanced(watching, len(tables) + 1, 3))
+                    await _shared_out(watching, len(tables) + 1, 3)
     return found
 
 
@@ -233,8 +247,8 @@ def _all_held_by_others(watching: Watching, gone: object) -> bool:
 
 
 def at_rest(server: Server, options: Options) -> Iterator[str]:
-    """One replica that has next to nothing to do; sources are polled once a minute."""
-    yield "| sources | relay, % of a core | server, % of a core | commits a minute | WAL, kB a minute |"
+    """Run one replica that has next to nothing to do; sources are polled once a minute."""
+    yield "| sources | relay, % of a core | server, % of a core | commits/min | WAL, kB/min |"
     yield "| --- " * 5 + "|"
     for sources in (5, 300):
         database = server.create()

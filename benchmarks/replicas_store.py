@@ -12,6 +12,9 @@ from functools import partial
 from pathlib import Path
 from unittest import mock
 
+import psycopg
+from tests.support.postgres import Server
+
 import known as known_benchmark
 from auditrelay import config
 from auditrelay.clock import Clock
@@ -19,12 +22,14 @@ from auditrelay.events.normalize import Normalizer, vendor_named
 from auditrelay.events.page import Page
 from auditrelay.service import state
 from auditrelay.store import Proof, Reached
+from auditrelay.store.leases import Lease
 from auditrelay.store.postgres.pipeline import Pipeline
 from auditrelay.store.sql import intake
 from auditrelay.store.sql.store import SqlStore
+from auditrelay.telemetry.metrics import Metrics
 from auditrelay.window import Interval, micros
 from load import folder
-from postgres import COMMITS, WAL, Options, Server, connected, number, server_cpu
+from postgres import COMMITS, WAL, Options, connected, number, server_cpu
 
 SOURCE, SINK = "voice", "out"
 
@@ -35,11 +40,21 @@ async def opened(address: str, where: Path) -> AsyncIterator[SqlStore]:
     path = where / "config.toml"
     path.touch(mode=0o600)
     path.write_text(f'store = "{address}"\n' + known_benchmark.CONFIG.format(folder=where))
-    async with state.opened(config.load(path, {}), Clock(), has_end=True) as found:
+    async with state.opened(
+        config.load(path, {}), Clock(), Metrics(shared=True), has_end=True
+    ) as found:
         assert isinstance(found.store, SqlStore)
         await found.store.start_source(SOURCE, known_benchmark.START)
         await found.store.start_sink(SINK, [SOURCE])
-        yield found.store
+        # As a replica works on it: under a lease.
+        with psycopg.connect(address, autocommit=True) as connection:
+            row = connection.execute(
+                "insert into auditrelay.lease (unit, token, holder) "
+                "values ('bench', gen_random_uuid(), gen_random_uuid()) "
+                "on conflict (unit) do update set token = excluded.token returning token"
+            ).fetchone()
+        assert row is not None
+        yield found.store.under(Lease("bench", 0, row[0]))
 
 
 class Pages:
@@ -87,7 +102,7 @@ async def settle_all(store: SqlStore, reached: Reached | None) -> Reached:
 def counted() -> Iterator[Counter[str]]:
     """Count in this block the statements, and how often a thread has waited for their replies."""
     counts: Counter[str] = Counter()
-    send, many, wait = Pipeline.send, Pipeline.send_many, Pipeline._wait
+    send, many, wait = Pipeline.send, Pipeline.send_many, Pipeline._wait  # noqa: SLF001  # counted
 
     def sends(self: Pipeline, sql: bytes, parameters: list[object]) -> object:
         counts["statements"] += 1
@@ -110,7 +125,7 @@ def counted() -> Iterator[Counter[str]]:
 
 
 def round_trips(server: Server, options: Options) -> Iterator[str]:  # noqa: ARG001  # all rows have them
-    """Statements, and waits for the server, of what a page takes; CPU and WAL of it."""
+    """Count statements, and waits for the server, of what a page takes; CPU and WAL of it."""
     yield "| what | statements | waits | this process, CPU µs | server, CPU µs | WAL bytes |"
     yield "| --- " * 6 + "|"
     for size in (1000, 100):
@@ -141,41 +156,53 @@ async def _trips(
         wal, cpu = number(watching, WAL) - before[1], server_cpu(server) - before[0]
         return tuple(each / len(steps) for each in (*made, took * 1e6, cpu * 1e6, wal))
 
-    made, rounds, each_time = Pages(size), 12, 8
+    made, rounds, each_time = Pages(size), 8, 8
     with connected(server, database) as watching, counted() as counts:
         async with opened(server.address(database), where) as store:
             reached: Reached | None = None
             for turn in range(rounds):
                 pages = [made.next() for _ in range(each_time)]
-                steps = (
-                    ("look up, all new", partial(_look_up, store)),
-                    ("add a page of new ones", partial(_add, store, last=False)),
-                    ("look up, all known", partial(_look_up, store)),
-                    ("add a page, all known, the last of a walk", partial(_add, store, last=True)),
-                )
-                for title, step in steps:
-                    used = await spent([partial(step, page) for page in pages])
-                    if turn > 1:  # what is loaded once is
-                        found.setdefault(title, []).append(used)
-                settles = []
-                while (read := await store.read(SINK, reached, 100_000))[0]:
-                    waiting, reached = read
-                    settles += [
-                        partial(
-                            store.settle, SINK, [(each.first, each.first + len(each.events))]
-                        )
-                        for each in waiting
-                    ]
+                parts: dict[str, list[tuple[float, ...]]] = {}
+                for number_of, page in enumerate(pages):
+                    last = number_of == len(pages) - 1
+                    for title, step in (
+                        ("look up, all new", partial(_look_up, store, page)),
+                        (
+                            f"add, all new{', the last of a walk' if last else ''}",
+                            partial(_add, store, page, last=last),
+                        ),
+                        ("look up, all known", partial(_look_up, store, page)),
+                    ):
+                        parts.setdefault(title, []).append(await spent([step]))
+                if turn > 1:  # what is loaded once is
+                    for title, values in parts.items():
+                        found.setdefault(title, []).extend(values)
+                settles, reached = await _settles(store, reached)
                 used = await spent(settles)
                 if turn > 1:
                     found.setdefault("settle", []).append(used)
                 used = await spent([partial(store.read, SINK, reached, 1000)] * each_time)
                 if turn > 1:
-                    found.setdefault("read, and nothing waits", []).append(used)
+                    found.setdefault("read, and nothing waits (after a pulse)", []).append(used)
     return {
         title: tuple(statistics.mean(column) for column in zip(*values, strict=True))
         for title, values in found.items()
     }
+
+
+async def _settles(
+    store: SqlStore, reached: Reached | None
+) -> tuple[list[Callable[[], Awaitable[object]]], Reached]:
+    """Return what settles each page that waits for the sink, and how far that was read."""
+    steps: list[Callable[[], Awaitable[object]]] = []
+    while True:
+        pages, reached = await store.read(SINK, reached, 100_000)
+        if not pages:
+            return steps, reached
+        steps += [
+            partial(store.settle, SINK, [(each.first, each.first + len(each.events))])
+            for each in pages
+        ]
 
 
 async def _look_up(store: SqlStore, page: Page) -> None:
@@ -199,14 +226,15 @@ from generate_series({first}::bigint, {last}::bigint - 1) as number
 """
 _LOG = """
 insert into uid_log (source, newest, uids, times)
-select source, max({start} + position * {step}), string_agg(substr(key, 9, 8), ''::bytea order by key),
+select source, max({start} + position * {step}),
+    string_agg(substr(key, 9, 8), ''::bytea order by key),
     string_agg(substr(key, 1, 8), ''::bytea order by key)
 from known group by source, position / 1000 order by position / 1000
 """
 
 
 def known_uids(server: Server, options: Options) -> Iterator[str]:
-    """What is known of a source for 400 days: pages, commands, and forgetting some."""
+    """Add pages to what is known of a source for 400 days, run commands on it, and forget some."""
     database = server.create()
     with folder() as where:
         began = time.perf_counter()
@@ -225,7 +253,8 @@ def known_uids(server: Server, options: Options) -> Iterator[str]:
         for words in (("status",), ("coverage",), ("coverage", "--check")):
             seconds, peak = known_benchmark.command(where, *words, more=more)
             yield f"| {' '.join(words)} | {seconds:.1f} | {peak:.0f} |"
-        yield f"\n| page of {known_benchmark.PAGE:,} | ms, median | ms, worst |\n| --- | --- | --- |"
+        yield f"\n| page of {known_benchmark.PAGE:,} | ms, median | ms, worst |"
+        yield "| --- | --- | --- |"
         rows, forgotten = asyncio.run(_use(server.address(database), where))
         yield "\n".join(rows)
         yield f"\nTo prune, which forgets what is older than 390 days: {forgotten:.1f} s."
@@ -238,7 +267,7 @@ async def _fill(server: Server, database: str, where: Path, count: int) -> None:
     step = 86_400_000_000 // a_day
     async with opened(server.address(database), where) as store:
         with connected(server, database) as filling:
-            source = number(filling, f"select id from source where name = '{SOURCE}'")  # noqa: S608
+            source = number(filling, f"select id from source where name = '{SOURCE}'")
             numbers = {"source": source, "start": first, "step": step}
             for day in range(0, days, 20):
                 part = {"first": day * a_day, "last": (day + 20) * a_day}
@@ -250,7 +279,7 @@ async def _fill(server: Server, database: str, where: Path, count: int) -> None:
             start = known_benchmark.START + timedelta(days=day)
             proof = Proof(covers=(Interval(start, start + timedelta(days=1)),))
             now = micros(start + timedelta(days=1))
-            await store._engine.write(
+            await store._engine.write(  # noqa: SLF001  # a ledger without events
                 partial(intake.enter, source=SOURCE, proof=proof, now=now, via="poll")
             )
 
@@ -259,9 +288,7 @@ async def _use(address: str, where: Path) -> tuple[list[str], float]:
     async with opened(address, where) as store:
         rows = await known_benchmark.pages(store)
         began = time.perf_counter()
-        store.resize(
-            max_bytes=1 << 40, retention=timedelta(days=7), remember=timedelta(days=390)
-        )
+        store.resize(max_bytes=1 << 40, retention=timedelta(days=7), remember=timedelta(days=390))
         await store.prune(known_benchmark.START + timedelta(days=known_benchmark.DAYS))
         return rows, time.perf_counter() - began
 
@@ -270,7 +297,7 @@ async def _use(address: str, where: Path) -> tuple[list[str], float]:
 
 
 def old_snapshot(server: Server, options: Options) -> Iterator[str]:
-    """A page of 10 events added and settled 25 times a second, while a snapshot is held."""
+    """Add and settle a page of 10 events 25 times a second, while a snapshot is held."""
     yield "| minute | snapshot | settle, ms median | dead rows in place | WAL, MB | commits |"
     yield "| --- " * 6 + "|"
     for held in (False, True):

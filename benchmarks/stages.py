@@ -65,7 +65,7 @@ class Stages:
 
 async def walk(path: Path, load: Load, events: int, stage: Stages) -> None:
     """Take *events* events through all stages."""
-    settings, metrics, clock = config.load(path, {}), Metrics(), Clock()
+    settings, metrics, clock = config.load(path, {}), Metrics(shared=True), Clock()
     source = sources.make("load", settings.sources["load"], metrics, clock, settings.state_dir)
     vendor = (
         vendor_of(descriptions.named(load.vendor).feed())
@@ -76,7 +76,7 @@ async def walk(path: Path, load: Load, events: int, stage: Stages) -> None:
     targets = {
         name: sinks.make(name, sink, metrics, clock) for name, sink in settings.sinks.items()
     }
-    async with state.opened(settings, clock, has_end=True) as opened:
+    async with state.opened(settings, clock, metrics, has_end=True) as opened:
         store = opened.store
         now = datetime.now(UTC)
         await store.start_source("load", now)

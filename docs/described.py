@@ -1,7 +1,7 @@
 """
-Write the pages of the vendors that are described in files, and their rows in the README.
+Write the pages of the vendors and receivers that are described in files, and their README rows.
 
-``make generate`` runs it. What a page says is in the vendor's file; ``tests/descriptions`` has the
+``make generate`` runs it. What a page says is in the file; ``tests/descriptions`` has the
 test that the two agree.
 """
 
@@ -11,16 +11,20 @@ from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Final
 
-from auditrelay import sources
+from auditrelay import sinks, sources
+from auditrelay.cli.description.receivers import meanings
 from auditrelay.cli.description.summary import defaults_with_reasons
-from auditrelay.descriptions import shipped
+from auditrelay.descriptions import shipped, shipped_receivers
 from auditrelay.descriptions.example import example
 from auditrelay.descriptions.load import Description, named
 from auditrelay.descriptions.model import Actions, OAuth2Auth
+from auditrelay.descriptions.receiver.example import example as receiver_example
+from auditrelay.descriptions.receiver.load import named as receiver_named
 
 ROOT: Final = Path(__file__).parents[1]
 README: Final = ROOT / "README.md"
 FOLDER: Final = ROOT / "docs" / "vendors"
+RECEIVERS: Final = ROOT / "docs" / "sinks"
 
 _WIDTH: Final = 118
 _FILES: Final = "../../src/auditrelay/descriptions/vendors"
@@ -218,6 +222,90 @@ def _sources(description: Description) -> Iterator[str]:
     yield from (f"* <{address}>" for address in file.docs)
 
 
+# --- receivers ------------------------------------------------------------------------------------
+
+
+def receiver_page(name: str) -> str:
+    """Return the page of the shipped receiver *name*."""
+    receiver = receiver_named(name)
+    file = receiver.file
+    where = f"../../src/auditrelay/descriptions/receivers/{name}.toml"
+    shown = [
+        line
+        for line in receiver_example(name, receiver).splitlines()
+        if line and (not line.startswith("#") or re.match(r"# \w+ = ", line))
+    ]
+    lines = [
+        f"# {file.product}",
+        "",
+        f"<!-- Made by `make generate` of src/auditrelay/descriptions/receivers/{name}.toml -->",
+        "",
+        *_wrapped(
+            f"Written to as [`{name}.toml`]({where}) describes it "
+            "([the language](../receivers.md)). It was compared with the documentation, and is "
+            "tested against a double that refuses what the documentation says that the product "
+            "refuses; no account was there to try it: begin with one quiet source."
+        ),
+        "",
+        "```toml",
+        *shown,
+        "```",
+        "",
+        "```sh",
+        f"auditrelay init --sink {name}    # writes that table into a configuration",
+        "auditrelay check --offline",
+        "auditrelay check --send-test-event",
+        "```",
+        "",
+        "| key | what it is |",
+        "| --- | --- |",
+    ]
+    for key, setting in file.settings.items():
+        about = setting.about
+        if setting.choices is not None:
+            about += f" One of {', '.join(f'`{each}`' for each in setting.choices)}."
+        if setting.default is not None:
+            about += f" Default: `{setting.default or '(empty)'}`."
+        lines.append(f"| `{key}` | {_cell(about)} |")
+    for key, secret in file.secrets.items():
+        about = secret.about + ("" if secret.default is None else " It may be left out.")
+        lines.append(f"| `{key}`, a secret | {_cell(about)} |")
+    lines += ["", "## You need", "", *_items(file.needs)]
+    lines += ["", "## What is not proved, and what happens then", "", *_items(file.unsure)]
+    lines += ["", "## What its answers are taken for", "", *_answers(name)]
+    lines += ["", "## Duplicates", "", f"They have the same uid: {_code(_searched(name))}."]
+    lines += [
+        "",
+        "## Sources",
+        "",
+        f"Last compared with their documentation on {file.checked}:",
+        "",
+    ]
+    return "\n".join([*lines, *(f"* <{address}>" for address in file.docs), ""])
+
+
+def _answers(name: str) -> Iterator[str]:
+    yield "| answer | taken for |"
+    yield "| --- | --- |"
+    for line in dict.fromkeys(meanings(receiver_named(name).file)):
+        answer, _, word = line.rpartition(": ")
+        yield f"| {_code(answer)} | {word} |"
+
+
+def _searched(name: str) -> str:
+    return receiver_named(name).file.find.replace("{uid}", "<uid>")
+
+
+def receiver_row(name: str) -> str:
+    """Return the row of the shipped receiver *name* in the table of sinks."""
+    file = receiver_named(name).file
+    form = "OCSF" if file.item.form == "ocsf" else file.item.form
+    return (
+        f"| [{file.product}](docs/sinks/{name}.md) | `{name}` | {form} | {file.proves} | "
+        f"carry the same uid: {_code(_searched(name))} |"
+    )
+
+
 # --- the README -----------------------------------------------------------------------------------
 
 
@@ -230,14 +318,22 @@ def row(name: str) -> str:
 
 
 def readme(text: str) -> str:
-    """Return the README with a row for each shipped vendor, below those that have a module."""
+    """Return the README with a row for each shipped vendor and receiver, below the modules'."""
     kept = [line for line in text.splitlines() if _vendor(line) not in shipped()]
+    kept = [line for line in kept if _sink(line) not in shipped_receivers()]
+    first = max(number for number, line in enumerate(kept) if _sink(line) in sinks.available())
+    kept[first + 1 : first + 1] = map(receiver_row, shipped_receivers())
     last = max(number for number, line in enumerate(kept) if _vendor(line) in sources.available())
     return "\n".join([*kept[: last + 1], *map(row, shipped()), *kept[last + 1 :], ""])
 
 
 def _vendor(line: str) -> str | None:
     found = re.match(r"\| \[[^\]]+\]\(docs/vendors/(\w+)\.md\) \|", line)
+    return None if found is None else found[1]
+
+
+def _sink(line: str) -> str | None:
+    found = re.match(r"\| \[[^\]]+\]\(docs/sinks/(\w+)\.md\)", line)
     return None if found is None else found[1]
 
 
@@ -264,10 +360,13 @@ def _cell(text: str) -> str:
 
 
 def _code(text: str) -> str:
-    return f"`{_cell(text)}`"
+    mark = "``" if "`" in text else "`"
+    return f"{mark}{_cell(text)}{mark}"
 
 
 if __name__ == "__main__":
     for each in shipped():
         (FOLDER / f"{each}.md").write_text(page(each), "utf-8")
+    for each in shipped_receivers():
+        (RECEIVERS / f"{each}.md").write_text(receiver_page(each), "utf-8")
     README.write_text(readme(README.read_text("utf-8")), "utf-8")

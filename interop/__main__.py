@@ -7,17 +7,19 @@ from collections.abc import Callable, Coroutine
 from typing import Any
 
 from auditrelay.sandbox.siems.elasticsearch import Elastic
-from interop import datadog, sentinel, versitygw
+from interop import datadog, otlp, sentinel, versitygw, victorialogs
 from interop.answers import compare
 from interop.cluster import Cluster, Flavour, prove
 from interop.findings import Findings
 from interop.receiver import Missing, Receiver
 
 _CLUSTERS: dict[str, Flavour] = {"opensearch": "opensearch", "elasticsearch": "elasticsearch"}
-_OTHERS: dict[str, Callable[[Findings], Coroutine[Any, Any, None]]] = {
-    "datadog": datadog.prove,
-    "sentinel": sentinel.prove,
-    "versitygw": versitygw.prove,
+_OTHERS: dict[str, list[Callable[[Findings], Coroutine[Any, Any, None]]]] = {
+    "datadog": [datadog.prove],
+    "sentinel": [sentinel.prove],
+    "versitygw": [versitygw.prove],
+    "collector": [otlp.prove_collector],
+    "victorialogs": [victorialogs.prove, otlp.prove_victorialogs],
 }
 _ALL = [*_CLUSTERS, *_OTHERS]
 
@@ -38,7 +40,8 @@ def main() -> int:
             if name in _CLUSTERS:
                 _cluster(_CLUSTERS[name], findings)
             else:
-                asyncio.run(_OTHERS[name](findings))
+                for prove_it in _OTHERS[name]:
+                    asyncio.run(prove_it(findings))
         except Missing as error:
             print(f"{name} cannot run here: {error}", file=sys.stderr)
             missing = True

@@ -10,7 +10,6 @@ import gzip
 import json
 import os
 import random
-import shutil
 import signal
 import socket
 import subprocess
@@ -35,13 +34,12 @@ from auditrelay.sandbox.server import Double
 from auditrelay.sandbox.siems.object_storage import Bucket
 from auditrelay.store.sql import seals
 from auditrelay.store.sqlite.store import open_view
-from interop import vendors
+from interop import golang, vendors
 from interop.cluster import once
 from interop.findings import Findings
-from interop.receiver import HERE, Missing
+from interop.receiver import Missing
 
 _PROGRAM = "github.com/versity/versitygw/cmd/versitygw@v1.8.0"
-_TARGET = HERE / "versitygw" / "target"
 _KEY_ID = "AKIAINTEROPNOTREAL00"
 _SECRET = "interop/secret+that/is+not+real"
 _BUCKET = "audit-archive"
@@ -50,27 +48,6 @@ _READY_TIMEOUT = 60.0
 
 KILLS = int(os.environ.get("INTEROP_KILLS", "200"))
 """How often the service is killed."""
-
-
-def build() -> Path:
-    """Build versitygw, and return its path. Raises Missing if there is no Go, or it fails."""
-    program = _TARGET / "versitygw"
-    if program.exists():
-        return program
-    if shutil.which("go") is None:
-        raise Missing("there is no go on the PATH: install Go, 1.24 or newer")
-    _TARGET.mkdir(parents=True, exist_ok=True)
-    done = subprocess.run(
-        ["go", "install", _PROGRAM],
-        env={**os.environ, "GOBIN": str(_TARGET)},
-        check=False,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT,
-    )
-    if done.returncode:
-        said = done.stdout.decode(errors="replace")[-2000:]
-        raise Missing(f"go install {_PROGRAM} failed:\n{said}")
-    return program
 
 
 class Notified(Double):
@@ -173,7 +150,7 @@ def client(url: str) -> Any:
 @asynccontextmanager
 async def gateway() -> AsyncIterator[Gateway]:
     """Run versitygw on a free port, with a bucket in it."""
-    program = build()
+    program = golang.build("versitygw", _PROGRAM)
     async with Notified() as notified:
         with tempfile.TemporaryDirectory(prefix="interop-versitygw-") as folder:
             # In a thread: it looks for the webhook when it starts.

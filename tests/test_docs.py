@@ -15,7 +15,7 @@ from prometheus_client import Counter
 
 from auditrelay import sinks, sources
 from auditrelay.cli import lazy
-from auditrelay.descriptions import load, shipped
+from auditrelay.descriptions import HTTP, load, shipped, shipped_receivers
 from auditrelay.events.classify import CHANGES, KINDS, MEANINGS, VERBS
 from auditrelay.events.forms import FORMS
 from auditrelay.status import findings
@@ -308,7 +308,7 @@ def test_a_source_or_sink_has_a_page_whose_configuration_is_read_without_a_probl
 def test_every_page_of_a_source_or_sink_is_of_a_type() -> None:
     for folder, package in FOLDERS.items():
         pages = {page.stem for page in (ROOT / "docs" / folder).iterdir()}
-        more = shipped() if folder == "vendors" else ()
+        more = shipped() if folder == "vendors" else (*shipped_receivers(), HTTP)
         assert pages == {*package.available(), *more}
 
 

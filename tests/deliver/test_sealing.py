@@ -318,6 +318,20 @@ async def test_a_refused_batch_gets_a_seal_for_each_half_without_looking(
     once(world, bucket, 10)
 
 
+@pytest.mark.parametrize("stored", [True, False])
+async def test_what_is_refused_after_it_may_have_been_stored_is_looked_up(
+    world: World, *, stored: bool
+) -> None:
+    """It is no dead letter if it is there."""
+    refused = Fault(Rejected("a firewall", reason="status_400", status=400))
+    bucket = Bucket(faults=[Fault(unknown(), stored=stored), refused])
+    await world.spool(1)
+    await world.run(bucket)
+    assert [name for name, *_ in world.dead()] == ([] if stored else ["0"])
+    assert bucket.looked == [bucket.puts[0][0]]
+    assert bucket.uids[world.event(0).uid] == (1 if stored else 0)
+
+
 async def test_what_breaks_off_again_and_again_is_made_smaller_once_it_is_not_there(
     world: World,
 ) -> None:

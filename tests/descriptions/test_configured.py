@@ -327,7 +327,10 @@ for name, settings in config.sources.items():
     make_source(name, settings, Metrics(), Clock(), Path("/nowhere"))
 for name, settings in config.sinks.items():
     make_sink(name, settings, Metrics(), Clock())
-costly = ("auditrelay.descriptions", "auditrelay.sources.described", "auditrelay.sandbox")
+costly = (
+    *("auditrelay.descriptions", "auditrelay.sources.described", "auditrelay.sinks.described"),
+    "auditrelay.sandbox",
+)
 costly += ("ahocorasick_rs", "cryptography")
 print(*sorted(name for name in sys.modules if name.startswith(costly)))
 """

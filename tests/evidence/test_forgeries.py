@@ -24,7 +24,7 @@ import msgspec
 import pytest
 from tests.conftest import make_event
 from tests.support.histories import HOUR, SINKS, SOURCES, History, Shown, run
-from tests.support.states import ENGINES, InFolder, State, maker
+from tests.support.states import ENGINES, InFolder, State, maker, on_each
 from tests.support.stores import NOON
 
 from auditrelay.errors import EvidenceBroken, StateError
@@ -36,9 +36,9 @@ from auditrelay.evidence.tree import Frontier, leaf
 from auditrelay.store import DeadLetter, KnownFile, Proof
 from auditrelay.store.packing import pack, unpack
 from auditrelay.store.sql import ledger
+from auditrelay.store.sql.connection import Connection
 from auditrelay.store.sql.event_proof import event_proof
 from auditrelay.store.sql.facts import insert
-from auditrelay.store.sql.connection import Connection
 from auditrelay.store.sqlite.tip import TIP
 from auditrelay.window import Interval, micros, moment
 
@@ -1113,14 +1113,14 @@ FORGERIES: Final = {
 
 
 CASES: Final = [
-    pytest.param(name, keyed, id=f"{name}, {'with' if keyed else 'without'} a key")
+    (name, keyed)
     for name, forgery in FORGERIES.items()
     for keyed in (False, True)
     if forgery.only in {None, keyed}
 ]
 
 
-@pytest.mark.parametrize(("name", "keyed"), CASES)
+@pytest.mark.parametrize(("states", "name", "keyed"), on_each(CASES, every=3), indirect=["states"])
 def test_a_forgery_is_found_or_known_not_to_be(
     name: str, keyed: bool, make: Callable[[bool], Case]
 ) -> None:

@@ -47,7 +47,8 @@ def given(history: History) -> Findings:
 
 @pytest.mark.parametrize("explains", [True, False])
 @pytest.mark.parametrize("killed", [True, False])
-def test_a_restore_from_before_the_first_seal_is_a_branch(state: State, tmp_path: Path, explains: bool, killed: bool
+def test_a_restore_from_before_the_first_seal_is_a_branch(
+    state: State, tmp_path: Path, explains: bool, killed: bool
 ) -> None:
     history = History(state)
 
@@ -78,7 +79,8 @@ def test_a_restore_from_before_the_first_seal_is_a_branch(state: State, tmp_path
 
 
 @pytest.mark.parametrize("pinned", [True, False])
-def test_heads_from_before_a_key_stay_honest_if_a_backup_is_older_than_the_key(state: State, tmp_path: Path, pinned: bool
+def test_heads_from_before_a_key_stay_honest_if_a_backup_is_older_than_the_key(
+    state: State, tmp_path: Path, pinned: bool
 ) -> None:
     history = History(state)
 
@@ -104,7 +106,9 @@ def test_heads_from_before_a_key_stay_honest_if_a_backup_is_older_than_the_key(s
     assert audit(history, tmp_path, pins) == {("note", "branch"), ("note", "downtime")}
 
 
-def test_a_state_without_entries_that_is_put_back_beside_its_tip_is_an_alert(state: State, tmp_path: Path, 
+def test_a_state_without_entries_that_is_put_back_beside_its_tip_is_an_alert(
+    state: State,
+    tmp_path: Path,
 ) -> None:
     history = History(state)
 
@@ -128,7 +132,8 @@ def test_a_state_without_entries_that_is_put_back_beside_its_tip_is_an_alert(sta
 
 @pytest.mark.parametrize("before", [True, False])
 @pytest.mark.parametrize("first", [True, False])
-def test_a_kill_while_a_state_begins_makes_no_branch(state: State, tmp_path: Path, first: bool, before: bool
+def test_a_kill_while_a_state_begins_makes_no_branch(
+    state: State, tmp_path: Path, first: bool, before: bool
 ) -> None:
     history = History(state)
 
@@ -168,7 +173,8 @@ def killed_at_the_seal(history: History, *, before: bool) -> Callable[[], Any]:
 
 
 @pytest.mark.parametrize("before", [True, False])
-def test_a_kill_on_either_side_of_the_commit_of_a_seal_makes_no_branch(state: State, tmp_path: Path, before: bool
+def test_a_kill_on_either_side_of_the_commit_of_a_seal_makes_no_branch(
+    state: State, tmp_path: Path, before: bool
 ) -> None:
     history = History(state)
     run(killed_at_the_seal(history, before=before)())
@@ -196,7 +202,9 @@ def test_a_state_does_not_begin_without_a_tip(state: State, tmp_path: Path) -> N
     assert audit(history, tmp_path) == set()
 
 
-def test_nothing_is_exported_between_a_restore_and_its_first_seal(state: State, tmp_path: Path) -> None:
+def test_nothing_is_exported_between_a_restore_and_its_first_seal(
+    state: State, tmp_path: Path
+) -> None:
     history = History(state)
 
     def exported(folder: Path) -> None:

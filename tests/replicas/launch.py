@@ -16,7 +16,7 @@ from typing import Any, Literal
 from uuid import UUID
 
 from auditrelay.http import peer
-from auditrelay.service import member, membership, replica
+from auditrelay.service import membership
 from auditrelay.store import replicas
 from auditrelay.store.postgres import leases, writer
 from auditrelay.store.postgres.connection import Connection
@@ -34,14 +34,9 @@ How often a replica pulses is a wait on the clock of the process, which is faste
 
 Fault = Callable[[], None]
 
-_SECONDS = {
-    replicas: ("LIFE",),
-    leases: ("LIFE",),
-    membership: ("LIFE", "SELF", "FREE", "SETTLED", "MOVE_EVERY", "BEAT"),
-    member: ("LIFE", "BEAT", "_SLOW"),
-    replica: ("LIFE", "_PATIENCE"),
-}
-"""Where a constant of time is that must fit the life of a replica; each name where it is used."""
+_FOLDERS = ("auditrelay.service.", "auditrelay.store.")
+_SECONDS = {"LIFE", "SELF", "FREE", "SETTLED", "MOVE_EVERY", "SLOW", "_SLOW", "_PATIENCE"}
+"""The constants of time that must fit the life of a replica, in each module that has them."""
 
 _SQL = ("_EXPIRES", "_JOIN", "_BEAT")
 _LIVES = "interval '{} seconds'"
@@ -70,12 +65,13 @@ class Launch:
 def _shorten(life: float) -> None:
     factor = life / replicas.LIFE
     old, new = _LIVES.format(replicas.LIFE), _LIVES.format(life)
-    for module, names in _SECONDS.items():
-        for name in names:
+    for module in [each for name, each in sys.modules.items() if name.startswith(_FOLDERS)]:
+        for name in _SECONDS & vars(module).keys():
             setattr(module, name, getattr(module, name) * factor)
-    if factor < 1:
-        # A pulse is every fifth of a second, as the clock is faster; a beat with every second one.
-        membership.BEAT = member.BEAT = member.PULSE * 0.9  # type: ignore[misc]  # Final
+        if factor < 1 and hasattr(module, "BEAT"):
+            # A pulse is every fifth of a second, as the clock is faster; a beat every second one.
+            module.BEAT = membership.PULSE * 0.9
+    assert life == membership.LIFE
     for name in _SQL:
         sql = getattr(leases, name)
         assert old in sql, f"{name} of leases says no more how long a beat lasts"

@@ -11,10 +11,9 @@ import time
 from pathlib import Path
 
 import pytest
-from tests.replicas.launch import AtWrite, Launch
+from tests.replicas.launch import AtWrite
 from tests.support.daemon import eventually
-from tests.support.fleet import BOUND, CONCURRENCY, Fleet, add, fill
-from tests.support.processes import Child
+from tests.support.fleet import CONCURRENCY, Fleet, add
 
 from auditrelay.sandbox import Sandbox, faults
 

@@ -182,8 +182,10 @@ async def test_a_replica_goes_on_with_the_backfill_of_another(
     await fleet.start("a")
     await fleet.start("b")
     sandbox.bland.faults.add(faults.delay(0.05), times=None)
-    arguments = ("backfill", "bland", "--from", (now - timedelta(days=9)).isoformat())
-    arguments += ("--to", (now - timedelta(days=5)).isoformat(), "--concurrency", "1")
+    arguments = [
+        *("backfill", "bland", "--from", (now - timedelta(days=9)).isoformat()),
+        *("--to", (now - timedelta(days=5)).isoformat(), "--concurrency", "1"),
+    ]
     command = await asyncio.create_subprocess_exec(
         *(sys.executable, "-m", "auditrelay", "-c", str(fleet.daemons["b"].config), *arguments),
         stderr=asyncio.subprocess.PIPE,

@@ -90,7 +90,7 @@ class World:
         self.view: Any = SimpleNamespace(failing=None, stuck=lambda: ["calls"])
         self.gained: list[str] = []
         work: Any = SimpleNamespace(gain=self._gain, lose=self._lose)
-        parts: tuple[Any, ...] = (self.share, self.topology, work, self.view)
+        parts: tuple[Any, Any, Any, Any] = (self.share, self.topology, work, self.view)
         self.replica = Replica(*parts, Metrics(shared=True), clock=clock)
         self.replica.member.begin(tasks)
 

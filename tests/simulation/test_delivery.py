@@ -345,9 +345,7 @@ def test_every_event_arrives_and_arrives_once(
     bounded(given(kind=st.just(kind), make=make, data=st.data())(every_event_arrives_once))()
 
 
-def every_event_arrives_once(
-    kind: str, make: Callable[[Path], State], data: st.DataObject
-) -> None:
+def every_event_arrives_once(kind: str, make: Callable[[Path], State], data: st.DataObject) -> None:
     history = data.draw(st.lists(happened, max_size=25), label="history")
     switches = data.draw(open_questions(kind), label="open questions")
     smallest = vendors.available()[kind].MIN_PAGE_SIZE

@@ -5,8 +5,10 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 import pytest
+from tests.support.quill import FILE as QUILL
 
 from auditrelay.config import load
+from auditrelay.descriptions import HTTP, shipped_receivers
 from auditrelay.sinks import available
 from auditrelay.status.report import report
 
@@ -21,8 +23,16 @@ SINKS = {
     "azure_logs": [
         f'endpoint = "https://a.example.com"\nrule_id = "dcr-{"0" * 32}"\nidentity = "managed"'
     ],
+    "otlp": ['endpoint = "https://c.example.com"'],
     "object_storage": ['bucket = "audit-archive"\nregion = "eu-central-1"'],
     "file": ['path = "-"', 'path = "{folder}/events.ndjson"'],
+    "new_relic": ['license_key = "k-1234567"'],
+    "axiom": ['dataset = "audit"\ntoken = "k-1234567"'],
+    "sumo": ['url = "https://s.example.com/receiver/v1/http/k-1234567"'],
+    "dynatrace": ['environment = "abc12345"\ntoken = "k-1234567"'],
+    "cortex": ['tenant = "acme"\napi_key = "k-1234567"'],
+    "loki": ['url = "https://l.example.com"'],
+    "http": [f'description = "{QUILL}"\nsite = "a.quill.example"\nkey = "k-1234567"'],
 }
 """Of each type the keys that it needs, and those with which its success proves more."""
 PROVED = [
@@ -32,13 +42,17 @@ PROVED = [
     ("elasticsearch", 0, "stored"),
     ("azure_logs", 0, "taken"),
     ("object_storage", 0, "stored"),
+    ("otlp", 0, "taken"),
     ("file", 0, "on stdout: nothing"),
     ("file", 1, "stored"),
+    *((name, 0, "taken") for name in shipped_receivers()),
+    ("http", 0, "as described: stored"),
 ]
 
 
 def test_each_sink_is_in_the_table() -> None:
-    assert sorted(name for name, _ in ROWS) == available() == sorted(SINKS)
+    assert sorted(name for name, _ in ROWS) == sorted(SINKS)
+    assert set(SINKS) == {*available(), *shipped_receivers(), HTTP}
 
 
 @pytest.mark.parametrize(("kind", "keys", "words"), PROVED)

@@ -1,6 +1,6 @@
 """Two stores that are dealt the same calls: each answer of one is that of the other."""
 
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable
 from typing import Any, Final
 
 from auditrelay.store.sql.evidence_log import EvidenceLog
@@ -28,18 +28,14 @@ class Both:
             assert found[0] == found[1], name
             return found[0]
 
-        def call(*values: Any, **named: Any) -> Awaitable[Any]:
-            return self.deal(lambda each: getattr(each, name)(*values, **named), name)
+        async def call(*values: Any, **named: Any) -> Any:
+            answers = [await _answer(each(*values, **named)) for each in found]
+            alike(name, *answers)
+            if isinstance(answers[0], Exception):
+                raise answers[0]
+            return answers[0]
 
         return call
-
-    async def deal(self, work: Callable[[Any], Awaitable[Any]], what: str = "it") -> Any:
-        """Do *work* on both, one after the other; return, or raise, what it does on the first."""
-        answers = [await _answer(work(each)) for each in self._each]
-        alike(what, *answers)
-        if isinstance(answers[0], Exception):
-            raise answers[0]
-        return answers[0]
 
 
 async def _answer(work: Awaitable[Any]) -> Any:

@@ -4,13 +4,17 @@ Every sink that speaks HTTP with its double, found by itself, and what the doubl
 A double with variants has a rig for each of them as well.
 """
 
-import importlib
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
+from tests.support.quill import Quill
+
+from auditrelay import sinks
 from auditrelay.clock import Clock
 from auditrelay.config.model import SINKS
+from auditrelay.descriptions import HTTP
 from auditrelay.sandbox import Intake, faults, siems
 from auditrelay.sandbox.siems import Misbehaviour, Variant
 from auditrelay.settings import PeerSettings, SinkSettings
@@ -22,6 +26,18 @@ NOON = 1_767_268_800.0
 
 WITHOUT_DOUBLE = {kind for kind, keys in SINKS.items() if keys.addresses is PeerSettings.addresses}
 """The types of sinks that have no address: they do not speak HTTP."""
+
+DOUBLES: Mapping[str, type[Intake]] = {**siems.available(), HTTP: Quill}
+"""The double of every type of sink, and of one that is described by a file of the operator's."""
+
+
+def made_of(
+    name: str, given: Mapping[str, Any], metrics: Metrics, clock: Clock
+) -> tuple[SinkSettings, Sink]:
+    """Return the settings with the keys *given*, and the sink that they make."""
+    settings = SINKS.of(given["type"], given, Path()).model_validate(given)
+    return settings, sinks.make(name, settings, metrics, clock)
+
 
 EVERYWHERE: dict[str, Misbehaviour] = {
     "429": lambda double: double.fail_batches(faults.too_many(retry_after="1")),
@@ -85,7 +101,6 @@ class Rig:
         self, double: Intake, metrics: Metrics, clock: Clock, **keys: Any
     ) -> tuple[SinkSettings, Sink]:
         """Return the settings of a sink that sends to *double*, and the sink."""
-        module = importlib.import_module(f"auditrelay.sinks.{self.kind}")
         given = {
             "timeout": "300ms",
             "linger": "0s",
@@ -94,14 +109,12 @@ class Rig:
             **(self.variant.settings if self.variant is not None else {}),
             **keys,
         }
-        settings: SinkSettings = module.Settings.model_validate(given)
-        sink: Sink = module.build("sink", settings, metrics, clock)
-        return settings, sink
+        return made_of("sink", given, metrics, clock)
 
 
 def _rigs() -> dict[str, Rig]:
     rigs = {}
-    for kind, intake in siems.available().items():
+    for kind, intake in DOUBLES.items():
         rigs[intake.NAME] = Rig(kind, intake, intake.MISBEHAVIOURS or EVERYWHERE)
         for variant in intake.VARIANTS:
             rigs[f"{intake.NAME} {variant.name}"] = Rig(

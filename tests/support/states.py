@@ -12,7 +12,7 @@ import os
 import re
 import shutil
 import sqlite3
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import AbstractContextManager
 from datetime import timedelta
 from pathlib import Path
@@ -21,6 +21,7 @@ from uuid import uuid4
 
 import psycopg
 import pytest
+from tests.support.extent import some_of
 from tests.support.postgres import Server
 from tests.support.shared_state import SCHEMA, connected, link, make_schema, raw
 
@@ -48,12 +49,26 @@ Engine = Literal["sqlite", "postgres"]
 
 _CHOSEN: Final = os.environ.get("ENGINES", "sqlite,postgres").split(",")
 
-ENGINES: Final = [
-    pytest.param(name, marks=[pytest.mark.process] if name == "postgres" else [])
-    for name in ("sqlite", "postgres")
-    if name in _CHOSEN
-]
+_MARKS: Final[dict[Engine, list[Any]]] = {"sqlite": [], "postgres": [pytest.mark.process]}
+
+ENGINES: Final = [pytest.param(name, marks=_MARKS[name]) for name in _MARKS if name in _CHOSEN]
 """The engines that are tried, as values of a parameter."""
+
+
+def on_each(cases: Iterable[Any], *, every: int) -> list[Any]:
+    """
+    Return *cases*, each one or more values of parameters, with each engine before them.
+
+    With PostgreSQL it is each *every*-th of them, unless everything is tried.
+    """
+    listed = [case if isinstance(case, tuple) else (case,) for case in cases]
+    return [
+        pytest.param(engine, *case, marks=marks)
+        for engine, marks in _MARKS.items()
+        if engine in _CHOSEN
+        for case in (listed if engine == "sqlite" else some_of(listed, every))
+    ]
+
 
 GUARDED: Final = (sqlite3.IntegrityError, psycopg.errors.RaiseException)
 """What an engine raises where something that is sealed is changed."""
@@ -70,9 +85,13 @@ on_postgres: Final = pytest.mark.parametrize(
 class State(Protocol):
     """One state, of which several stores may be open."""
 
-    engine: Engine
-    writer: type[Any]
-    """The class whose ``write`` and ``_commit`` all writes go through."""
+    @property
+    def engine(self) -> Engine:
+        """Which engine it is on."""
+
+    @property
+    def writer(self) -> type[Any]:
+        """The class whose ``write`` and ``_commit`` all writes go through."""
 
     def open_engine(self, *, clock: Clock, keys: Keys | None) -> StoreEngine:
         """Open its engine; it blocks."""
@@ -135,7 +154,7 @@ class InFolder:
         self.folder = folder
         self._copies = itertools.count(1)
 
-    def open_engine(self, *, clock: Clock, keys: Keys | None) -> StoreEngine:  # noqa: ARG002  # it has a clock of its own
+    def open_engine(self, *, clock: Clock, keys: Keys | None) -> StoreEngine:
         """See State."""
         self.folder.mkdir(mode=0o700, exist_ok=True)
         return SqliteEngine(self.folder, keys)
@@ -284,7 +303,7 @@ class InDatabase:
             if head is None:
                 db.execute("delete from meta_text where name = ?", (TIP_ROW,))
             else:
-                TipRow(contextlib.nullcontext).enter(db, head)
+                TipRow(self.raw).enter(db, head)
 
     @contextlib.contextmanager
     def raw(self) -> Iterator[Connection]:
@@ -336,7 +355,7 @@ class InDatabase:
         """
         Make this database what it was when it was *saved*, as a failover that loses a tail does.
 
-        What is connected with it is connected anew.
+        What is connected with it has to connect again.
         """
         ((oid,),) = self.server.execute(
             "select oid from pg_database where datname = %s", (self.name,)
@@ -347,7 +366,7 @@ class InDatabase:
             f"strategy file_copy oid {oid}"
         )
 
-    async def fill_up(self, store: SqlStore) -> None:  # noqa: ARG002  # all of them
+    async def fill_up(self, store: SqlStore) -> None:  # all of them
         """See State: what is inserted finds no room, what is updated in place may."""
         with self.raw() as db:
             db.execute(_NO_ROOM)
@@ -357,7 +376,7 @@ class InDatabase:
                     "for each row execute function no_room()"
                 )
 
-    async def clear(self, store: SqlStore) -> None:  # noqa: ARG002
+    async def clear(self, store: SqlStore) -> None:
         """See State."""
         with self.raw() as db:
             for table in _GROWING:

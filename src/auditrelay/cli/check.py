@@ -119,11 +119,23 @@ def _show(rows: Sequence[Row]) -> None:
 
 def _offline(config: Config) -> list[Row]:
     members: dict[str, Any] = {**config.sources, **config.sinks}
-    store = [] if config.store is None else [Row("store", _POSTGRESQL, "valid", "not queried")]
-    return store + [
-        Row(name, settings.type, "valid" if settings.enabled else "disabled", "not queried")
-        for name, settings in members.items()
-    ]
+    return [_offline_row(name, settings) for name, settings in members.items()]
+
+
+def _offline_row(name: str, settings: Any) -> Row:
+    result = "valid" if settings.enabled else "disabled"
+    receiver = getattr(settings, "RECEIVER", None)
+    if receiver is None:
+        return Row(name, settings.type, result, "not queried")
+    # Only a sink that is described needs it.
+    from auditrelay.cli.description.receivers import meanings, wrong_examples  # noqa: PLC0415
+
+    notes = [f"answer {each}" for each in meanings(receiver)]
+    if wrong := list(wrong_examples(receiver)):
+        notes += wrong
+        said = "an example of its description is taken for something else"
+        return Row(name, settings.type, "failed", said, notes=notes)
+    return Row(name, settings.type, result, "not queried", notes=notes)
 
 
 async def check_all(

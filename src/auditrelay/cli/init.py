@@ -13,7 +13,7 @@ import typer
 from auditrelay import sinks, sources
 from auditrelay.cli.completion import names
 from auditrelay.config.example import tables
-from auditrelay.descriptions import REST, shipped
+from auditrelay.descriptions import HTTP, REST, shipped, shipped_receivers
 from auditrelay.errors import ConfigError
 from auditrelay.settings.wording import suggestion
 
@@ -60,8 +60,7 @@ def starter(chosen_sources: Sequence[str] = (), chosen_sinks: Sequence[str] = ()
         first = next(name for name in _FIRST if name in examples)
         parts.append(_to_fill_in(examples.pop(first)))
         parts += [_commented_out(example) for example in examples.values()]
-        if package is sources:
-            parts.append(_more())
+        parts.append(_more() if package is sources else _more_receivers())
     return "".join(parts)
 
 
@@ -77,9 +76,21 @@ def _more() -> str:
 """
 
 
+def _more_receivers() -> str:
+    """Return a comment about the sinks that are described in files."""
+    names = shipped_receivers()
+    if not names:
+        return ""
+    return f"""
+# Receivers that are described in files: {", ".join(names)}.
+# `auditrelay init --sink {names[0]}` writes the table of one. Any other that takes events over HTTP
+# can be described, too: docs/add-your-receiver.md.
+"""
+
+
 def _example(package: ModuleType, chosen: str) -> str:
     """Return the example of the type *chosen*: its name, or the only one that begins so."""
-    described = (*shipped(), REST) if package is sources else ()
+    described = (*shipped(), REST) if package is sources else (*shipped_receivers(), HTTP)
     names = [*package.available(), *described]
     fitting = [chosen] if chosen in names else [name for name in names if name.startswith(chosen)]
     if len(fitting) != 1:
@@ -89,7 +100,17 @@ def _example(package: ModuleType, chosen: str) -> str:
     if fitting[0] not in described:
         example: str = import_module(f"{package.__name__}.{fitting[0]}").EXAMPLE
         return example
-    return _described(fitting[0])
+    return _described(fitting[0]) if package is sources else _described_sink(fitting[0])
+
+
+def _described_sink(name: str) -> str:
+    from auditrelay.descriptions.receiver.example import (  # noqa: PLC0415  # as below
+        HTTP_EXAMPLE,
+        example,
+    )
+    from auditrelay.descriptions.receiver.load import named  # noqa: PLC0415  # as below
+
+    return HTTP_EXAMPLE if name == HTTP else example(name, named(name))
 
 
 def _described(name: str) -> str:
@@ -143,7 +164,7 @@ def init(
         typer.Option(
             metavar="TYPE",
             help="With a table of this type of sink alone; repeatable.",
-            autocompletion=names(sinks.available),
+            autocompletion=names(lambda: [*sinks.available(), *shipped_receivers(), HTTP]),
         ),
     ] = None,
 ) -> None:

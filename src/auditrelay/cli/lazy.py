@@ -21,7 +21,7 @@ COMMANDS: Final = {
     "demo": "Run everything against the built-in sandbox: no credentials, nothing left behind.",
     "init": "Write a commented configuration to start from. Never overwrites a file.",
     "schema": "Print the JSON Schema of the configuration file.",
-    "description": "The audit-log APIs that are described in files.",
+    "description": "The audit-log APIs and receivers that are described in files.",
     "dead-letters": "Events that sinks will never accept, and why.",
     "setup": "Prepares a SIEM for the events, or the shared store.",
     "store": "Moves the state into a shared store.",

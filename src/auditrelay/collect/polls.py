@@ -74,14 +74,23 @@ class Polls:
 
     @contextlib.asynccontextmanager
     async def track(self) -> AsyncIterator[None]:
-        """Record the poll in this block: its progress, its outcome, and the health after it."""
+        """
+        Record the poll in this block: its progress, its outcome, and the health after it.
+
+        A poll that is cancelled has no outcome. Nor does it wait for a store that may be away.
+        """
         self._writer.record_progress()
+        cancelled = False
         try:
             with self._health.track():
                 yield
             self.worked_once = True
             self._health.check_silence(self._checkpoint.start)
+        except asyncio.CancelledError:
+            cancelled = True
+            raise
         finally:
             self._writer.record_end()
             self.rested_at = self._clock.monotonic()
-            await self._health.save()
+            if not cancelled:
+                await self._health.save()

@@ -246,7 +246,7 @@ def _warnings(
     for section, model, written in tables:
         for key, secret in secrets_in(model):
             path_of = f"{section}.{key}" if section else key
-            if secret.literal and secret.hidden and secret.reveal() == written.get(key):
+            if secret.literal and secret.hidden and secret.reveal() == _written_at(written, key):
                 literal.append(path_of)
             for file, doing in _open_to_all(secret):
                 yield (f"{path_of}: every user of this machine can {doing} {file}: chmod 600")
@@ -262,6 +262,13 @@ def _warnings(
             f"{path}: other users of this machine can read its secrets ({', '.join(literal)}): "
             "chmod 600, or refer to them with ${env:}, ${file:} or ${credential:}"
         )
+
+
+def _written_at(written: Mapping[str, Any], key: str) -> object:
+    """Return what the file has at *key*, which may be that of a table and one in it."""
+    outer, _, inner = key.partition(".")
+    value = written.get(outer)
+    return value.get(inner) if inner and isinstance(value, Mapping) else value
 
 
 def _open_to_all(secret: Secret) -> Iterator[tuple[str, str]]:

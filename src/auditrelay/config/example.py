@@ -164,6 +164,21 @@ _DESCRIBED = """
 #   feed = "admin"
 """
 
+_RECEIVERS = """
+# Other receivers are described in files: `auditrelay description list` shows them, and `auditrelay
+# init --sink loki` writes the table of one. It has the common keys, and those that the description
+# declares. Any other that takes events over HTTP: docs/add-your-receiver.md.
+#
+#   [sinks.loki]
+#   type = "loki"
+#   url = "https://loki.example.com"
+#
+#   [sinks.lake]
+#   type = "http"
+#   description = "quill.toml"
+#   key = "${env:QUILL_KEY}"
+"""
+
 _SINKS = """
 # ---------------------------------------------------------------------------------------------
 # Sinks: one table for each destination. A slow or dead one does not delay the others.
@@ -212,7 +227,7 @@ def example() -> str:
     parts = [_HEAD]
     for title, package, common, more in (
         (_SOURCES, auditrelay.sources, _SOURCE_KEYS, [_DESCRIBED]),
-        (_SINKS, auditrelay.sinks, _SINK_KEYS, []),
+        (_SINKS, auditrelay.sinks, _SINK_KEYS, [_RECEIVERS]),
     ):
         first, *others = tables(package).values()
         parts += [title, f"{first}\n{common}", *others, *more]

@@ -7,19 +7,20 @@ type's name.
 
 import importlib
 import re
+from abc import ABC, abstractmethod
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from datetime import timedelta
 from fnmatch import fnmatchcase
 from pathlib import Path
-from typing import Annotated, Any, Final, Generic, Literal, Self, TypeVar
+from typing import Annotated, Any, ClassVar, Final, Generic, Literal, Self, TypeVar
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, field_validator, model_validator
 
 import auditrelay.sinks
 import auditrelay.sources
 from auditrelay.config.names import NAME
-from auditrelay.descriptions import REST, shipped
+from auditrelay.descriptions import HTTP, REST, shipped, shipped_receivers
 from auditrelay.errors import ConfigError
 from auditrelay.evidence.heads import Keys
 from auditrelay.settings import PeerSettings, SinkSettings, SourceSettings
@@ -237,22 +238,27 @@ class Components(Mapping[str, type[AnySettings]], Generic[AnySettings]):
         return len(self._names)
 
 
-class Sources(Components[SourceSettings]):
+class Described(Components[AnySettings], ABC):
     """
-    The settings of each source that is a module, and of those that are described in files.
+    The settings of each member that is a module, and of those that are described in files.
 
-    A description is read when a source names it.
+    A description is read when a source or sink names it.
     """
 
-    def __init__(self) -> None:
-        super().__init__(auditrelay.sources)
+    OWN: ClassVar[str]
+    """The type whose description is a file of the operator's."""
+
+    @property
+    @abstractmethod
+    def shipped(self) -> tuple[str, ...]:
+        """The types whose descriptions come with auditrelay."""
 
     @property
     def described(self) -> tuple[str, ...]:
         """The types that are described in files; the last one is the operator's own files."""
-        return *shipped(), REST
+        return *self.shipped, self.OWN
 
-    def of(self, name: str, table: Mapping[str, Any], folder: Path) -> type[SourceSettings]:
+    def of(self, name: str, table: Mapping[str, Any], folder: Path) -> type[AnySettings]:
         """
         Return the settings of type *name* for the keys *table*; paths are relative to *folder*.
 
@@ -261,14 +267,54 @@ class Sources(Components[SourceSettings]):
         """
         if name in self._names or name not in self.described:
             return self[name]
+        return self._read(name, table, folder)
+
+    @abstractmethod
+    def _read(self, name: str, table: Mapping[str, Any], folder: Path) -> type[AnySettings]:
+        """Return what :meth:`of` returns for a type that is described."""
+
+
+class Sources(Described[SourceSettings]):
+    """The settings of every source."""
+
+    OWN = REST
+
+    def __init__(self) -> None:
+        super().__init__(auditrelay.sources)
+
+    @property
+    def shipped(self) -> tuple[str, ...]:
+        """The vendors that are described."""
+        return shipped()
+
+    def _read(self, name: str, table: Mapping[str, Any], folder: Path) -> type[SourceSettings]:
         from auditrelay.descriptions.load import settings_for  # noqa: PLC0415  # most need none
+
+        return settings_for(name, table, folder)
+
+
+class Sinks(Described[SinkSettings]):
+    """The settings of every sink."""
+
+    OWN = HTTP
+
+    def __init__(self) -> None:
+        super().__init__(auditrelay.sinks)
+
+    @property
+    def shipped(self) -> tuple[str, ...]:
+        """The receivers that are described."""
+        return shipped_receivers()
+
+    def _read(self, name: str, table: Mapping[str, Any], folder: Path) -> type[SinkSettings]:
+        from auditrelay.descriptions.receiver.load import settings_for  # noqa: PLC0415  # likewise
 
         return settings_for(name, table, folder)
 
 
 SOURCES = Sources()
 
-SINKS: Mapping[str, type[SinkSettings]] = Components(auditrelay.sinks)
+SINKS = Sinks()
 
 
 def secrets_in(settings: BaseModel) -> Iterator[tuple[str, Secret]]:
@@ -277,3 +323,7 @@ def secrets_in(settings: BaseModel) -> Iterator[tuple[str, Secret]]:
         value = getattr(settings, key)
         if isinstance(value, Secret):
             yield key, value
+        elif isinstance(value, Mapping):
+            for name, each in value.items():
+                if isinstance(each, Secret):
+                    yield f"{key}.{name}", each

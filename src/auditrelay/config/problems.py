@@ -13,7 +13,7 @@ from typing import Any, TypeVar, cast
 from pydantic import BaseModel, ValidationError
 from pydantic_core import ErrorDetails
 
-from auditrelay.config.model import AnySettings, Sources
+from auditrelay.config.model import AnySettings, Described
 from auditrelay.config.names import NAME, canonical
 from auditrelay.errors import ConfigError
 from auditrelay.settings import PeerSettings
@@ -153,7 +153,7 @@ class Checker:
         table: Mapping[str, Any],
     ) -> type[AnySettings] | None:
         """Return the settings of type *given*; None if its description has problems."""
-        if not isinstance(known, Sources):
+        if not isinstance(known, Described):
             return known[given]
         if (kind, name, "description") in self._unresolved:
             return None
@@ -178,17 +178,16 @@ class Checker:
 
 def _types(known: Mapping[str, type[PeerSettings]]) -> list[str]:
     """Return the names of all types, those that are described in files too."""
-    return [*known, *(known.described if isinstance(known, Sources) else ())]
+    return [*known, *(known.described if isinstance(known, Described) else ())]
 
 
 def _known(known: Mapping[str, type[PeerSettings]]) -> str:
     """Return the known types for a sentence, without all names of descriptions."""
     named = f"known: {', '.join(known)}"
-    if not isinstance(known, Sources):
+    if not isinstance(known, Described):
         return named
-    *_, rest = known.described
-    count = len(known.described) - 1
-    return f"{named}, {rest}" + (
+    count = len(known.shipped)
+    return f"{named}, {known.OWN}" + (
         f" and {count} that `auditrelay description list` shows" if count else ""
     )
 

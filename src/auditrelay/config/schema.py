@@ -12,7 +12,7 @@ from pydantic import BaseModel
 from pydantic.json_schema import models_json_schema
 
 from auditrelay.config.model import SINKS, SOURCES, ConfigFile
-from auditrelay.descriptions import REST
+from auditrelay.descriptions.receiver.settings import http_settings
 from auditrelay.descriptions.settings import rest_settings
 from auditrelay.settings.json_schema import DIALECT, TomlSchema, without_noise
 
@@ -21,9 +21,11 @@ def json_schema() -> dict[str, Any]:
     """Return the JSON Schema (2020-12) of the configuration file."""
     models: list[tuple[str, str, type[BaseModel]]] = [
         *(("sources", name, settings) for name, settings in SOURCES.items()),
-        *(("sources", name, SOURCES.of(name, {}, Path())) for name in SOURCES.described[:-1]),
-        ("sources", REST, rest_settings()),
+        *(("sources", name, SOURCES.of(name, {}, Path())) for name in SOURCES.shipped),
+        ("sources", SOURCES.OWN, rest_settings()),
         *(("sinks", name, settings) for name, settings in SINKS.items()),
+        *(("sinks", name, SINKS.of(name, {}, Path())) for name in SINKS.shipped),
+        ("sinks", SINKS.OWN, http_settings()),
     ]
     references, definitions = models_json_schema(
         [(ConfigFile, "validation"), *((model, "validation") for _, _, model in models)],

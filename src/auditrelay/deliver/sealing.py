@@ -100,8 +100,13 @@ class SealedSink:
         self._uncertain.add(seal.name)
         try:
             return await self._sealing.put(batch, seal.name, again=again)
-        except (Retryable, Refused, Rejected) as error:
-            if not (again or getattr(error, "sent", False)):
+        except Rejected:
+            if again and await self._sealing.holds(seal.name, seal.digest):
+                return Counts(duplicates=len(batch))  # what is stored is not refused
+            self._uncertain.discard(seal.name)
+            raise
+        except (Retryable, Refused) as error:
+            if not (again or error.sent):
                 self._uncertain.discard(seal.name)
             if isinstance(error, Refused):
                 error.sent = False  # sent again it is stored once: the sink need not prove itself

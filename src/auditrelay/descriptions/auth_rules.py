@@ -3,7 +3,7 @@
 from collections.abc import Iterator, Mapping
 from typing import Final
 
-from auditrelay.descriptions.draft import Draft, Problem
+from auditrelay.descriptions.draft import Declaring, Draft
 from auditrelay.descriptions.model import (
     BasicAuth,
     DuoAuth,
@@ -13,6 +13,7 @@ from auditrelay.descriptions.model import (
 )
 from auditrelay.descriptions.places import parse_spot
 from auditrelay.descriptions.request_rules import address_problems, header_problems, is_header
+from auditrelay.descriptions.tables import Problem
 from auditrelay.settings.wording import KeyPath, suggestion
 
 # --- credentials -------------------------------------------------------------
@@ -37,7 +38,7 @@ _OF_GRANTS: Final = (
 _SET_BY_GRANT: Final = ("grant_type", "client_id", "client_secret", "refresh_token", "assertion")
 
 
-def auth_problems(draft: Draft) -> Iterator[Problem]:
+def auth_problems(draft: Declaring) -> Iterator[Problem]:
     """Yield what is wrong with the credentials."""
     auth = draft.file.auth
     if not draft.has("auth"):
@@ -59,7 +60,7 @@ def auth_problems(draft: Draft) -> Iterator[Problem]:
         yield from _oauth2(draft, auth)
 
 
-def secret_names(draft: Draft) -> Iterator[tuple[KeyPath, str]]:
+def secret_names(draft: Declaring) -> Iterator[tuple[KeyPath, str]]:
     """Yield each secret that the credentials are made of, and the key that names it."""
     auth = draft.file.auth
     if isinstance(auth, HeaderAuth):
@@ -71,7 +72,7 @@ def secret_names(draft: Draft) -> Iterator[tuple[KeyPath, str]]:
             kind, _, name = getattr(auth, key).partition(":")
             if kind == "secret":
                 yield ("auth", key), name
-    else:
+    elif isinstance(auth, DuoAuth | OAuth2Auth):
         keys = (
             ("integration_key", "secret_key")
             if isinstance(auth, DuoAuth)
@@ -80,7 +81,7 @@ def secret_names(draft: Draft) -> Iterator[tuple[KeyPath, str]]:
         yield from ((("auth", key), name) for key in keys if (name := getattr(auth, key)))
 
 
-def basic_settings(draft: Draft) -> Iterator[str]:
+def basic_settings(draft: Declaring) -> Iterator[str]:
     """Yield the settings that the credentials are made of."""
     auth = draft.file.auth
     if draft.has("auth") and isinstance(auth, BasicAuth):
@@ -90,7 +91,7 @@ def basic_settings(draft: Draft) -> Iterator[str]:
                 yield name
 
 
-def _basic(draft: Draft, auth: BasicAuth) -> Iterator[Problem]:
+def _basic(draft: Declaring, auth: BasicAuth) -> Iterator[Problem]:
     for key in ("user", "password"):
         kind, colon, name = getattr(auth, key).partition(":")
         if not colon or kind not in ("secret", "setting", "text"):
@@ -100,7 +101,7 @@ def _basic(draft: Draft, auth: BasicAuth) -> Iterator[Problem]:
             yield ("auth", key), f'there is no setting "{name}"{hint}'
 
 
-def _oauth2(draft: Draft, auth: OAuth2Auth) -> Iterator[Problem]:
+def _oauth2(draft: Declaring, auth: OAuth2Auth) -> Iterator[Problem]:
     yield from address_problems(draft, ("auth", "token_url"), auth.token_url)
     needed, allowed = _GRANTS[auth.grant]
     for key in _OF_GRANTS:

@@ -7,7 +7,7 @@ and nothing is reported that only follows from it.
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Protocol
 
 from auditrelay.descriptions.model import (
     TABLES,
@@ -18,12 +18,47 @@ from auditrelay.descriptions.model import (
     Pages,
     Records,
     Request,
+    SecretSetting,
+    Setting,
+    Table,
     Time,
 )
 from auditrelay.settings.wording import KeyPath
 
-Problem = tuple[KeyPath, str]
-"""A key, and what is wrong with it."""
+
+class DeclaringFile(Protocol):
+    """A description as far as its settings, secrets and credentials go."""
+
+    @property
+    def settings(self) -> Mapping[str, Setting]:
+        """The declared settings."""
+
+    @property
+    def secrets(self) -> Mapping[str, SecretSetting]:
+        """The declared secrets."""
+
+    @property
+    def auth(self) -> Table:
+        """The table of the credentials."""
+
+
+class Declaring(Protocol):
+    """A description that is being checked, of an API or of a receiver."""
+
+    @property
+    def file(self) -> DeclaringFile:
+        """Its tables that are right."""
+
+    @property
+    def settings(self) -> frozenset[str]:
+        """The names of all declared settings, those with problems too."""
+
+    @property
+    def secrets(self) -> frozenset[str]:
+        """The same of the secrets."""
+
+    def has(self, *path: str) -> bool:
+        """Return whether what stands at *path* is there, and not broken."""
 
 
 @dataclass(frozen=True)

@@ -4,8 +4,9 @@ import re
 from collections.abc import Iterator
 from typing import Final, get_args
 
-from auditrelay.descriptions.draft import Part, Problem
+from auditrelay.descriptions.draft import Part
 from auditrelay.descriptions.model import Actions, ActorPaths, ChangePaths, EventPaths, Outcome
+from auditrelay.descriptions.tables import Problem
 from auditrelay.events.classify import KINDS, VERBS
 from auditrelay.settings.wording import KeyPath, suggestion
 

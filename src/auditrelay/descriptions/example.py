@@ -23,28 +23,29 @@ def example(name: str, description: Description) -> str:
     file = description.file
     lines = [f"[sources.acme-{name.replace('_', '-')}]", f'type = "{name}"', ""]
     lines += [
-        *_comment(f"{file.product}. Needed:"),
-        *(line for need in file.needs for line in _comment(f"- {need}", indent="  ")),
-        *_comment(f"See {file.docs[0]}"),
+        *comment(f"{file.product}. Needed:"),
+        *(line for need in file.needs for line in comment(f"- {need}", indent="  ")),
+        *comment(f"See {file.docs[0]}"),
     ]
     if description.feeds:
         feed = file.default_feed or description.feeds[0]
-        lines += _comment(f"The list to read: {', '.join(description.feeds)}. One source each.")
+        lines += comment(f"The list to read: {', '.join(description.feeds)}. One source each.")
         lines.append(f'feed = "{feed}"')
     for key, setting in file.settings.items():
-        lines += _comment(setting.about)
+        lines += comment(setting.about)
         if setting.default is None:
             lines.append(f'{key} = "{setting.example}"')
         else:
             lines.append(f'# {key} = "{setting.default}"')
     for key, secret in file.secrets.items():
-        lines += _comment(secret.about)
+        lines += comment(secret.about)
         mark = "" if secret.default is None else "# "
         lines.append(f'{mark}{key} = "${{env:{name.upper()}_{key.upper()}}}"')
     return "\n".join([*lines, ""])
 
 
-def _comment(text: str, indent: str = "") -> Iterator[str]:
+def comment(text: str, indent: str = "") -> Iterator[str]:
+    """Yield *text* as lines of a comment; all but the first begin with *indent*."""
     yield from (
         f"# {line}"
         for line in textwrap.wrap(text, _WIDTH, subsequent_indent=indent, break_on_hyphens=False)

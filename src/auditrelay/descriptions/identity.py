@@ -10,9 +10,9 @@ from collections.abc import Iterator
 from typing import Any, Final
 
 from auditrelay.descriptions import holes
-from auditrelay.descriptions.draft import Problem
 from auditrelay.descriptions.model import DescriptionFile, Feed, feed_of
 from auditrelay.descriptions.places import Path
+from auditrelay.descriptions.tables import Problem
 
 _KEYS: Final = ("id", "id_parts", "no_id", "without", "organisation", "split")
 """Keys of records that the uid depends on."""

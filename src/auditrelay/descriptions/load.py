@@ -5,9 +5,7 @@ All problems are reported at once, each as a sentence that begins with the file 
 of its key.
 """
 
-import copy
 import pkgutil
-import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from datetime import date
@@ -15,19 +13,24 @@ from hashlib import sha256
 from pathlib import Path
 from typing import Any, Final
 
-from pydantic import ValidationError
-
 from auditrelay.clock import Clock
 from auditrelay.descriptions import FOLDER, REST, identity, shipped
-from auditrelay.descriptions.draft import Draft, Problem
+from auditrelay.descriptions.draft import Draft
 from auditrelay.descriptions.model import DescriptionFile, Feed, feed_of
 from auditrelay.descriptions.rules import notes, problems, unused
 from auditrelay.descriptions.settings import DescribedSettings, settings_class
+from auditrelay.descriptions.tables import (
+    Problem,
+    each_table,
+    in_lines,
+    names_in,
+    written_path,
+)
 from auditrelay.errors import ConfigError
 from auditrelay.events import vendors
 from auditrelay.settings.reserved import ALERTS
 from auditrelay.settings.toml import Unreadable, read_toml
-from auditrelay.settings.wording import KeyPath, explained, one_line, suggestion
+from auditrelay.settings.wording import KeyPath, suggestion
 
 
 @dataclass(frozen=True)
@@ -103,33 +106,12 @@ def _checked(path: Path, table: dict[str, Any], digest: str, *, is_shipped: bool
             found += identity.differences(draft.file, named(draft.file.replaces).file)
     order = {key: number for number, key in enumerate(table)}
     found.sort(key=lambda problem: order.get(str(problem[0][0]), len(order)))
-    lines = _lines(path, found)
+    lines = in_lines(path, found)
     if lines or draft is None:
         raise ConfigError(*lines)
     # The configuration is read before there is a clock, and any will do for a date.
-    said = () if is_shipped else _lines(path, notes(draft, Clock().now().date()))
+    said = () if is_shipped else in_lines(path, notes(draft, Clock().now().date()))
     return Description(path, draft.file, digest, tuple(said))
-
-
-def _lines(path: Path, found: Iterable[Problem]) -> list[str]:
-    """Return the sentences of *found*, each once."""
-    lines = (one_line(f"{path}: {_key(key)}: {sentence}") for key, sentence in found)
-    return list(dict.fromkeys(lines))
-
-
-_BARE: Final = re.compile(r"[A-Za-z0-9_-]+")
-
-
-def _key(path: KeyPath) -> str:
-    """Return *path* as it is written in TOML: ``actions."user.create"``."""
-    text = ""
-    for part in path:
-        if isinstance(part, int):
-            text += f"[{part}]"
-        else:
-            quoted = part if _BARE.fullmatch(part) else f'"{part}"'
-            text += f".{quoted}" if text else quoted
-    return text
 
 
 # --- each table by itself ----------------------------------------------------
@@ -142,34 +124,15 @@ _PLACEHOLDERS: Final[Mapping[str, Any]] = {
     "evidence": "documentation",
     "auth": {"kind": "header", "secret": "placeholder"},
 }
-"""What stands for a required key that is wrong, while the others are checked."""
 
 
 def _parsed(table: Mapping[str, Any]) -> tuple[list[Problem], Draft | None]:
     """Return what is wrong with each table of the file by itself, and what is right of it."""
-    found: list[Problem] = []
-    broken: set[KeyPath] = set()
-    left = copy.deepcopy(dict(table))
-    for _ in range(3):  # a table that is taken out can leave one that is not whole
-        try:
-            file = DescriptionFile(**left)
-        except ValidationError as error:
-            for detail in error.errors(include_url=False):
-                path, sentence = explained(detail, DescriptionFile, left)
-                found.append((path, sentence))
-                is_unknown = detail["type"] == "extra_forbidden"
-                broken.add(path if is_unknown else _table_of(path))
-            for path in broken:
-                _take_out(left, path)
-        else:
-            names = {kind: _names_in(table, kind) for kind in ("settings", "secrets")}
-            return found, Draft(file, left, frozenset(broken), **names)
-    return found, None
-
-
-def _names_in(table: Mapping[str, Any], kind: str) -> frozenset[str]:
-    declared = table.get(kind)
-    return frozenset(declared if isinstance(declared, Mapping) else ())
+    found, right = each_table(table, DescriptionFile, _PLACEHOLDERS, _table_of)
+    if right is None:
+        return found, None
+    names = {kind: names_in(table, kind) for kind in ("settings", "secrets")}
+    return found, Draft(right.file, right.raw, right.broken, **names)
 
 
 def _table_of(path: KeyPath) -> KeyPath:
@@ -177,17 +140,6 @@ def _table_of(path: KeyPath) -> KeyPath:
     if path[0] in ("settings", "secrets"):
         return path[:2]
     return path[:3] if path[0] == "feeds" else path[:1]
-
-
-def _take_out(table: dict[str, Any], path: KeyPath) -> None:
-    *parents, last = path
-    node: Any = table
-    for key in parents:
-        node = node.get(key) if isinstance(node, dict) else None
-    if isinstance(node, dict):
-        node.pop(last, None)
-    if len(path) == 1 and last in _PLACEHOLDERS:
-        table[str(last)] = _PLACEHOLDERS[str(last)]
 
 
 # --- names -------------------------------------------------------------------
@@ -229,17 +181,7 @@ def settings_for(type_name: str, table: Mapping[str, Any], folder: Path) -> type
     with the description, and ValueError with what is wrong with the key that names it.
     """
     if type_name == REST:
-        written = table.get("description")
-        if written is None:
-            raise ValueError("is missing: write the path of the file that describes the API")
-        if not isinstance(written, str):
-            raise ValueError("must be a text: the path of a file")
-        if not written:
-            raise ValueError("is empty: write the path of the file that describes the API")
-        try:
-            description = read(folder / Path(written).expanduser())
-        except RuntimeError as error:
-            raise ValueError(f"{written!r}: no such user has a home folder") from error
+        description = read(written_path(table, folder, "API"))
     else:
         description = named(type_name)
     wanted = table.get("feed")

@@ -6,7 +6,7 @@ from typing import Any, Final, NamedTuple
 from pydantic import TypeAdapter, ValidationError
 
 from auditrelay.descriptions import holes, times
-from auditrelay.descriptions.draft import Draft, Part, Problem
+from auditrelay.descriptions.draft import Declaring, Draft, Part
 from auditrelay.descriptions.model import (
     HeaderAuth,
     HeadersAuth,
@@ -17,6 +17,7 @@ from auditrelay.descriptions.model import (
     Time,
 )
 from auditrelay.descriptions.places import Path, Slot, parse_path
+from auditrelay.descriptions.tables import Problem
 from auditrelay.settings.addresses import Address, is_loopback
 from auditrelay.settings.values import format_duration
 from auditrelay.settings.wording import KeyPath, suggestion
@@ -26,7 +27,8 @@ _TOKEN: Final = frozenset(
     "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789!#$%&'*+-.^_`|~"
 )
 """The characters of a header's name, https://www.rfc-editor.org/rfc/rfc9110#section-5.6.2."""
-_CREDENTIALS: Final = frozenset(("authorization", "cookie", "proxy-authorization"))
+CREDENTIALS: Final = frozenset(("authorization", "cookie", "proxy-authorization"))
+"""Headers that only ``[auth]`` may set."""
 _OURS: Final = frozenset(
     (
         "accept-encoding",
@@ -85,10 +87,10 @@ def request_problems(draft: Draft, part: Part) -> Iterator[Problem]:
 def _request(draft: Draft, part: Part, request: Request) -> Iterator[Problem]:
     at = part.at["request"]
     yield from address_problems(draft, (*at, "base_url"), request.base_url)
-    yield from _path_problems((*at, "path"), request.path)
+    yield from path_problems((*at, "path"), request.path)
     for name, value in request.headers.items():
         lower = name.lower()
-        if lower in _CREDENTIALS:
+        if lower in CREDENTIALS:
             yield (*at, "headers", name), "belongs into [auth]"
         else:
             yield from header_problems((*at, "headers", name), name)
@@ -98,7 +100,7 @@ def _request(draft: Draft, part: Part, request: Request) -> Iterator[Problem]:
         yield (*at, "body"), 'only a POST has one: set method = "POST", or remove it'
 
 
-def address_problems(draft: Draft, at: KeyPath, address: str) -> Iterator[Problem]:
+def address_problems(draft: Declaring, at: KeyPath, address: str) -> Iterator[Problem]:
     """Yield what is wrong with the *address*, which may have holes in its host and path."""
     host = holes.split_address(address)[0]
     for name in dict.fromkeys(holes.names(host)):
@@ -146,7 +148,8 @@ def _value_problems(draft: Draft, part: Part) -> Iterator[Problem]:
                         yield ("settings", name, key), sentence
 
 
-def _path_problems(at: KeyPath, path: str) -> Iterator[Problem]:
+def path_problems(at: KeyPath, path: str) -> Iterator[Problem]:
+    """Yield what is wrong with the *path* of an address."""
     if not path.startswith("/"):
         yield at, f'must begin with a slash: "/{path}"'
     if "?" in path:
@@ -313,7 +316,7 @@ def _pages(part: Part, pages: Pages) -> Iterator[Problem]:
     if pages.until_empty and pages.empty == "go_on":
         yield (*at, "empty"), "until_empty ends at the first empty page: leave one of them out"
     if pages.path is not None:
-        yield from _path_problems((*at, "path"), pages.path)
+        yield from path_problems((*at, "path"), pages.path)
     yield from _spots(at, pages)
     yield from _page_size(part, pages)
 
@@ -417,7 +420,7 @@ def _claims(draft: Draft, part: Part) -> Iterator[Problem]:
     for claim in claims:
         slot = claim.slot
         if claim.at[0] != "auth" and slot.place == "header":
-            if slot.name.lower() in _CREDENTIALS:
+            if slot.name.lower() in CREDENTIALS:
                 yield claim.at, f"{slot.name} belongs into [auth]"
             else:
                 yield from header_problems(claim.at, slot.name)
@@ -483,7 +486,7 @@ def _taken(request: Request, slot: Slot) -> Iterator[KeyPath]:
         yield ("params", slot.name)
     if slot.place == "header":
         same = (name for name in request.headers if name.lower() == slot.name.lower())
-        yield from (("headers", name) for name in same if name.lower() not in _CREDENTIALS)
+        yield from (("headers", name) for name in same if name.lower() not in CREDENTIALS)
     if slot.place == "body" and request.body is not None:
         node: Any = request.body
         steps = [str(step) for step in parse_path(slot.name).steps]

@@ -4,11 +4,10 @@ All rules of a description that one table alone cannot tell: problems, and notes
 ``request_rules``, ``auth_rules`` and ``event_rules`` have those of their tables.
 """
 
-import re
 from collections.abc import Iterator
 from datetime import date, timedelta
 from functools import cache
-from typing import Annotated, Any, Final
+from typing import Annotated, Any
 
 from pydantic import TypeAdapter, ValidationError
 
@@ -19,19 +18,16 @@ from auditrelay.descriptions.auth_rules import (
     refusal_problems,
     secret_names,
 )
-from auditrelay.descriptions.draft import Draft, Part, Problem
+from auditrelay.descriptions.draft import Draft, Part
 from auditrelay.descriptions.event_rules import event_notes, event_problems
-from auditrelay.descriptions.model import TABLES, Setting
+from auditrelay.descriptions.model import TABLES
 from auditrelay.descriptions.request_rules import request_problems, uses
-from auditrelay.descriptions.settings import name_problem, value_problem
+from auditrelay.descriptions.setting_rules import declared_problems, is_name
+from auditrelay.descriptions.settings import name_problem
+from auditrelay.descriptions.tables import Problem
 from auditrelay.settings import SourceSettings
 from auditrelay.settings.values import format_duration
 from auditrelay.settings.wording import explained_value, suggestion
-
-_NAME: Final = re.compile(r"[a-z](?:_?[a-z0-9])*")
-_LONGEST_NAME: Final = 63
-_LONGEST_PATTERN: Final = 200
-_LOOKAROUND: Final = re.compile(r"\(\?<?[=!]")
 
 
 def problems(draft: Draft) -> Iterator[Problem]:
@@ -41,7 +37,7 @@ def problems(draft: Draft) -> Iterator[Problem]:
     What is used nowhere is not reported here: it often only follows from another problem.
     """
     yield from _top(draft)
-    yield from _declared(draft)
+    yield from declared_problems(draft, name_problem)
     yield from auth_problems(draft)
     yield from refusal_problems(draft)
     for part in draft.parts():
@@ -109,7 +105,7 @@ def _top(draft: Draft) -> Iterator[Problem]:
         if not address.startswith("https://"):
             yield ("docs", number), "must begin with https://"
     for name in file.feeds:
-        if not _is_name(name):
+        if not is_name(name):
             yield ("feeds", name), "is not a name: write small letters, digits and single _"
     if file.default_feed is not None and not any(
         ("feeds", *path[1:2]) == ("feeds", file.default_feed)
@@ -119,61 +115,7 @@ def _top(draft: Draft) -> Iterator[Problem]:
         yield ("default_feed",), f'there is no feed "{file.default_feed}"{hint}'
 
 
-def _is_name(name: str) -> bool:
-    return len(name) <= _LONGEST_NAME and _NAME.fullmatch(name) is not None
-
-
 # --- settings and secrets ----------------------------------------------------
-
-
-def _declared(draft: Draft) -> Iterator[Problem]:
-    for kind, names in (("settings", draft.settings), ("secrets", draft.secrets)):
-        for name in sorted(names):
-            if not _is_name(name):
-                yield (kind, name), "is not a name: write small letters, digits and single _"
-            elif problem := name_problem(name):
-                yield (kind, name), problem
-            elif kind == "secrets" and name in draft.settings:
-                yield (kind, name), "is the name of a setting, too; choose another"
-    for name, setting in draft.file.settings.items():
-        for key, sentence in _setting(setting):
-            yield ("settings", name, key), sentence
-    for name, secret in draft.file.secrets.items():
-        if secret.default:
-            yield (
-                ("secrets", name, "default"),
-                'must be "", for a secret that some accounts do not have',
-            )
-
-
-def _setting(setting: Setting) -> Iterator[tuple[str, str]]:
-    if setting.pattern is not None:
-        problem = _pattern_problem(setting.pattern)
-        if problem is not None:
-            yield "pattern", problem
-            return
-    if setting.choices is not None:
-        if setting.pattern is not None:
-            yield "pattern", "excludes choices: leave one of them out"
-        if not setting.choices:
-            yield "choices", "must have at least one text"
-    for key, value in (("example", setting.example), ("default", setting.default)):
-        if value is not None and (problem := value_problem(value, setting)):
-            if key == "example" and setting.pattern is not None:
-                problem = "does not match the pattern"
-            yield key, problem
-
-
-def _pattern_problem(pattern: str) -> str | None:
-    if len(pattern) > _LONGEST_PATTERN:
-        return f"is longer than {_LONGEST_PATTERN} characters"
-    if _LOOKAROUND.search(pattern):
-        return "must not look ahead or behind, (?=...) and the like"
-    try:
-        re.compile(pattern)
-    except (re.error, OverflowError, RecursionError) as error:
-        return f"is not a regular expression: {error}"
-    return None
 
 
 def _scope(draft: Draft, part: Part) -> Iterator[Problem]:

@@ -15,12 +15,12 @@ Nothing here imports the rest of auditrelay: a misread protocol must not be shar
 """
 
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import AsyncExitStack
 from types import TracebackType
 from typing import Any, Literal, Self
 
-from auditrelay.sandbox import described, faults, siems, vendors
+from auditrelay.sandbox import described, faults, receivers, siems, vendors
 from auditrelay.sandbox.messages import Request, Response
 from auditrelay.sandbox.server import Double, Trap
 from auditrelay.sandbox.siems import Intake
@@ -62,7 +62,8 @@ class Sandbox:
 
     With *only* it has those of :func:`available_vendors` alone; without, those with a module. The
     double of a description is called as its sample reply is: ``okta``, ``entra.sign_ins``. Of the
-    intakes that are there on request it has those whose types are in *also*.
+    intakes that are there on request it has those whose types are in *also*, and of the receivers
+    that are described in files those whose names or files are.
     """
 
     def __init__(
@@ -84,12 +85,7 @@ class Sandbox:
                 origin = double.description.origin
                 is_siem = origin in {each.NAME for each in siems.available().values()}
                 self.vendors[f"{origin}-log" if is_siem else origin] = double
-        self.siems: dict[str, Intake] = {}
-        for kind, intake in siems.available().items():
-            if intake.ON_REQUEST and kind not in also:
-                continue
-            options = {"flavour": flavour} if flavour in intake.FLAVOURS else {}
-            self.siems[intake.NAME] = intake(clock=clock, seed=seed, **options)
+        self.siems = dict(_intakes(flavour, also, clock, seed))
         for every in (*self.vendors.values(), *self.siems.values()):
             every.date = clock
         marked = any(isinstance(each, described.Described) for each in self.vendors.values())
@@ -122,3 +118,18 @@ class Sandbox:
         trace: TracebackType | None,
     ) -> None:
         await self._stack.aclose()
+
+
+def _intakes(
+    flavour: str, also: Sequence[str], clock: Callable[[], float], seed: int
+) -> Iterator[tuple[str, Intake]]:
+    """Yield each intake of a sandbox, and what it is called there."""
+    known = siems.available()
+    for kind, intake in known.items():
+        if not intake.ON_REQUEST or kind in also:
+            options = {"flavour": flavour} if flavour in intake.FLAVOURS else {}
+            yield intake.NAME, intake(clock=clock, seed=seed, **options)
+    for which in also:
+        if which not in known:
+            receiver = receivers.double(which, clock=clock, seed=seed)
+            yield receiver.description.name, receiver

@@ -23,8 +23,17 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
-from auditrelay.sandbox import Sandbox, Vendor, available_vendors, faults, siems, vendors
+from auditrelay.sandbox import (
+    Sandbox,
+    Vendor,
+    available_vendors,
+    faults,
+    receivers,
+    siems,
+    vendors,
+)
 from auditrelay.sandbox.described import Described
+from auditrelay.sandbox.receivers import Receiver
 from auditrelay.sandbox.stored import Stored
 
 _UNITS = {"s": 1, "m": 60, "h": 3600, "d": 86400}
@@ -87,10 +96,11 @@ def _arguments() -> argparse.Namespace:
     parser.add_argument("--flavour", choices=flavours, default="elasticsearch")
     parser.add_argument(
         "--siem",
-        choices=more,
+        metavar="NAME|FILE",
         action="append",
         default=[],
-        help="an intake that is there only if it is named; repeatable",
+        help="an intake that is there only if it is named; repeatable: "
+        f"{', '.join((*more, *receivers.available()))}, or the file that describes a receiver",
     )
     parser.add_argument(
         "--first-port",
@@ -173,7 +183,10 @@ def _addresses(sandbox: Sandbox) -> dict[str, dict[str, Any]]:
             for name, vendor in sandbox.vendors.items()
         },
         **{
-            name: {"url": intake.url, **intake.credentials()}
+            name: {
+                "url": intake.url,
+                **(intake.settings() if isinstance(intake, Receiver) else intake.credentials()),
+            }
             for name, intake in sandbox.siems.items()
         },
     }

@@ -229,17 +229,16 @@ class App:
             ]
             pulsing = None
             if self._replica is not None:
-                pulsing = tasks.create_task(self._replica.member.keep_pulsing())
+                pulsing = tasks.create_task(self._replica.keep_pulsing())
             await stop.wait()
             supervisor.stopping()
             if self._replica is not None and pulsing is not None:
-                self._replica.member.drain()
-                await asyncio.wait([pulsing])
+                await self._replica.leave(pulsing)
             scheduler.shutdown(wait=False)
             for task in others:
                 task.cancel()
             await self._topology.end()
-            await self._work.end()
+            await self._work.end(in_order=self._replica is None)  # it has left, or cannot
             port.stop()
             await asyncio.wait([status])
 

@@ -12,7 +12,7 @@ import structlog
 
 from auditrelay.clock import Clock
 from auditrelay.config.model import Config
-from auditrelay.errors import RolledBack
+from auditrelay.errors import RolledBack, StateError
 from auditrelay.service.ability import Directories, unable
 from auditrelay.service.configured_feeds import ConfiguredFeeds
 from auditrelay.service.disagreements import Disagreements
@@ -25,7 +25,7 @@ from auditrelay.service.workload import Workload
 from auditrelay.status.model import StoreStatus
 from auditrelay.status.replica_findings import CLOCK_OFF
 from auditrelay.store.leases import Lease
-from auditrelay.store.replicas import LIFE, Card, Served, Situation, Waiting
+from auditrelay.store.replicas import LIFE, Card, Served, Situation, Unreachable, Waiting
 from auditrelay.telemetry.metrics import Metrics
 from auditrelay.window import iso
 
@@ -34,6 +34,9 @@ if TYPE_CHECKING:
 
 _PATIENCE: Final = LIFE + 3.0
 """Seconds after which what a replica held is free that has died just now."""
+
+_LEAVE: Final = 10.0
+"""Seconds for which a replica that stops tries to give away what it has: the store may be away."""
 
 _LOOK: Final = 0.1
 """Seconds between two looks at what is held by now."""
@@ -216,6 +219,27 @@ class Replica:
         if self.member.me is not None:
             self._share.desk.offer(self.member.me, requests, self.member.leases)
 
+    async def keep_pulsing(self) -> None:
+        """
+        Be a member until everything has been given away.
+
+        Raises StateError, with all given back, if the state cannot be used any more: a newer
+        version has made it its own, or it is damaged.
+        """
+        try:
+            await self.member.keep_pulsing()
+        except* StateError:
+            with contextlib.suppress(Unreachable):
+                await self._share.membership.leave()
+            raise
+
+    async def leave(self, pulsing: asyncio.Task[None]) -> None:
+        """Give everything away in good order, if the store answers in time; end *pulsing*."""
+        self.member.drain()
+        await asyncio.wait([pulsing], timeout=_LEAVE)
+        pulsing.cancel()
+        await asyncio.wait([pulsing])
+
     @contextlib.asynccontextmanager
     async def holding(self, units: Collection[str]) -> AsyncIterator[set[str]]:
         """
@@ -229,13 +253,12 @@ class Replica:
         self.member = self._member(self._share.card(served, command=True))
         self._topology.may_send = self.member.good
         async with asyncio.TaskGroup() as tasks:
-            pulsing = tasks.create_task(self.member.keep_pulsing())
+            pulsing = tasks.create_task(self.keep_pulsing())
             try:
                 await self._obtain(set(served), pulsing)
                 yield set(units) - self.member.leases.keys()
             finally:
-                self.member.drain()
-                await asyncio.wait([pulsing])
+                await self.leave(pulsing)
 
     async def _obtain(self, units: set[str], pulsing: asyncio.Task[None]) -> None:
         began = self._clock.monotonic()

@@ -27,7 +27,7 @@ from auditrelay.settings.secrets import SecretAddress
 from auditrelay.store.leases import KEEPER
 from auditrelay.store.postgres import copying, leases, schema
 from auditrelay.store.postgres.address import Address
-from auditrelay.store.postgres.connection import Connection
+from auditrelay.store.postgres.connection import REQUEST, Connection
 from auditrelay.store.postgres.engine import PostgresEngine
 from auditrelay.store.postgres.errors import Kind, kind_of, translate
 from auditrelay.store.postgres.leases import application_name
@@ -172,12 +172,24 @@ class Share:
             self.engine.writer.continue_as(replica)
 
     async def close(self) -> None:
-        """Close every connection."""
+        """Finish what is being written, unless the database is away; close every connection."""
+        await asyncio.to_thread(self.engine.close)
         await self.requests.close()
         await self.membership.close()
 
     def _connect(self, name: str) -> Connection:
-        return Connection(self._address.connect(name), self._address.schema)
+        return _connected(self._address, name)
+
+
+def _connected(
+    address: Address, name: str, *, keys: Keys | None = None, limit: float = REQUEST
+) -> Connection:
+    """Return a connection, whose session has that *name*. Raises StateError."""
+    try:
+        raw = address.connect(name)
+    except psycopg.Error as error:
+        raise translate(error) from error
+    return Connection(raw, address.schema, keys=keys, limit=limit)
 
 
 def served_by(config: Config, replica: str) -> Mapping[str, Served]:
@@ -229,7 +241,7 @@ def _address(config: Config) -> SecretAddress:
 def remove(store: SecretAddress) -> None:
     """Remove the whole state at *store*: for a demonstration, which has made it. StateError."""
     address = Address(store)
-    with contextlib.closing(Connection(address.connect(_VIEW), address.schema)) as db:
+    with contextlib.closing(_connected(address, _VIEW)) as db:
         schema.drop(db)
 
 
@@ -249,9 +261,7 @@ def copy_into(folder: Path, store: SecretAddress, keys: Keys | None) -> dict[str
     address = Address(store)
     with (
         contextlib.closing(state_dir.connect(folder, write=True, keys=keys)) as origin,
-        contextlib.closing(
-            Connection(address.connect(_VIEW), address.schema, keys=keys, limit=_COPYING)
-        ) as db,
+        contextlib.closing(_connected(address, _VIEW, keys=keys, limit=_COPYING)) as db,
     ):
         schema.create(db)
         tip = TipRow(_snapshots(store).snapshot)

@@ -82,9 +82,9 @@ class Workload:
         if keeper is not None and in_order:
             await keeper.sealer.end()
 
-    async def end(self) -> None:
-        """End what the keeper does in good order, if it is here."""
-        await self._end_keeping(in_order=True)
+    async def end(self, *, in_order: bool = True) -> None:
+        """End what the keeper does, if it is here."""
+        await self._end_keeping(in_order=in_order)
 
     async def prune(self) -> None:
         """Delete what nothing needs any more, if the keeper is here."""

@@ -9,7 +9,8 @@ from pydantic import AfterValidator
 _METADATA_HOSTS = frozenset(map(ipaddress.ip_address, ("169.254.169.254", "fd00:ec2::254")))
 
 
-def _address(value: str) -> str:
+def check_address(value: str) -> str:
+    """Return *value* with its scheme in small letters. Raises ValueError if it is no address."""
     # No message repeats the value: it may be a key that was pasted into the wrong line.
     try:
         parts = urlsplit(value)
@@ -36,10 +37,10 @@ def _ip(host: str) -> ipaddress.IPv4Address | ipaddress.IPv6Address | None:
         return None
 
 
-Address = Annotated[str, AfterValidator(lambda value: _address(value).rstrip("/"))]
+Address = Annotated[str, AfterValidator(lambda value: check_address(value).rstrip("/"))]
 """An http or https address without credentials, query or trailing slash."""
 
-Endpoint = Annotated[str, AfterValidator(_address)]
+Endpoint = Annotated[str, AfterValidator(check_address)]
 """The same, but with the slash at its end if it has one: nothing is added to it."""
 
 

@@ -6,13 +6,14 @@ import re
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Final, Self
-from urllib.parse import quote, unquote
+from urllib.parse import quote, unquote, urlsplit
 
 from pydantic import GetCoreSchemaHandler, GetJsonSchemaHandler
 from pydantic.json_schema import JsonSchemaValue
 from pydantic_core import CoreSchema, core_schema
 
 from auditrelay.files import read_file
+from auditrelay.settings.addresses import check_address
 
 _MOST_BYTES: Final = 2**20
 """The most bytes of a secret in a file: more than any certificate or key."""
@@ -232,6 +233,32 @@ class SecretDocument(Secret):
         if not value.strip():
             raise ValueError("is empty")
 
+
+class SecretUrl(Secret):
+    """An http or https address that is a credential as a whole: who knows it may send to it."""
+
+    __slots__ = ()
+
+    @property
+    def origin(self) -> str:
+        """Its scheme, host and port, which are no secret."""
+        parts = urlsplit(self.reveal())
+        return f"{parts.scheme}://{parts.netloc}"
+
+    @property
+    def hidden(self) -> tuple[str, ...]:
+        """The whole, and each part of its path that is long enough to be the secret."""
+        value = self.reveal()
+        parts = urlsplit(value).path.split("/")
+        return (value, *(part for part in parts if len(part) >= _LONG_PART))
+
+    @staticmethod
+    def _check(value: str) -> None:
+        check_address(value)
+
+
+_LONG_PART: Final = 12
+"""Characters from which on a part of a path may be a credential."""
 
 _USER_AND_PASSWORD = re.compile(r"[a-z]+://([^/?#]*)@", re.IGNORECASE)
 

@@ -101,7 +101,7 @@ def comma_list(value: object) -> object:
     return [word for word in (part.strip() for part in value.split(",")) if word]
 
 
-def _labels(value: object) -> object:
+def table(value: object) -> object:
     """Let an environment variable be a table as JSON."""
     return _from_json(value, "a table") if isinstance(value, str) else value
 
@@ -135,4 +135,4 @@ IdentityField = Literal[
 
 TextList = Annotated[list[str], BeforeValidator(comma_list)]
 
-Labels = Annotated[dict[str, str], BeforeValidator(_labels)]
+Labels = Annotated[dict[str, str], BeforeValidator(table)]

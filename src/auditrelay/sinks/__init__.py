@@ -4,7 +4,8 @@ The contract of a sink: a product that accepts batches of events and answers for
 A sink is one module here: its settings and an example of them, how events are rendered for it, how
 a batch is sent, and what each of its responses means. It has no retry, sleep, log or store;
 those belong to ``http`` and ``deliver``. The name of the module is the ``type`` in the
-configuration; it has ``Settings``, ``EXAMPLE`` and ``build``.
+configuration; it has ``Settings``, ``EXAMPLE`` and ``build``. Receivers that are described in files
+are all of ``described``.
 
 What sinks over HTTP have in common (write JSON, compress a body, translate error responses) is in
 ``_requests``; its underscore marks it as no sink type.
@@ -336,11 +337,12 @@ class Sink(Protocol):
 
 def make(name: str, settings: SinkSettings, metrics: Metrics, clock: Clock) -> Sink:
     """Return the sink that the configuration calls *name*, of the type of *settings*."""
-    sink: Sink = import_module(f"{__name__}.{settings.type}").build(name, settings, metrics, clock)
+    module = settings.type if settings.type in available() else "described"
+    sink: Sink = import_module(f"{__name__}.{module}").build(name, settings, metrics, clock)
     return sink
 
 
 def available() -> list[str]:
-    """Return the sink types: the modules of this folder without a leading underscore."""
+    """Return the types of sink that are modules of this package."""
     names = (module.name for module in iter_modules(__path__))
-    return sorted(name for name in names if not name.startswith("_"))
+    return sorted(name for name in names if name != "described" and not name.startswith("_"))

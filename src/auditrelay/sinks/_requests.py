@@ -139,7 +139,7 @@ def _of_rejection(error: Rejected, reply: Reply, *, sent: bool) -> RelayError:
     status = reply.status
     if status in _GATEWAY_GAVE_UP:
         return Retryable(str(error), reason=error.reason, sent=sent)
-    if status in (400, 422) and not _is_web_page(reply):
+    if status in (400, 422) and not is_web_page(reply):
         return error
     return Refused(
         f"{error}; no event is the cause, check the address and any proxy in between",
@@ -195,10 +195,10 @@ def unproven(reply: Reply, product: str) -> Refused:
 
 def is_proof(reply: Reply) -> bool:
     """Return whether the status of *reply* alone proves that a product took everything."""
-    return 200 <= reply.status < 300 and not _is_web_page(reply)
+    return 200 <= reply.status < 300 and not is_web_page(reply)
 
 
-def _is_web_page(reply: Reply) -> bool:
+def is_web_page(reply: Reply) -> bool:
     """Return whether *reply* is a page for people, such as a login: no product sends one."""
     kind = reply.headers.get("content-type", "").lower()
     return (
@@ -217,7 +217,7 @@ def _kind_of(reply: Reply) -> str:
         return f"not readable ({reply.unread.reason})"
     if not reply.body.strip():
         return "empty"
-    if _is_web_page(reply):
+    if is_web_page(reply):
         return "a web page, such as a login"
     kind = "JSON of another kind" if reply.body.lstrip()[:1] in (b"{", b"[") else "other text"
     return f"{kind} ({len(reply.body)} bytes)"

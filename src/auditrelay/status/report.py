@@ -8,10 +8,9 @@ import msgspec
 from msgspec import UNSET, UnsetType
 
 from auditrelay import __version__
-from auditrelay.config.model import Config
+from auditrelay.config.model import Config, secrets_in
 from auditrelay.deliver.throughput import Throughput
 from auditrelay.settings import PeerSettings, SinkSettings, SourceSettings
-from auditrelay.settings.secrets import Secret
 from auditrelay.settings.values import format_duration
 from auditrelay.status.findings import judge
 from auditrelay.status.lateness import assess
@@ -290,6 +289,6 @@ def _credentials(settings: PeerSettings | None) -> tuple[Credential, ...] | Unse
         return UNSET
     return tuple(
         Credential(key, tuple(secret.references))
-        for key in type(settings).model_fields
-        if key != "pseudonym_key" and isinstance(secret := getattr(settings, key), Secret)
+        for key, secret in secrets_in(settings)
+        if key != "pseudonym_key" and secret.hidden
     )

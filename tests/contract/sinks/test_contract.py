@@ -16,13 +16,14 @@ import pytest
 from tests.support.batches import item as item_of
 from tests.support.batches import rendered
 from tests.support.clock import FakeClock
-from tests.support.rigs import NOON, WITHOUT_DOUBLE
+from tests.support.rigs import DOUBLES, NOON, WITHOUT_DOUBLE, made_of
 
+from auditrelay.descriptions import HTTP, shipped_receivers
 from auditrelay.errors import Refused, RelayError, Retryable, TooLarge
 from auditrelay.events import AuditEvent
 from auditrelay.events.forms import FORMS
 from auditrelay.http.replies import Reply
-from auditrelay.sandbox import Trap, faults, siems
+from auditrelay.sandbox import Trap, faults, receivers
 from auditrelay.sandbox.messages import Request
 from auditrelay.sandbox.refusals import Refusal
 from auditrelay.sandbox.stored import Stored
@@ -33,8 +34,6 @@ from auditrelay.telemetry.metrics import Metrics
 MakeEvent = Callable[..., AuditEvent]
 Items = Callable[[Sink, int], list[Item]]
 Batch = Callable[[Sink, Sequence[AuditEvent]], list[Item]]
-
-DOUBLES = siems.available()
 
 
 @dataclass
@@ -56,16 +55,9 @@ class Rig:
         secret: str = self.double.secret
         return secret
 
-    @property
-    def secret_key(self) -> str:
-        key: str = self.double.SECRET_KEY
-        return key
-
     def build(self, **keys: Any) -> Sink:
-        module = importlib.import_module(f"auditrelay.sinks.{self.kind}")
         given = {**self.double.settings(), "timeout": "5s", **keys}
-        settings = module.Settings.model_validate(given)
-        sink: Sink = module.build("siem", settings, Metrics(), self.clock)
+        _, sink = made_of("siem", given, Metrics(), self.clock)
         self.made.append(sink)
         return sink
 
@@ -161,22 +153,25 @@ async def test_a_body_is_compressed_or_not_as_configured(
             assert seen.body_bytes >= size
 
 
-async def test_the_limits_count_every_byte_of_the_body(rig: Rig, items: Items) -> None:
+async def test_the_limits_count_every_byte_of_the_body(
+    rig: Rig, items: Items, event: MakeEvent, batch: Batch
+) -> None:
     sink = rig.build(compression="none", batch_bytes=50_000)
     limits = sink.limits
-    batch, size = [], 0
+    fitting, size = [], 0
     for item in items(sink, limits.events):
         size += len(item.text) + limits.overhead
         if size > limits.bytes:
             break
-        batch.append(item)
-    # The last one is padded to the last byte.
-    room = limits.bytes - sum(len(item.text) + limits.overhead for item in batch)
-    last = batch[-1].text.replace(b'"', b" " * room + b'"', 1)
-    batch[-1] = msgspec.structs.replace(batch[-1], text=last)
-    assert await sink.send(batch) == Verdict()
+        fitting.append(item)
+    # The record of the last one is padded to the last byte.
+    room = limits.bytes - sum(len(item.text) + limits.overhead for item in fitting)
+    record = bytes(event(len(fitting) - 1).raw)
+    padded = msgspec.Raw(b"{" + b" " * room + record[1:])
+    fitting[-1:] = batch(sink, [event(len(fitting) - 1, raw=padded)])
+    assert await sink.send(fitting) == Verdict()
     # No separator follows the last event, unless the product wants one.
-    assert rig.double.seen[-1].body_bytes in (49_999, 50_000)
+    assert 50_000 - rig.double.ENVELOPE <= rig.double.seen[-1].body_bytes <= 50_000
 
 
 async def test_a_response_may_be_compressed_or_chunked(rig: Rig, items: Items) -> None:
@@ -377,7 +372,7 @@ async def test_a_secret_that_is_not_accepted_holds_the_sink_and_is_not_shown(
     rig: Rig, items: Items
 ) -> None:
     wrong = "a-wrong-secret-of-ours"
-    sink = rig.build(**{rig.secret_key: wrong})
+    sink = rig.build(**rig.double.keys_of(wrong))
     for work in (sink.send(items(sink, 2)), sink.check()):
         with pytest.raises(Refused) as caught:
             await work
@@ -391,7 +386,7 @@ async def test_a_secret_that_was_rotated_is_read_again(
 ) -> None:
     secret = tmp_path / "secret"
     secret.write_text(f"{rig.secret}\n")
-    sink = rig.build(**{rig.secret_key: Secret(Resolved(f"${{file:{secret}}}"))})
+    sink = rig.build(**rig.double.keys_of(Secret(Resolved(f"${{file:{secret}}}"))))
     assert await sink.send(items(sink, 1)) == Verdict()
     rig.double.rotate("anewsecretthatisjustasgood")
     secret.write_text(rig.secret)
@@ -511,7 +506,8 @@ def test_a_product_that_does_not_index_old_events_has_a_backfill_notice_for_a_mo
 
 
 def test_every_module_of_the_folder_is_a_sink() -> None:
-    assert {"azure_logs", "datadog", "elasticsearch", "file", "splunk_hec"} <= set(available())
+    kinds = {"azure_logs", "datadog", "elasticsearch", "file", "otlp", "splunk_hec"}
+    assert kinds <= set(available())
     for kind in available():
         module = importlib.import_module(f"auditrelay.sinks.{kind}")
         assert get_args(module.Settings.model_fields["type"].annotation) == (kind,)
@@ -520,13 +516,15 @@ def test_every_module_of_the_folder_is_a_sink() -> None:
 
 def test_every_sink_over_http_has_a_double() -> None:
     assert set(available()) - set(DOUBLES) == WITHOUT_DOUBLE
-    assert set(DOUBLES) <= set(available())
+    assert set(DOUBLES) <= {*available(), HTTP}
+    assert sorted(receivers.available()) == list(shipped_receivers())
 
 
 async def test_a_double_is_of_the_type_of_its_sink(rig: Rig) -> None:
     assert rig.double.settings()["type"] == rig.kind
-    assert rig.double.settings()[rig.secret_key] == rig.secret
-    assert rig.double.credentials()[rig.secret_key] == rig.secret
+    keys = rig.double.keys_of(rig.secret)
+    assert keys.items() <= rig.double.settings().items()
+    assert keys.items() <= rig.double.credentials().items()
 
 
 def test_the_forms_that_can_be_asked_for_are_those_that_exist() -> None:

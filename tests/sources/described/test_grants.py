@@ -34,10 +34,10 @@ from tests.support.clock import FakeClock
 from tests.support.logged import logged
 from tests.support.peers import reply
 
+from auditrelay.descriptions.credentials.grants import TokenRequest
 from auditrelay.descriptions.model import OAuth2Auth
 from auditrelay.errors import ConfigError, Refused, Retryable
 from auditrelay.sandbox.authorization import Client
-from auditrelay.sources.described.grants import TokenRequest
 from auditrelay.telemetry.scrubber import scrub
 
 ROOT = Path(__file__).parents[3]

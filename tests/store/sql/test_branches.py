@@ -2,8 +2,8 @@
 
 import json
 import threading
-from uuid import uuid4
 from typing import Any
+from uuid import uuid4
 
 import pytest
 from tests.support.states import InDatabase, InFolder, State, forge, on_postgres, on_sqlite, rows
@@ -157,7 +157,7 @@ async def test_a_database_that_lost_a_head_that_has_left_is_an_alert(state: InDa
     state.roll_back(saved)
     with pytest.raises(RolledBack):
         await store.start_source("voice", NOON)
-    store._engine.writer.continue_as(uuid4())
+    store._engine.writer.continue_as(uuid4())  # type: ignore[attr-defined]  # it is PostgreSQL's
     branch = await store.log.begin(RUN)
     assert branch is not None
     assert (branch.why, branch.is_alert) == (OLDER, True)

@@ -113,7 +113,12 @@ FORGERIES: dict[str, tuple[Sequence[str], str]] = {
         "spool",
     ),
     "page invented": (
-        ['insert into spool select 99, 1, source, 0, 1, events, "only", sha, tag from spool limit 1'],
+        [
+            (
+                'insert into spool select 99, 1, source, 0, 1, events, "only", sha, tag '
+                "from spool limit 1"
+            )
+        ],
         "spool",
     ),
     "place moved on": (
@@ -186,7 +191,12 @@ FORGERIES: dict[str, tuple[Sequence[str], str]] = {
         "letters",
     ),
     "deleted event exchanged": (
-        ["update vanished set key = zeroblob(28) where key = (select key from vanished order by key limit 1)"],
+        [
+            (
+                "update vanished set key = zeroblob(28) "
+                "where key = (select key from vanished order by key limit 1)"
+            )
+        ],
         "state",
     ),
     "uids of our own put in": (

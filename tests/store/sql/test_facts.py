@@ -8,7 +8,7 @@ from typing import Any
 from unittest import mock
 
 import pytest
-from tests.support.states import State, rows
+from tests.support.states import State, on_each, rows
 from tests.support.stores import MINUTE, NOON, backlog, explained, opened, seal, span
 
 from auditrelay.events import AuditEvent
@@ -295,7 +295,7 @@ async def test_what_is_done_has_its_facts_and_they_explain_the_state(
     explained(state, sealed=True)
 
 
-@pytest.mark.parametrize("act", TELLS, ids=lambda act: act.__name__)
+@pytest.mark.parametrize(("state", "act"), on_each(TELLS, every=3), indirect=["state"])
 async def test_a_fact_and_what_it_tells_of_commit_together(
     state: State, event: Make, act: Act, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -394,8 +394,8 @@ async def test_late_events_are_counted_in_the_fact_of_their_page(
     await page(store, event)
     await store.add("voice", Page.of([event(3), event(400)]), via="resweep 1h")
     assert [body["late"] for _, body in facts(state) if "late" in body] == [0, 1]
-    (state,) = await store.sources()
-    (late,) = state.late
+    (source,) = await store.sources()
+    (late,) = source.late
     assert (late.events, late.via, late.start) == (1, "resweep 1h", micros(NOON))
 
 

@@ -139,12 +139,15 @@ async def test_a_page_is_not_seen_before_it_is_durable(
         seen.append(handover_of(store).read("splunk", 0, 10, 10**9))
 
     monkeypatch.setattr(known, "remember", looks)
-    go = threading.Event()
-    writes = [
-        asyncio.ensure_future(store._engine.write(lambda _: go.wait(5))),
-        asyncio.ensure_future(add(store, 1)),
-        asyncio.ensure_future(add(store, 2)),
-    ]
+    begun, go = threading.Event(), threading.Event()
+
+    def wait(_: Connection) -> bool:
+        begun.set()
+        return go.wait(5)
+
+    writes: list[Any] = [asyncio.ensure_future(store._engine.write(wait))]
+    await asyncio.to_thread(begun.wait)
+    writes += [asyncio.ensure_future(add(store, number)) for number in (1, 2)]
     await asyncio.sleep(0)
     go.set()
     await asyncio.gather(*writes)

@@ -4,10 +4,11 @@ import random
 import sys
 from collections.abc import Callable
 from datetime import timedelta
+from itertools import product
 from typing import Any
 
 import pytest
-from tests.support.states import State, rows
+from tests.support.states import State, on_each, rows
 from tests.support.stores import (
     NOON,
     count_new,
@@ -82,8 +83,11 @@ async def test_pruning_forgets_no_uid_before_its_time(store: SqlStore, event: Ma
 # --- with another time
 
 
-@pytest.mark.parametrize("first", TIMES)
-@pytest.mark.parametrize("again", [{"at": AT}, *TIMES])
+@pytest.mark.parametrize(
+    ("state", "first", "again"),
+    on_each(product(TIMES, [{"at": AT}, *TIMES]), every=7),
+    indirect=["state"],
+)
 async def test_an_event_is_known_whatever_its_time_is_today(
     store: SqlStore, event: Make, first: dict[str, Any], again: dict[str, Any]
 ) -> None:
@@ -119,7 +123,7 @@ async def test_it_is_known_by_a_process_that_starts_later(
     await later.close()
 
 
-@pytest.mark.parametrize("seed", range(8))
+@pytest.mark.parametrize(("state", "seed"), on_each(range(8), every=4), indirect=["state"])
 async def test_whatever_is_shown_in_whatever_order_each_uid_is_spooled_once(
     event: Make, state: State, monkeypatch: pytest.MonkeyPatch, seed: int
 ) -> None:

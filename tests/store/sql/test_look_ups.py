@@ -7,7 +7,7 @@ from collections.abc import Callable
 from typing import Any
 
 import pytest
-from tests.support.states import State
+from tests.support.states import State, on_each
 from tests.support.stores import NOON, find_new, opened, uids
 
 from auditrelay.events import AuditEvent
@@ -73,7 +73,7 @@ async def test_another_page_is_looked_up(store: SqlStore, event: Make) -> None:
     assert (await store.add("voice", Page.of([event(3), event(3)]))).new == (0,)
 
 
-@pytest.mark.parametrize("seed", range(6))
+@pytest.mark.parametrize(("state", "seed"), on_each(range(6), every=3), indirect=["state"])
 async def test_two_that_read_the_same_store_each_event_once(
     event: Make, state: State, seed: int
 ) -> None:

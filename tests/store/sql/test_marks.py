@@ -138,9 +138,9 @@ async def test_a_verdict_on_a_page_that_was_lost_is_not_one_on_what_took_its_pla
     assert len(await uids(third)) == 10, "they wait"
     assert dead_letters(state) == []
     go_on(other)
-    anew = other.under(take(state.url, "sink splunk"))
-    assert await uids(anew) == [event(100 + number).uid for number in range(10)]
-    await anew.settle("splunk", [(0, 10)])
+    afresh = other.under(take(state.url, "sink splunk"))
+    assert await uids(afresh) == [event(100 + number).uid for number in range(10)]
+    await afresh.settle("splunk", [(0, 10)])
     await seal(third)
     explained(state, sealed=True)
 
@@ -153,7 +153,7 @@ async def test_without_marks_they_would_be_said_to_be_delivered(
     event: Make,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr(Marks, "check_done", lambda *_: None)
+    monkeypatch.setattr(Marks, "done", lambda *_: None)
     sink, _ = await read_what_is_lost(state, store, other, third, event, then=10)
     await sink.settle("splunk", [(0, 10)])
     assert await uids(third) == [], "never sent, and lost"
@@ -176,7 +176,7 @@ async def test_without_marks_it_would_be_passed_over(
     event: Make,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr(Marks, "check_read", lambda *_: None)
+    monkeypatch.setattr(Marks, "last", lambda *_: None)
     sink, reached = await read_what_is_lost(state, store, other, third, event, then=14)
     pages, _ = await sink.read("splunk", reached, 100)
     assert sum(len(page.events) for page in pages) < 14
@@ -196,8 +196,8 @@ async def test_what_was_settled_in_the_tail_is_delivered_again(
     with pytest.raises(RolledBack, match="lost 1 of"):
         await sink.settle("splunk", [])
     go_on(store)
-    anew = store.under(take(state.url, "sink splunk"))
-    assert await uids(anew) == [event(2).uid]
+    afresh = store.under(take(state.url, "sink splunk"))
+    assert await uids(afresh) == [event(2).uid]
     assert dead_letters(state) == []
     explained(state)
 

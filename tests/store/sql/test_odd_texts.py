@@ -1,4 +1,4 @@
-"""Texts from outside that a database cannot hold as they are, and times at the ends of the range."""
+"""Texts that a database cannot hold as they are, times at the ends of the range, large windows."""
 
 from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
@@ -23,7 +23,7 @@ ODD = ["a\0b", "\0", "\U0001f600\ufffe", "x" * 1_000_000]
 
 
 @pytest.mark.parametrize("text", ODD, ids=["nul", "only", "astral", "long"])
-async def test_whatever_is_told_is_kept_or_written_as_what_it_is(
+async def test_whatever_is_said_is_kept_or_written_as_what_it_is(
     store: SqlStore, state: State, event: Make, text: str
 ) -> None:
     await store.log.begin(Run("0" * 32, {"auditrelay": "1"}, settings({})))

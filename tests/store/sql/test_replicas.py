@@ -94,7 +94,7 @@ async def test_a_lease_that_comes_back_is_another_one(
     assert await store.ledger("voice") == ()
 
 
-async def test_what_is_known_is_known_to_whoever_has_the_lease_next(
+async def test_what_is_known_is_known_to_the_next_holder_of_the_lease(
     state: InDatabase, store: SqlStore, other: SqlStore, event: Make
 ) -> None:
     """Back and forth, with other times: what one keeps in memory is of its lease alone."""

@@ -210,14 +210,20 @@ async def test_a_log_that_does_not_give_its_head_is_not_continued(
 
 FLIP = {
     "sqlite": [
-        "create trigger flip after insert on entry when new.n = 1 begin "
-        "insert or replace into entry values (1, new.unit, replace(new.text, '0', '1')); end"
+        (
+            "create trigger flip after insert on entry when new.n = 1 begin "
+            "insert or replace into entry values (1, new.unit, replace(new.text, '0', '1')); end"
+        )
     ],
     "postgres": [
-        "create function flip() returns trigger language plpgsql as $$ "
-        "begin new.text = replace(new.text, '0', '1'); return new; end $$",
-        "create trigger flip before insert on entry for each row when (new.n = 1) "
-        "execute function flip()",
+        (
+            "create function flip() returns trigger language plpgsql as $$ "
+            "begin new.text = replace(new.text, '0', '1'); return new; end $$"
+        ),
+        (
+            "create trigger flip before insert on entry for each row when (new.n = 1) "
+            "execute function flip()"
+        ),
     ],
 }
 """A disk that writes something else than it was given."""

@@ -1,4 +1,4 @@
-"""``auditrelay description``: the audit-log APIs that are described in files."""
+"""``auditrelay description``: the audit-log APIs and receivers that are described in files."""
 
 import asyncio
 import json
@@ -12,12 +12,15 @@ from rich.console import Console
 from auditrelay.cli.completion import names
 from auditrelay.cli.json_text import printable
 from auditrelay.cli.options import Options
-from auditrelay.descriptions import FOLDER, shipped
+from auditrelay.descriptions import FOLDER, RECEIVERS, shipped, shipped_receivers
 from auditrelay.descriptions.load import Description, named, read
-from auditrelay.descriptions.schema import json_schema
+from auditrelay.descriptions.receiver.load import Receiver, is_receiver
+from auditrelay.descriptions.receiver.load import named as named_receiver
+from auditrelay.descriptions.receiver.load import read as read_receiver
+from auditrelay.descriptions.schema import json_schema, receiver_schema
 from auditrelay.descriptions.settings import DescribedSettings
 from auditrelay.errors import ConfigError
-from auditrelay.settings.toml import Unreadable
+from auditrelay.settings.toml import Unreadable, read_toml
 from auditrelay.settings.wording import suggestion
 from auditrelay.telemetry.logs import setup
 from auditrelay.telemetry.scrubber import scrub
@@ -26,7 +29,7 @@ _WORDS = 5
 """Values of one place that are printed."""
 
 description = typer.Typer(
-    help="The audit-log APIs that are described in files.", no_args_is_help=True
+    help="The audit-log APIs and receivers that are described in files.", no_args_is_help=True
 )
 
 
@@ -34,8 +37,9 @@ Which = Annotated[
     str,
     typer.Argument(
         metavar="NAME|FILE",
-        help=f"The path of a file, or one that comes with auditrelay: {', '.join(shipped())}.",
-        autocompletion=names(shipped),
+        help="The path of a file, or one that comes with auditrelay: "
+        f"{', '.join((*shipped(), *shipped_receivers()))}.",
+        autocompletion=names(lambda: (*shipped(), *shipped_receivers())),
     ),
 ]
 
@@ -55,14 +59,27 @@ def list_(*, as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")
         for name in shipped()
         if (file := named(name).file)
     ]
+    rows += [
+        {
+            "type": name,
+            "product": receiver.product,
+            "needs": list(receiver.needs),
+            "evidence": receiver.evidence,
+            "checked": receiver.checked.isoformat(),
+            "receiver": True,
+        }
+        for name in shipped_receivers()
+        if (receiver := named_receiver(name).file)
+    ]
     if as_json:
         typer.echo(json.dumps(rows, indent=2))
         return
     width = Console().width
     for row in rows:
         seen = f"by {row['evidence']}, checked {row['checked']}"
-        typer.echo(f"{row['type']}: {row['product']} ({seen})")
-        feeds = [f"feeds: {', '.join(row['feeds'])}"] if row["feeds"] else []
+        kind = "receiver, " if row.get("receiver") else ""
+        typer.echo(f"{row['type']}: {row['product']} ({kind}{seen})")
+        feeds = [f"feeds: {', '.join(row['feeds'])}"] if row.get("feeds") else []
         for text in (*feeds, *row["needs"]):
             typer.echo(textwrap.fill(text, width, initial_indent="  ", subsequent_indent="    "))
 
@@ -75,10 +92,16 @@ def show(
         bool, typer.Option("--toml", help="Print the file itself, to begin one of your own with.")
     ] = False,
 ) -> None:
-    """Show what a description asks, needs and leaves out, its settings, defaults and actions."""
+    """Show what a description asks or sends, needs and leaves out, its settings and defaults."""
     found = _found(which)
     if as_toml:
         typer.echo(found.path.read_text("utf-8-sig"), nl=False)
+        return
+    if isinstance(found, Receiver):
+        from auditrelay.cli.description import receivers  # noqa: PLC0415  # only for this
+
+        for line in receivers.summary(found, Console().width):
+            typer.echo(line)
         return
     from auditrelay.cli.description.summary import summary  # noqa: PLC0415  # only for this
 
@@ -94,7 +117,7 @@ def replay_examples(
         typer.Argument(
             metavar="NAME|FILE|FOLDER",
             help="The name of one that comes with auditrelay, a file, or a folder with one file.",
-            autocompletion=names(shipped),
+            autocompletion=names(lambda: (*shipped(), *shipped_receivers())),
         ),
     ],
     *,
@@ -102,7 +125,11 @@ def replay_examples(
         bool, typer.Option("--update", help="Write each events.json again; then read what changed.")
     ] = False,
 ) -> None:
-    """Replay the examples of a description against a vendor on loopback; makes no other request."""
+    """
+    Replay the examples of a description against a vendor on loopback; makes no other request.
+
+    Of a receiver's, show what its examples and other answers are taken for.
+    """
     # Only this command needs the engine and the sandbox.
     from auditrelay.cli.description.conversations import conversations, examples_of  # noqa: PLC0415
     from auditrelay.cli.description.globs import overlaps  # noqa: PLC0415
@@ -110,6 +137,9 @@ def replay_examples(
 
     setup(Options.of(context).level("error"), "auto")
     found = _found(which)
+    if isinstance(found, Receiver):
+        _test_receiver(found)
+        return
     for note in (*found.notes, *(f"{found.path.name}: {each}" for each in overlaps(found))):
         typer.echo(f"note: {note}")
     examples = conversations(found.path)
@@ -166,15 +196,37 @@ def record(
 
 
 @description.command()
-def schema() -> None:
+def schema(
+    *,
+    receiver: Annotated[
+        bool, typer.Option("--receiver", help="That of a receiver's description.")
+    ] = False,
+) -> None:
     """Print the JSON Schema of a description file."""
-    typer.echo(json.dumps(json_schema(), indent=2))
+    typer.echo(json.dumps(receiver_schema() if receiver else json_schema(), indent=2))
 
 
-def _found(which: str) -> Description:
+def _test_receiver(found: Receiver) -> None:
+    """Print what answers are taken for. Raises Exit(1) if an example is taken for another thing."""
+    from auditrelay.cli.description import receivers  # noqa: PLC0415  # only for this
+
+    for note in found.notes:
+        typer.echo(f"note: {note}")
+    for line in receivers.meanings(found.file):
+        typer.echo(line)
+    wrong = list(receivers.wrong_examples(found.file))
+    for line in wrong:
+        typer.echo(f"{found.path}: {line}", err=True)
+    if wrong:
+        raise typer.Exit(1)
+
+
+def _found(which: str) -> Description | Receiver:
     """Return the description that *which* names. Raises ConfigError."""
     if which in shipped():
         return named(which)
+    if which in shipped_receivers():
+        return named_receiver(which)
     path = Path(which)
     if path.is_dir():
         files = sorted(path.glob("*.toml"))
@@ -183,11 +235,16 @@ def _found(which: str) -> Description:
             raise ConfigError(f"{path}: has {how_many}: name the file of one description")
         path = files[0]
     elif not path.exists():
-        hint = suggestion(which, shipped()) or "; `auditrelay description list` shows the names"
+        known = (*shipped(), *shipped_receivers())
+        hint = suggestion(which, known) or "; `auditrelay description list` shows the names"
         raise ConfigError(f"{which}: is neither a shipped description nor a file{hint}")
     try:
         if path.resolve().parent == FOLDER.resolve():
             return named(path.stem)
+        if path.resolve().parent == RECEIVERS.resolve():
+            return named_receiver(path.stem)
+        if is_receiver(read_toml(path)[0]):
+            return read_receiver(path)
         return read(path)
     except Unreadable as error:
         raise ConfigError(str(error)) from error

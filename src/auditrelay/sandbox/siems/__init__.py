@@ -65,6 +65,9 @@ class Intake(Double, ABC):
     NAMES_ENCODING: ClassVar[bool] = True
     """Whether a body that is compressed is said to be so by ``Content-Encoding``."""
 
+    ENVELOPE: ClassVar[int] = 1
+    """The most bytes of a body that its sink leaves unused, for what is not an event."""
+
     FLAVOURS: ClassVar[tuple[str, ...]] = ()
     """The products that it can be, if it takes a *flavour*."""
 
@@ -118,9 +121,14 @@ class Intake(Double, ABC):
     def limit_body(self, size: int) -> None:
         """Answer 413 to a body of more than *size* bytes."""
 
-    def credentials(self) -> dict[str, str]:
+    @classmethod
+    def keys_of(cls, secret: Any) -> dict[str, Any]:
+        """Return the settings by which *secret* is the credential of a sink."""
+        return {cls.SECRET_KEY: secret}
+
+    def credentials(self) -> dict[str, Any]:
         """Return every credential that it accepts, by the key of a sink's settings."""
-        return {self.SECRET_KEY: self.secret}
+        return self.keys_of(self.secret)
 
     def fail_batches(self, action: Action, times: int | None = 1) -> None:
         """Apply *action* to the next requests that carry events."""

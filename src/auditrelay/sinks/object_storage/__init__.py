@@ -188,6 +188,7 @@ class Sink(Sealing):
         gzip = settings.compression == "gzip"
         headers = {
             **self._provider.headers,
+            **self._provider.kind,
             **self._provider.condition,
             self._provider.digest: digest,
             # The name ends in .gz; a content encoding as well, and some readers unpack it twice.
@@ -218,8 +219,7 @@ class Sink(Sealing):
 
     async def _look(self, name: str, digest: str) -> bool | None:
         """Return whether there is the object *name* with *digest*; None: that is not shown."""
-        headers = {key: value for key, value in self._provider.headers.items() if "version" in key}
-        reply = await self._peer.request("HEAD", self._path(name), headers=headers)
+        reply = await self._peer.request("HEAD", self._path(name), headers=self._provider.headers)
         return is_there(self._provider, reply, digest)
 
     def _unproven(self, name: str) -> Retryable:
@@ -236,9 +236,8 @@ class Sink(Sealing):
     async def check(self) -> str:
         """Ask for an object that never was: that tests address, bucket and credentials."""
         settings = self._settings
-        headers = {key: value for key, value in self._provider.headers.items() if "version" in key}
         name = f"{settings.prefix}{_NEVER_STORED}"
-        reply = await self._peer.request("GET", self._path(name), headers=headers)
+        reply = await self._peer.request("GET", self._path(name), headers=self._provider.headers)
         what = f"{settings.base_url} accepts the credentials for {settings.bucket}"
         if accepts(self._provider, reply):
             return what
@@ -249,7 +248,7 @@ class Sink(Sealing):
         return None
 
     def query(self, uid: str) -> Sequence[str]:
-        """Return the command that finds the event *uid*, in the form of whose client."""
+        """Return the command that finds the event *uid*, by the provider's own client."""
         settings = self._settings
         find = f"find . -name '*.ndjson*' -exec zgrep {uid} {{}} +"
         place = f"{settings.bucket}/{settings.prefix}"

@@ -45,7 +45,9 @@ class Provider:
     hides_existing: bool = False
     """Whether who may create only gets a 403 for what is there."""
     headers: Mapping[str, str] = field(default_factory=dict)
-    """Of each PUT."""
+    """Of each request."""
+    kind: Mapping[str, str] = field(default_factory=dict)
+    """The header of a PUT that says what kind of object it makes."""
 
 
 PROVIDERS: Final[Mapping[str, Provider]] = {
@@ -95,7 +97,8 @@ PROVIDERS: Final[Mapping[str, Provider]] = {
         rights="the role Storage Blob Data Contributor on the container",
         again=frozenset({"ContainerBeingDeleted", "IncompleteBody", "Md5Mismatch", "ServerBusy"}),
         too_large=frozenset({"RequestBodyTooLarge"}),
-        headers={"x-ms-blob-type": "BlockBlob", "x-ms-version": "2021-12-02"},
+        headers={"x-ms-version": "2021-12-02"},
+        kind={"x-ms-blob-type": "BlockBlob"},
     ),
 }
 

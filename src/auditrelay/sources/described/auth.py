@@ -1,16 +1,17 @@
 """
 What identifies us to a described vendor, made of the table ``auth`` of its description.
 
-Secrets go into headers only, and only here: nothing else of a request has one.
+Secrets go into headers only: nothing else of a request has one.
 """
 
-from collections.abc import Callable, Mapping
 from typing import assert_never
 from urllib.parse import urlsplit
 
 import httpx
 
 from auditrelay.clock import Clock
+from auditrelay.descriptions.credentials import key_credentials
+from auditrelay.descriptions.credentials.grants import TokenRequest
 from auditrelay.descriptions.model import (
     BasicAuth,
     DuoAuth,
@@ -27,10 +28,7 @@ from auditrelay.http.quota import Quota, asked_wait
 from auditrelay.http.rate import RateLimiter
 from auditrelay.http.replies import Reply
 from auditrelay.http.tokens import TokenCredentials, shared
-from auditrelay.settings.secrets import Secret
-from auditrelay.sources.described.basic import basic
 from auditrelay.sources.described.duo import DuoSignature
-from auditrelay.sources.described.grants import TokenRequest
 from auditrelay.sources.described.refusals import is_throttled, quota_headers
 from auditrelay.telemetry.metrics import Metrics
 
@@ -55,12 +53,8 @@ def credentials(
     """
     auth = settings.FEED.auth
     match auth:
-        case HeaderAuth():
-            return _headers(settings, {auth.header: auth.secret}, auth.prefix)
-        case HeadersAuth():
-            return _headers(settings, auth.headers)
-        case BasicAuth():
-            return _basic(settings, auth)
+        case HeaderAuth() | HeadersAuth() | BasicAuth():
+            return key_credentials(auth, settings)
         case OAuth2Auth():
             request = TokenRequest(name, settings, auth, clock)
             own = urlsplit(settings.base_url).netloc == urlsplit(settings.token_address).netloc
@@ -79,40 +73,6 @@ def credentials(
             keys = settings.secret(auth.integration_key), settings.secret(auth.secret_key)
             return DuoSignature(*keys, clock)
     assert_never(auth)
-
-
-def _headers(
-    settings: DescribedSettings, names: Mapping[str, str], prefix: str = ""
-) -> KeyCredentials:
-    """Return credentials that are a secret in each header; *names* are the secrets' by header."""
-    secrets = {header: settings.secret(name) for header, name in names.items()}
-
-    def headers() -> dict[str, str]:
-        # An optional secret that is not set is not sent: "Bearer " alone would be malformed.
-        return {
-            header: prefix + value
-            for header, secret in secrets.items()
-            if (value := secret.reveal())
-        }
-
-    return KeyCredentials(headers, list(secrets.values()))
-
-
-def _basic(settings: DescribedSettings, auth: BasicAuth) -> KeyCredentials:
-    secrets: list[Secret] = []
-    user, password = (_part(settings, text, secrets) for text in (auth.user, auth.password))
-    return KeyCredentials(lambda: {"authorization": basic(user(), password())}, secrets)
-
-
-def _part(settings: DescribedSettings, text: str, secrets: list[Secret]) -> Callable[[], str]:
-    """Return what gives the part ``secret:NAME``, ``setting:NAME`` or ``text:...`` of Basic."""
-    kind, _, rest = text.partition(":")
-    if kind == "secret":
-        secret = settings.secret(rest)
-        secrets.append(secret)
-        return secret.reveal
-    value = settings.values[rest] if kind == "setting" else rest
-    return lambda: value
 
 
 def _endpoint(

@@ -14,9 +14,9 @@ from urllib.parse import parse_qsl, quote
 import httpx
 
 from auditrelay.clock import Clock
+from auditrelay.descriptions.credentials.basic import basic
 from auditrelay.http.credentials import Rotation
 from auditrelay.settings.secrets import Secret
-from auditrelay.sources.described.basic import basic
 
 
 class DuoSignature:

@@ -209,6 +209,10 @@ class Connection:
         except psycopg.Error:
             self.close()
 
+    def interrupt(self) -> None:
+        """Let what waits for the server fail as if it had gone, from any thread."""
+        self._pipeline.interrupt()
+
     def close(self) -> None:
         """Close the connection; what it has begun is undone."""
         self._pipeline.close()

@@ -19,6 +19,8 @@ from uuid import UUID
 import msgspec
 
 from auditrelay.store.leases import Lease
+from auditrelay.store.postgres import schema
+from auditrelay.store.postgres.connection import Connection
 from auditrelay.store.replicas import (
     LIFE,
     Card,
@@ -29,7 +31,6 @@ from auditrelay.store.replicas import (
     Situation,
     Waiting,
 )
-from auditrelay.store.sql.connection import Connection
 
 BEAT_LOCK_SECONDS: Final = 1
 """How long a pulse may wait for a lock; the next one tries again."""
@@ -66,12 +67,12 @@ _REQUESTS: Final = """
 select id, unit, asked_by, taken_by from request where listens > clock_timestamp() order by id
 """
 
-_ENDS: Final = """
+_ENDS: Final = f"""
 select clock_timestamp(),
        coalesce((select value from meta where name = 'next_position'), 0)::bigint,
        coalesce((select max(size) from head), 0)::bigint,
-       (select writes from writer where replica = :me)
-"""
+       (select writes from writer where replica = :me), {schema.WRITABLE_FROM}
+"""  # noqa: S608  # a constant
 
 _SERVER: Final = """
 select current_setting('server_version'), (select system_identifier from pg_control_system()),
@@ -192,11 +193,16 @@ def beat(db: Connection, me: UUID, *, draining: bool, info: Mapping[str, Any]) -
 
 
 def situation(db: Connection, me: UUID) -> Situation:
-    """Return what there is to see, with one wait for the database."""
+    """
+    Return what there is to see, with one wait for the database.
+
+    Raises StateError if a newer version has made the state its own.
+    """
     replicas = db.execute(_REPLICAS)
     leases = db.execute(_LEASES)
     requests = db.execute(_REQUESTS)
-    now, end, heads, writes = db.execute(_ENDS, {"me": me}).fetchone()
+    now, end, heads, writes, oldest = db.execute(_ENDS, {"me": me}).fetchone()
+    schema.require_writable(db, oldest)
     return Situation(
         now=now,
         replicas=tuple(map(_replica, replicas)),

@@ -15,6 +15,7 @@ import psycopg
 from auditrelay.errors import StateError
 from auditrelay.store.postgres.connection import Connection
 from auditrelay.store.postgres.errors import Kind, kind_of, translate
+from auditrelay.store.postgres.link import CLOSING
 from auditrelay.store.postgres.watch import Watch
 from auditrelay.store.replicas import Unreachable
 
@@ -54,8 +55,12 @@ class Line:
         return await loop.run_in_executor(self._thread, self._run, work, alone)
 
     async def close(self) -> None:
-        """Finish what was begun, and close the connection."""
-        await asyncio.get_running_loop().run_in_executor(self._thread, self._close)
+        """Finish what was begun, unless the database is away, and close the connection."""
+        closing = asyncio.get_running_loop().run_in_executor(self._thread, self._close)
+        done, _ = await asyncio.wait([closing], timeout=CLOSING)
+        if not done and (db := self._db) is not None:
+            db.interrupt()
+        await closing
         self._thread.shutdown(wait=False)
 
     def _run(self, work: Callable[[Connection], T], alone: bool) -> T:  # noqa: FBT001  # see run

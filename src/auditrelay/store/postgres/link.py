@@ -22,6 +22,9 @@ AT_ONCE: Final = 5
 LONGEST_WAIT: Final = 5.0
 """Seconds between two attempts to connect, at most and with full jitter."""
 
+CLOSING: Final = 2.0
+"""Seconds for which what is under way may go on when a connection is to be closed."""
+
 REFUSED_WAIT: Final = 30.0
 """Seconds between two attempts to connect where an operator has to change something first."""
 
@@ -74,6 +77,7 @@ class Link:
         self._since: float | None = None
         self._said = False
         self._closing = threading.Event()
+        self._interrupted = False
         self._back = float("-inf")
         self.watch: Watch | None = None
         """Measures the transactions, if they are all of one thread."""
@@ -87,6 +91,8 @@ class Link:
         db = self.live
         if db is None:
             self._db = None  # so that an error now is one at connecting
+            if self._interrupted:
+                raise psycopg.OperationalError("it has not replied in time")
             db = Connection(self._connect(), self._schema, keys=self._keys, limit=self._limit)
             self._db = db
         if self.watch is not None:
@@ -153,6 +159,12 @@ class Link:
     def give_up(self) -> None:
         """Let :meth:`recover` wait no longer, from any thread: what now fails has failed."""
         self._closing.set()
+
+    def interrupt(self) -> None:
+        """Let what waits for the server fail as if it had gone, from any thread; for good."""
+        self._interrupted = True
+        if (db := self._db) is not None:
+            db.interrupt()
 
     def _wait(self, kind: Kind) -> float:
         """Return how many seconds to wait for the next attempt."""

@@ -7,7 +7,10 @@ acknowledges bytes for a dead server; and nothing ever sends a cancel request, w
 wait of a COMMIT for a standby as if it had been replicated.
 """
 
+import contextlib
+import os
 import select
+import socket
 import time
 from collections import deque
 from collections.abc import Callable, Sequence
@@ -93,7 +96,9 @@ class Pipeline:
         """Return the result of *reply*, once it is there."""
         if reply.result is None:
             self._check()
-            self._pgconn.send_flush_request()
+            # Not a mere flush, though no transaction ends here: pgbouncer 1.18 may give the server
+            # to another client while it works on what came without a sync: the replies are lost.
+            self.sync()
             self._wait(lambda: reply.result is not None)
         if self._error is not None:
             raise self._error
@@ -143,6 +148,14 @@ class Pipeline:
         self._wait(lambda: not self._sent)
         self._error = None
 
+    def interrupt(self) -> None:
+        """Let what waits for the server fail as if it had gone, from any thread."""
+        with (
+            contextlib.suppress(OSError, psycopg.Error),  # it has gone, or is closed
+            socket.socket(fileno=os.dup(self._pgconn.socket)) as ours,
+        ):
+            ours.shutdown(socket.SHUT_RDWR)
+
     def close(self) -> None:
         """Close the socket, without a word to the server."""
         self._raw.close()
@@ -162,11 +175,11 @@ class Pipeline:
 
     def _wait(self, done: Callable[[], bool]) -> None:
         """Send and read until *done*, or until the deadline."""
-        socket, end = self._pgconn.socket, min(self._deadline, time.monotonic() + self._longest)
+        handle, end = self._pgconn.socket, min(self._deadline, time.monotonic() + self._longest)
         try:
             while not done():
                 more = self._pgconn.flush()
-                self._poll.modify(socket, select.POLLIN | (select.POLLOUT if more else 0))
+                self._poll.modify(handle, select.POLLIN | (select.POLLOUT if more else 0))
                 left = end - time.monotonic()
                 if left <= 0 or not self._poll.poll(left * 1000):
                     raise psycopg.OperationalError("the server has not replied in time")

@@ -3,12 +3,12 @@
 import asyncio
 import contextlib
 from collections.abc import Callable, Iterator
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import ThreadPoolExecutor, wait
 from typing import TypeVar
 
 from auditrelay.store.postgres import link
 from auditrelay.store.postgres.connection import Connection
-from auditrelay.store.postgres.link import Link
+from auditrelay.store.postgres.link import CLOSING, Link
 from auditrelay.store.postgres.watch import Watch
 
 T = TypeVar("T")
@@ -63,9 +63,14 @@ class ReaderThread:
         return self._link.away_until
 
     def close(self) -> None:
-        """Finish what is read, unless the database is away; then close the connection."""
+        """Finish what is read, unless the database is away; then close the connection, once."""
+        if self._closed:
+            return
         self._closed = True
         for each in (self._link, *self._snapshots):
             each.give_up()
+        wait([self._thread.submit(lambda: None)], CLOSING)
+        for each in (self._link, *self._snapshots):  # nothing awaits what these still read
+            each.interrupt()
         self._thread.shutdown()
         self._link.drop()

@@ -17,6 +17,9 @@ SCHEMA_VERSION: Final = 1
 OLDEST_SERVER: Final = 150000
 """PostgreSQL 15, as ``server_version`` counts."""
 
+WRITABLE_FROM: Final = "(select value from meta where name = 'writable_from')"
+"""SQL for the oldest version that may write to the tables."""
+
 _SETUP: Final = "auditrelay setup postgres"
 
 _TRIES: Final = 5
@@ -64,14 +67,15 @@ def check(db: Connection) -> None:
     _check_server(db)
     if not is_there(db):
         raise StateError(_missing(db.schema))
-    found = dict(
-        db.execute(
-            "select name, value from meta where name in ('schema', 'writable_from')"
-        ).fetchall()
-    )
-    if found.get("writable_from", SCHEMA_VERSION) > SCHEMA_VERSION:
+    (oldest,) = db.execute(f"select {WRITABLE_FROM}").fetchone()
+    require_writable(db, oldest)
+
+
+def require_writable(db: Connection, oldest: int | None) -> None:
+    """Raise StateError if *oldest*, the first version that may write, is newer than this one."""
+    if oldest is not None and oldest > SCHEMA_VERSION:
         raise StateError(
-            f"the schema {db.schema} was written by a newer auditrelay (schema {found['schema']}; "
+            f"the schema {db.schema} was written by a newer auditrelay (schema {oldest}; "
             f"this one supports {SCHEMA_VERSION}); not touched: install the newer version again"
         )
 

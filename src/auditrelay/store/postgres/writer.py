@@ -24,7 +24,7 @@ from auditrelay.errors import Fenced, LeaseLost, RolledBack, StateError
 from auditrelay.store.leases import Lease
 from auditrelay.store.postgres.connection import Connection
 from auditrelay.store.postgres.errors import Kind, kind_of, words_of
-from auditrelay.store.postgres.link import Link, Unreachable
+from auditrelay.store.postgres.link import CLOSING, Link, Unreachable
 
 T = TypeVar("T")
 Work = Callable[[Connection], T]
@@ -154,7 +154,10 @@ class Writer:
         self._closing = True
         self._link.give_up()
         self._queue.put(None)
-        self._thread.join()
+        self._thread.join(CLOSING)
+        if self._thread.is_alive():
+            self._link.interrupt()
+            self._thread.join()
 
     # --- on the thread ----------------------------------------------------------------------------
 

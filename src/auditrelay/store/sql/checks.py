@@ -290,7 +290,7 @@ class _Check:
         roots: dict[int, str] = {}
         made: dict[int, Made] = {}
         frontier, seqs, last_at = Frontier(), dict[str, tuple[int, int]](), 0
-        for n, filed, line in self._db.execute("select n, unit, text from entry order by n"):
+        for n, filed, line in self._db.stream("select n, unit, text from entry order by n"):
             if n != frontier.size:
                 self._say("order", f"entry {frontier.size} is missing", entry=frontier.size)
                 break
@@ -407,7 +407,7 @@ class _Check:
             '(select name from sink where id = spool."only"), sha, events from spool '
             "where first >= ? order by first"
         )
-        for first, count, source, only, sha, blob in self._db.execute(
+        for first, count, source, only, sha, blob in self._db.stream(
             query, (self._instance.start,)
         ):
             unit, size, _ = pages.get(first, (None, None, None))

@@ -44,5 +44,8 @@ class Connection(Protocol):
     def execute(self, sql: str, parameters: Parameters = ..., /) -> Cursor:
         """Run one statement; an error of it may be raised later, at the end of the transaction."""
 
+    def stream(self, sql: str, parameters: Parameters = ..., /) -> Iterator[Any]:
+        """Yield the rows that *sql* finds, which need not fit in memory."""
+
     def executemany(self, sql: str, parameters: Iterable[Parameters], /) -> Any:
         """Run one statement that returns nothing with each of *parameters*."""

@@ -15,7 +15,7 @@ def find_deleted(
     db: Connection, source: str, span: Interval, seen: AbstractSet[bytes], before: int
 ) -> list[bytes]:
     """
-    Return the known keys of *source* in *span* whose uid was not *seen*.
+    Return the known keys of *source* in *span* whose uid was not *seen*, in their order.
 
     They are of events spooled *before* that place. What was seen counts whatever its time is now.
     """
@@ -23,7 +23,8 @@ def find_deleted(
     return [
         key
         for (key,) in db.execute(
-            "select key from known where source = ? and key >= ? and key < ? and position < ?",
+            "select key from known where source = ? and key >= ? and key < ? and position < ? "
+            "order by key",
             (owner, sortable(micros(span.start)), sortable(micros(span.end)), before),
         )
         if key[8:] not in seen

@@ -34,6 +34,8 @@ class Dialect:
     """The same with the list ``{0}``."""
     values: Callable[[Sequence[Any]], Any]
     """Returns the parameter that is a list of these values."""
+    appended: int
+    """Up to how many bytes a value is appended to: each time, all of it is written again."""
     metas: tuple[str, str, str]
     """The tables of named numbers, texts and bytes."""
 
@@ -61,6 +63,7 @@ SQLITE: Final = Dialect(
     count=_zeros,
     values=_json,
     empty="zeroblob({0})",
+    appended=8000,
     metas=("meta", "meta", "meta"),
 )
 
@@ -77,5 +80,6 @@ POSTGRES: Final = Dialect(
     count=int,
     values=list,
     empty="decode(repeat('00', {0}), 'hex')",
+    appended=800,  # two of them in a row are not stored apart from it, in chunks
     metas=("meta", "meta_text", "meta_bytes"),
 )

@@ -31,7 +31,7 @@ def event_proof(db: Connection, uid: str) -> dict[str, Any]:
     head = Head.parse(word)
     row = db.execute(
         "select source.id, name, position, key from known join source on source.id = known.source "
-        "where substr(key, 9) = ?",
+        "where substr(key, 9) = ? order by source.id limit 1",
         (bytes.fromhex(uid),),
     ).fetchone()
     if row is None:

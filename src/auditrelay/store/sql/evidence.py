@@ -82,7 +82,7 @@ class Takers:
 
 def entries(db: Connection, start: int = 0) -> Iterator[tuple[int, str]]:
     """Yield the entries from the number *start* on: number and line."""
-    yield from db.execute("select n, text from entry where n >= ? order by n", (start,))
+    yield from db.stream("select n, text from entry where n >= ? order by n", (start,))
 
 
 def heads(db: Connection) -> Iterator[StoredHead]:
@@ -96,11 +96,11 @@ class KnownKeys:
 
     def __init__(self, db: Connection, owner: int, start: int = 0) -> None:
         # There is no index by place: the database sorts them, on the disk if there are many.
-        self._rows = db.execute(
+        self._rows = db.stream(
             "select position, key from known where source = ? and position >= ? order by position",
             (owner, start),
         )
-        self._next: tuple[int, bytes] | None = self._rows.fetchone()
+        self._next: tuple[int, bytes] | None = next(self._rows, None)
         self._strays: list[int] = []
 
     def at(self, first: int, count: int) -> list[bytes]:
@@ -111,7 +111,7 @@ class KnownKeys:
                 keys.append(self._next[1])
             elif len(self._strays) < _MOST_STRAYS:
                 self._strays.append(self._next[0])
-            self._next = self._rows.fetchone()
+            self._next = next(self._rows, None)
         return keys
 
     def strays(self) -> list[int]:

@@ -31,7 +31,7 @@ from auditrelay.store.sql.connection import Connection
 from auditrelay.store.sql.facts import insert, of_sink, of_source
 from auditrelay.store.sql.sinks import refilled
 from auditrelay.store.sql.sources import file_read, source_id
-from auditrelay.store.sql.spool import Spool
+from auditrelay.store.sql.spool import Spool, blob_of
 from auditrelay.store.sql.uids import Uids, begin_adding
 from auditrelay.window import micros
 
@@ -82,15 +82,17 @@ def add(
         [bad_keys[index] for index in new_bad],
     )
     # What does not depend on each other is asked in a row: one wait for a database elsewhere.
+    # What is computed before it has no lock of the database yet.
+    page = events.take(new) if new else None
+    blob = None if page is None else blob_of(page)
     asked = spool.ask(db, owner) if new else None
     logged = begin_adding(db, owner, new_keys) if new else None
     changes = ledger.changes(db, owner, proof, found, now)
     notices = _notices(changes, notice)
 
     bodies, end = [], None
-    if new:
-        page = events.take(new)
-        placed = spool.append(db, owner, page, now, asked=asked)
+    if page is not None:
+        placed = spool.append(db, owner, page, now, asked=asked, blob=blob)
         end = placed.first + len(page)
         digests = page.raw_sha256
         known.remember(
@@ -261,7 +263,7 @@ def _write(
     """
     Write the *changes*, and what else *proof* says; return the facts that tell of it.
 
-    *before* is the end of the spool, if it was told already.
+    *before* is the end of the spool, if that is known already.
     """
     bodies: list[facts.Body] = []
     ledger.write(db, owner, changes, via, now)

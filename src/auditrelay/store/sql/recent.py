@@ -48,7 +48,7 @@ class Recent:
     gains a source elsewhere must not pass over its pages. In all other cases the database is asked,
     and a page that it names by place and digest need not be inflated if it is here.
 
-    This is for the store under one lease; :meth:`anew` returns one for another, with the same
+    This is for the store under one lease; :meth:`renewed` returns one for another, with the same
     pages. It hands out none that was added before it was made: if the database has lost commits,
     there is another lease, and other pages may have their places.
     """
@@ -60,7 +60,7 @@ class Recent:
         self.marks = Marks()
         """The marks of what is handed out, from here or not."""
 
-    def anew(self) -> Self:
+    def renewed(self) -> Self:
         """Return what is kept under another lease."""
         return type(self)(self._pages)
 

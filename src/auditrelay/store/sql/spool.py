@@ -69,6 +69,20 @@ class Placed(NamedTuple):
     stored: bytes
 
 
+class Blob(NamedTuple):
+    """A page as it is stored: *data*, the bytes that it takes in memory, and the digest of data."""
+
+    data: bytes
+    size: int
+    stored: bytes
+
+
+def blob_of(page: Page) -> Blob:
+    """Return *page* as it is stored."""
+    data, size = pack(page)
+    return Blob(data, size, sha256(data).digest())
+
+
 class Spool:
     """The size of the spool, *used_bytes*, and its limit, *max_bytes* (both compressed)."""
 
@@ -91,20 +105,21 @@ class Spool:
         *,
         beyond: bool = False,
         asked: Cursor | None = None,
+        blob: Blob | None = None,
     ) -> Placed:
         """
         Append *page*, for the sink *only* if given; return where it is.
 
-        What :meth:`ask` returned need not be *asked* again. Raises StoreFull if the spool or the disk has no room for them; not if they may be *beyond*
+        What :meth:`ask` has *asked* is not asked again, and its *blob*, if given, not made again.
+        Raises StoreFull if the spool or the disk has no room for them; not if they may be *beyond*
         that room: what a verdict brings is small, and no delivery may wait for it.
         """
-        blob, size = pack(page)
-        stored = sha256(blob).digest()
+        data, size, stored = blob or blob_of(page)
         used, first, source, sink = (asked or self.ask(db, owner, only)).fetchone()
         if not beyond:
-            if used and used + len(blob) > self.max_bytes:
+            if used and used + len(data) > self.max_bytes:
                 raise StoreFull(f"the spool has {used} bytes, {self.max_bytes} are allowed")
-            self.room.require_for(db, len(blob))
+            self.room.require_for(db, len(data))
         db.execute(
             'insert into spool (first, count, source, stored, bytes, events, sha, "only", tag) '
             "values (?, ?, ?, ?, ?, ?, ?, ?, ?)",
@@ -113,16 +128,16 @@ class Spool:
                 len(page),
                 owner,
                 now,
-                len(blob),
-                blob,
+                len(data),
+                data,
                 stored,
                 sink,
                 tag(db, "spool", first, len(page), owner, sink, stored),
             ),
         )
         meta.write(db, "next_position", first + len(page))
-        meta.write(db, "spool_bytes", used + len(blob))
-        self.used_bytes = used + len(blob)
+        meta.write(db, "spool_bytes", used + len(data))
+        self.used_bytes = used + len(data)
         self.appended.append(Appended(first, source, only, page, size, stored))
         self.waiting.pages[owner] += 1
         self.waiting.facts += FACTS_OF_A_PAGE
@@ -210,13 +225,13 @@ def read_pages(
         row = rows.next((position, end), most - taken)
         if row is None:
             return pages, position, True
-        inside = max(row.first, position), min(row.first + row.count, end)
+        inside = max(row.first, position), min(row.first + row.events, end)
         parts = reader.progress.open_ranges(*inside)
         if parts and (found := rows.page_of(row)) is not None:
             page, inflated = found
             pages += pages_of(row.first, row.source, page, inflated, parts)
             if marks is not None:
-                marks.handed(sink, row.first, row.count, row.sha)
+                marks.handed(sink, row.first, row.events, row.sha)
             taken += sum(part[1] - part[0] for part in parts)
             size += inflated
         position = inside[1]
@@ -224,10 +239,10 @@ def read_pages(
 
 
 class _Row(NamedTuple):
-    """A page for a sink; its *blob* is None where pages may be in memory."""
+    """A page of so many *events* for a sink; its *blob* is None where pages may be in memory."""
 
     first: int
-    count: int
+    events: int
     source: str
     sha: bytes | None
     size: int
@@ -290,7 +305,7 @@ class _Rows:
             (blob,) = found_row
         assert blob is not None  # noqa: S101  # it was asked for
         examine(self._db, row.first, row.sha, blob)
-        return unpack(blob, row.first, row.count)
+        return unpack(blob, row.first, row.events)
 
     def _ask(self, events: int) -> None:
         """Ask at once for the next pages that are not in memory: one wait for all of them."""
@@ -302,7 +317,7 @@ class _Rows:
                     break
                 self._asked[row.first] = self._blob_at(row.first)
                 size += row.size
-            events -= row.count
+            events -= row.events
             if events <= 0:
                 break
 

@@ -5,7 +5,6 @@ from collections.abc import Callable, Collection, Mapping, Sequence
 from collections.abc import Set as AbstractSet
 from dataclasses import dataclass
 from datetime import datetime, timedelta
-from functools import partial
 from typing import Literal, Self, TypeVar
 
 from auditrelay.clock import Clock
@@ -30,7 +29,7 @@ from auditrelay.store import (
     StoredDeadLetter,
 )
 from auditrelay.store.conditions import Condition, SourceCondition, encode_condition
-from auditrelay.store.keys import keys_of, known_key, known_keys, time_of
+from auditrelay.store.keys import known_key, time_of
 from auditrelay.store.leases import Lease
 from auditrelay.store.places import place, position_of
 from auditrelay.store.progress import Range
@@ -51,6 +50,7 @@ from auditrelay.store.sql import (
     states,
     unit_checks,
 )
+from auditrelay.store.sql.adding import Adding
 from auditrelay.store.sql.alert_log import AlertLog
 from auditrelay.store.sql.connection import Connection
 from auditrelay.store.sql.engine import Engine
@@ -58,7 +58,6 @@ from auditrelay.store.sql.evidence_log import EvidenceLog
 from auditrelay.store.sql.forgetting import forget_old
 from auditrelay.store.sql.handover import Handover
 from auditrelay.store.sql.known_contents import KnownContents
-from auditrelay.store.sql.look_ups import LookUps
 from auditrelay.store.sql.page_reader import PageReader
 from auditrelay.store.sql.readers import Reader, all_readers
 from auditrelay.store.sql.recent import Recent
@@ -94,15 +93,13 @@ class SqlStore:
     """
 
     def __init__(self, engine: Engine, shared: _Shared, *, alone: bool) -> None:
-        """Work on *engine*; *alone*, if nobody else removes the sources that this is for."""
+        """Work on *engine*; *alone*, if no other instance removes sources meanwhile."""
         self._engine = engine
         self._shared = shared
-        self._ids: dict[str, int] | None = {} if alone else None
         self._clock = shared.clock
         self._spool = shared.spool
         self._uids = Uids()
-        self._look_ups = LookUps()
-        self._recent = shared.pages.anew() if isinstance(shared.pages, Recent) else None
+        self._recent = shared.pages.renewed() if isinstance(shared.pages, Recent) else None
         self._marks = None if self._recent is None else self._recent.marks
         pages = self._recent or shared.pages
         self._read = engine.read
@@ -115,8 +112,10 @@ class SqlStore:
             now=self._now,
             marks=self._marks,
         )
-        self.alerts = AlertLog(engine, self._spooling, shared.spool, self._uids, now=self._now)
-        """The log of the alerts."""
+        self._adding = Adding(
+            engine, self._spooling, shared.spool, self._uids, alone=alone, now=self._now
+        )
+        self._alerts = AlertLog(engine, self._spooling, shared.spool, self._uids, now=self._now)
         self._log = EvidenceLog(engine, self._spooling, shared.spool, now=self._now)
         self._contents = KnownContents(
             engine, self._pages, self._spooling, shared.spool, self._uids, clock=shared.clock
@@ -174,33 +173,15 @@ class SqlStore:
         condition: SourceCondition | None = None,
     ) -> Added:
         """Spool and remember the new ones of *events*, enter the *proof*, insert the *bad* rows."""
-        self._engine.room.require()
-        keys, now = known_keys(events), self._now()
-        text = None if condition is None else encode_condition(condition)
-
-        def work(db: Connection) -> Added:
-            are_new = self._look_ups.are_new(source, events.uid)
-            self._look_ups.write_begins(source)
-            added = intake.add(
-                db,
-                self._spool,
-                self._uids,
-                source,
-                events,
-                owner=(self._ids or {}).get(source) or source_id(db, source),
-                keys=keys,
-                are_new=are_new,
-                proof=proof or Proof(),
-                notice=notice,
-                bad=bad,
-                now=now,
-                via=via,
-            )
-            if text is not None:
-                states.save_condition(db, "source", source, text)
-            return added
-
-        added = await self._spooling.append(work, partial(self._look_ups.write_committed, source))
+        added = await self._adding.add(
+            source,
+            events,
+            via=via,
+            proof=proof or Proof(),
+            notice=notice,
+            bad=bad,
+            condition=None if condition is None else encode_condition(condition),
+        )
         if condition is not None:
             # Not before: with a full spool this is tried every second, and alerts come of a report.
             self.on_condition()
@@ -215,17 +196,7 @@ class SqlStore:
         self, source: str, uids: Sequence[str], at: Sequence[int], content: Sequence[bytes]
     ) -> LookedUp:
         """Look *uids* up among the known, and compare the digests of their *content*."""
-        writes = self._look_ups.writes(source)
-
-        def work(db: Connection) -> LookedUp:
-            owner = (self._ids or {}).get(source) or source_id(db, source)
-            if self._ids is not None:  # what a reader sees is committed
-                self._ids[source] = owner
-            return known.look_up(db, self._uids, owner, keys_of(uids, at), content)
-
-        found = await self._read(work)
-        self._look_ups.found(source, [uids[row] for row in found.new], writes)
-        return found
+        return await self._adding.look_up(source, uids, at, content)
 
     async def is_file_known(self, source: str, key: bytes) -> bool:
         """Look the digest *key* up among the files that *source* has read."""
@@ -422,18 +393,19 @@ class SqlStore:
 
     async def forget(self, name: str, *, by: int | None = None) -> None:
         """Delete every row of the source or sink *name*."""
-        self._forget_id(name)
+        self._adding.forget(name)
         await removal.remove(self._engine, self._spooling, self._spool, name, self._now(), by=by)
 
     async def _finish_removal(self, name: str) -> None:
         """Delete what a removal of *name* that was interrupted has left: it starts again."""
-        self._forget_id(name)
+        self._adding.forget(name)
         if await self._read(lambda db: removal.is_unfinished(db, name)):
             await removal.finish(self._engine, self._spooling, self._spool, name)
 
-    def _forget_id(self, source: str) -> None:
-        if self._ids is not None:
-            self._ids.pop(source, None)
+    @property
+    def alerts(self) -> AlertLog:
+        """The log of the alerts."""
+        return self._alerts
 
     @property
     def log(self) -> EvidenceLog:

@@ -18,7 +18,11 @@ from auditrelay.store.sql.connection import Connection, Cursor
 from auditrelay.store.sql.dialect import Dialect
 
 ROW: Final = 1000
-"""How many uids a row of the log has: small pages are added to the last row until it is full."""
+"""
+How many uids a row of the log has: small pages are added to the last row until it is full.
+
+In PostgreSQL rows of small pages are shorter, see ``Dialect.appended``.
+"""
 
 _READ: Final = 64
 """How many rows of the log are read at once."""
@@ -80,7 +84,11 @@ class Uids:
         loaded = self._loaded.get(owner)
         if loaded is not None and not loaded.full:
             loaded.add(uids)
-            return
+        else:
+            self.load(db, owner)
+
+    def load(self, db: Connection, owner: int) -> None:
+        """Load what is known of the source *owner*."""
         (size,) = db.execute(
             "select cast(coalesce(sum(length(uids)), 0) as bigint) from uid_log where source = ?",
             (owner,),
@@ -170,7 +178,7 @@ def begin_adding(db: Connection, owner: int, keys: Sequence[bytes]) -> Begun:
         f"times = {dialect.bytes.format('times || ?4')} "
         "where id = (select max(id) from uid_log where source = ?1) "
         "and length(uids) + length(?3) <= ?5",
-        (owner, newest, uids, times, 8 * ROW),
+        (owner, newest, uids, times, dialect.appended),
     )
     return Begun(newest, uids, times, appended)
 

@@ -157,7 +157,7 @@ class _OneSource:
         places = [(first, first + count) for each in pages for first, count in each.places]
         ranges = without(joined([(0, self.start), *places]), joined(self.doubted))
         end = meta.read(self.db, "next_position")
-        beyond = self.db.execute(
+        beyond = self.db.stream(
             "select position from known where source = ? and position >= ?", (self.owner, end)
         )
         (aside,) = self.db.execute(
@@ -190,7 +190,7 @@ class _OneSource:
     def _check_found(self, found: Fact) -> None:
         """Check what an upgrade has found: nothing was forgotten since."""
         hashing, events = sha256(), 0
-        for (key,) in self.db.execute(
+        for (key,) in self.db.stream(
             "select key from known where source = ? and position >= 0 and position < ? "
             "order by key",
             (self.owner, self.start),

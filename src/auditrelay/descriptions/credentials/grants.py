@@ -1,4 +1,4 @@
-"""A described vendor's request for a token, as RFC 6749, RFC 7523 and its servers want it."""
+"""A described peer's request for a token, as RFC 6749, RFC 7523 and its servers want it."""
 
 import asyncio
 import hashlib
@@ -9,14 +9,14 @@ import orjson
 
 from auditrelay.clock import Clock
 from auditrelay.descriptions import holes
+from auditrelay.descriptions.credentials import Filled
+from auditrelay.descriptions.credentials.basic import basic
 from auditrelay.descriptions.model import OAuth2Auth
-from auditrelay.descriptions.settings import DescribedSettings
 from auditrelay.errors import ConfigError, Refused
 from auditrelay.http.grants import Granted, read_grant
 from auditrelay.http.peer import Peer
 from auditrelay.http.replies import Reply
 from auditrelay.settings.secrets import Secret
-from auditrelay.sources.described.basic import basic
 from auditrelay.telemetry.scrubber import scrubber
 
 _JWT_BEARER: Final = "urn:ietf:params:oauth:grant-type:jwt-bearer"
@@ -34,14 +34,12 @@ _GRANT_HINTS: Final = {
 
 class TokenRequest:
     """
-    What the source *name* sends to its token endpoint, and what it reads in the answer.
+    What the source or sink *name* sends to its token endpoint, and what it reads in the answer.
 
     Raises ConfigError for a key that is none.
     """
 
-    def __init__(
-        self, name: str, settings: DescribedSettings, auth: OAuth2Auth, clock: Clock
-    ) -> None:
+    def __init__(self, name: str, settings: Filled, auth: OAuth2Auth, clock: Clock) -> None:
         self._name = name
         self._auth = auth
         self._clock = clock
@@ -140,7 +138,7 @@ class TokenRequest:
 
     def _assertion(self, key: Secret) -> str:
         # Only here: cryptography takes 7 MB of memory.
-        from auditrelay.sources.described import jwt  # noqa: PLC0415
+        from auditrelay.descriptions.credentials import jwt  # noqa: PLC0415
 
         auth = self._auth
         return jwt.assertion(
@@ -153,7 +151,7 @@ class TokenRequest:
         )
 
 
-def _secret(settings: DescribedSettings, name: str | None) -> Secret | None:
+def _secret(settings: Filled, name: str | None) -> Secret | None:
     return None if name is None else settings.secret(name)
 
 

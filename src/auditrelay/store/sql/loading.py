@@ -1,0 +1,40 @@
+"""Load what is known of a source before the first page of it, where there may be millions."""
+
+import asyncio
+
+from auditrelay.store.sql.engine import Engine
+from auditrelay.store.sql.sources import source_id
+from auditrelay.store.sql.uids import Uids
+
+
+class Loading:
+    """
+    Loads *uids* from the state of a shared *engine*, once for each source.
+
+    That may take longer than a transaction may, and no other replica can write during one that
+    writes. So it is done in a snapshot; nothing of the source is stored meanwhile, since that waits
+    for it. Alone, a store loads them with the first page.
+    """
+
+    def __init__(self, engine: Engine, uids: Uids) -> None:
+        self._engine = engine
+        self._uids = uids
+        self._lock = asyncio.Lock()
+        self._loaded: set[str] = set()
+
+    async def ensure(self, source: str) -> None:
+        """Return once what is known of *source* is loaded, if that is not done with a page."""
+        if not self._engine.shared or source in self._loaded:
+            return
+        async with self._lock:
+            if source not in self._loaded:
+                await asyncio.to_thread(self._load, source)
+                self._loaded.add(source)
+
+    def forget(self, source: str) -> None:
+        """Load *source* again, if it comes again: it is removed."""
+        self._loaded.discard(source)
+
+    def _load(self, source: str) -> None:
+        with self._engine.snapshot() as db:
+            self._uids.load(db, source_id(db, source))

@@ -1,0 +1,157 @@
+"""
+The database fails over to a standby that lacks the last commits, which were acknowledged.
+
+What is lost is read and delivered again; nothing is passed over, counted as delivered, or proved.
+"""
+
+import asyncio
+import random
+from datetime import UTC, datetime
+
+import pytest
+from tests.support.daemon import eventually
+from tests.support.extent import extent
+from tests.support.fleet import Fleet, add, fill
+from tests.support.postgres import Server
+
+from auditrelay.sandbox import Sandbox, faults
+
+pytestmark = pytest.mark.process
+
+MUCH = 10_000
+"""A bound for repeats where a whole tail may be repeated."""
+
+
+def _committed(fleet: Fleet) -> int:
+    return int(fleet.rows("select coalesce(sum(writes), 0) from writer")[0][0])
+
+
+async def _commits(fleet: Fleet, more: int) -> None:
+    """Wait until the replicas have committed so many writes more."""
+    wanted = _committed(fleet) + more
+    await eventually(lambda: _committed(fleet) >= wanted, what=f"{more} commits")
+
+
+@pytest.mark.parametrize("lost", extent((1, 3, 6, 10), range(1, 16)))
+async def test_what_was_lost_is_read_and_delivered_again(
+    own_fleet: Fleet, own_server: Server, sandbox: Sandbox, lost: int
+) -> None:
+    """The tail begins somewhere in a walk of several pages, or in its deliveries."""
+    # What is passed over is not read again by chance, as windows hardly overlap.
+    await own_fleet.start("a", tables=own_fleet.settings(overlap="1s"))
+    for vendor in (sandbox.cekura, sandbox.bland):
+        vendor.faults.add(faults.delay(0.4), times=None)
+    add(sandbox, 40)
+    await _commits(own_fleet, 1)
+    image = await asyncio.to_thread(own_server.image)
+    await _commits(own_fleet, lost)
+    await own_fleet.fail_over(own_server, image)
+    add(sandbox)
+    await own_fleet.delivered()
+    daemon = own_fleet.daemons["a"]
+    assert daemon.logged("replica_fenced", reason="rolled_back")
+    await own_fleet.check(bound=MUCH)
+
+
+async def test_no_more_is_repeated_than_was_lost(
+    own_fleet: Fleet, own_server: Server, sandbox: Sandbox
+) -> None:
+    fill(sandbox)
+    await own_fleet.start("a")
+    await own_fleet.delivered()
+    await own_fleet.idle()
+    image = await asyncio.to_thread(own_server.image)
+    add(sandbox, 12)
+    await own_fleet.delivered()
+    await own_fleet.idle()
+    await own_fleet.fail_over(own_server, image)
+    await eventually(
+        lambda: own_fleet.daemons["a"].logged("replica_fenced", reason="rolled_back"),
+        what="it has noticed",
+    )
+    add(sandbox, 2)
+    await own_fleet.check(bound=12)
+    assert max(own_fleet.repeats().values()) > 0, "the tail was lost"
+
+
+async def test_events_at_the_places_of_lost_ones_are_delivered(
+    own_fleet: Fleet, own_server: Server, sandbox: Sandbox
+) -> None:
+    """
+    One replica has read pages and waits for the answers of the sinks; another one reads the source.
+
+    Then the pages are lost, and others take their places: the verdicts are not about these.
+    """
+    reading, delivering = own_fleet.apart()
+    await own_fleet.start("a", **reading)
+    await own_fleet.start("b", **delivering)
+    image = await asyncio.to_thread(own_server.image)
+    under_way = [
+        intake.faults.add(faults.delay(2.0), method="POST", times=2)
+        for intake in sandbox.siems.values()
+    ]
+    add(sandbox)
+    await eventually(lambda: all(fault.applied for fault in under_way), what="batches under way")
+    # What was read is not to be read again soon: others come to its places first.
+    sandbox.cekura.faults.add(faults.delay(1.0), times=4)
+    await own_fleet.fail_over(own_server, image)
+    add(sandbox, 40)
+    await own_fleet.check(bound=MUCH)
+
+
+async def test_a_sink_that_has_read_beyond_the_end_goes_back(
+    own_fleet: Fleet, own_server: Server, sandbox: Sandbox
+) -> None:
+    reading, delivering = own_fleet.apart()
+    await own_fleet.start("a", **reading)
+    await own_fleet.start("b", **delivering)
+    add(sandbox)
+    await own_fleet.delivered()
+    await own_fleet.idle()
+    image = await asyncio.to_thread(own_server.image)
+    add(sandbox, 12)
+    await own_fleet.delivered()
+    await own_fleet.idle()
+    await own_fleet.fail_over(own_server, image)
+    new = {sandbox.bland.add(datetime.now(UTC))}
+    await eventually(
+        lambda: not sandbox.elastic.stored.lost(new), within=20, what="it is delivered"
+    )
+    await own_fleet.check(bound=MUCH)
+
+
+async def test_a_takeover_is_lost(own_fleet: Fleet, own_server: Server, sandbox: Sandbox) -> None:
+    """Afterwards two replicas believe to hold the same, with the same epoch."""
+    fill(sandbox)
+    await own_fleet.start("a")
+    await own_fleet.start("b")
+    await own_fleet.delivered()
+    image = await asyncio.to_thread(own_server.image)
+    own_fleet.freeze("a")
+    await own_fleet.held("b")
+    own_fleet.thaw("a")
+    add(sandbox)
+    await own_fleet.delivered()
+    await own_fleet.fail_over(own_server, image)
+    add(sandbox)
+    await own_fleet.check(bound=MUCH)
+
+
+@pytest.mark.parametrize("seed", extent((1,), range(1, 9)))
+async def test_the_database_fails_over_again_and_again(
+    own_fleet: Fleet, own_server: Server, sandbox: Sandbox, seed: int
+) -> None:
+    """Two failovers one after the other, the second while a replica takes over."""
+    rng = random.Random(seed)
+    fill(sandbox)
+    await own_fleet.start("a", "b")
+    for turn in range(2):
+        image = await asyncio.to_thread(own_server.image)
+        add(sandbox)
+        await asyncio.sleep(rng.uniform(0.1, 1.5))
+        if turn:
+            await own_fleet.kill(own_fleet.leases()["sink splunk"].name or "a")
+            await asyncio.sleep(rng.uniform(0.0, 1.5 * own_fleet.life))
+        await own_fleet.fail_over(own_server, image)
+    add(sandbox)
+    await own_fleet.check(bound=MUCH)

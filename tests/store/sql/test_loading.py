@@ -1,0 +1,47 @@
+"""What is known of a source is loaded before its first page, where replicas share the state."""
+
+import asyncio
+
+import pytest
+from tests.conftest import make_event
+from tests.support.stores import NOON
+
+from auditrelay.events.page import Page
+from auditrelay.store.sql.loading import Loading
+from auditrelay.store.sql.store import SqlStore
+from auditrelay.store.sql.uids import Uids
+
+
+async def test_a_page_waits_until_what_is_known_is_loaded_and_it_is_loaded_once(
+    store: SqlStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    shared = store._engine.shared
+    loads: list[int] = []
+    load = Uids.load
+
+    def counted(uids: Uids, db: object, owner: int) -> None:
+        loads.append(owner)
+        load(uids, db, owner)  # type: ignore[arg-type]  # as given
+
+    monkeypatch.setattr(Uids, "load", counted)
+    await store.start_source("voice", NOON)
+    await store.add("voice", Page.of([]))
+    assert not loads, "nothing is to be compared"
+    pages = [Page.of([make_event(number), make_event(number + 1)]) for number in range(0, 8, 2)]
+    added = await asyncio.gather(*(store.add("voice", page) for page in pages))
+    assert [len(each.new) for each in added] == [2, 2, 2, 2]
+    assert len(loads) == 1
+    again = await asyncio.gather(*(store.add("voice", page) for page in pages))
+    assert [each.known for each in again] == [2, 2, 2, 2]
+    assert len(loads) == 1
+    assert store._adding._loading._loaded == ({"voice"} if shared else set())
+
+
+async def test_what_another_opener_has_stored_is_known_after_loading(store: SqlStore) -> None:
+    await store.start_source("voice", NOON)
+    await store.add("voice", Page.of([make_event(1)]))
+    uids = Uids()
+    await Loading(store._engine, uids).ensure("voice")
+    known = bytes.fromhex(make_event(1).uid)
+    assert bool(uids._loaded) is store._engine.shared
+    assert list(uids.possible(1, [known])) == [known]
