@@ -184,3 +184,45 @@ def test_otherwise_on_one_of_debian_packages_and_if_they_cannot_be_had_that_is_n
     ended = run(f"archive {tmp_path}/image.tar", "docker")
     assert ended.returncode == 69
     assert "can Debian's packages be reached?" in ended.stderr
+
+
+# --- the gate ----------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("built", "failing", "expected", "says"),
+    [
+        (0, "", 0, ""),
+        (0, "AREA=image", 7, ""),
+        (1, "", 1, ""),
+        (69, "", 0, "The image cannot be built here"),
+        (124, "", 0, "The image was not built in time"),
+    ],
+)
+def test_the_gate_counts_a_failure_of_the_image_and_says_that_it_was_skipped(
+    tmp_path: Path, built: int, failing: str, expected: int, says: str
+) -> None:
+    doubles = {
+        "packaging/image.sh": f"exit {built}",
+        "bin/make": 'echo "make $*"; case "$*" in ' + (f"*{failing}*) exit 7;; " * bool(failing)),
+        "bin/id": "echo 1000",
+    }
+    doubles["bin/make"] += "esac"
+    for name, text in {**doubles, ".ci/run": ""}.items():
+        path = tmp_path / name
+        path.parent.mkdir(exist_ok=True)
+        path.write_text(f"#!/bin/sh\n{text}\n" if text else (ROOT / ".ci" / "run").read_text())
+        path.chmod(0o755)
+    ended = subprocess.run(
+        [str(tmp_path / ".ci" / "run")],
+        env={**os.environ, "PATH": f"{tmp_path}/bin:{os.environ['PATH']}"},
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=60,
+    )
+    assert ended.returncode == expected, ended.stderr
+    assert says in ended.stderr
+    made = [line.removeprefix("make --no-print-directory ") for line in ended.stdout.splitlines()]
+    assert made[-1] == "test", "the last line of the gate is that of all tests"
+    assert ("test AREA=image PARALLEL=-n 0" in made) == (built == 0)
