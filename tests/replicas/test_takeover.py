@@ -1,4 +1,4 @@
-"""How long a unit waits for another holder after a replica has ended, with the times of the product."""
+"""How long a unit waits for another holder when its replica has ended: the times of the product."""
 
 import signal
 import time

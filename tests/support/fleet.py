@@ -265,8 +265,8 @@ class Fleet:
         await eventually(
             lambda: (
                 self.rows(
-                    "select every(position >= (select value from meta where name = 'next_position'))"
-                    " from sink"
+                    "select every(position >= "
+                    "(select value from meta where name = 'next_position')) from sink"
                 )
                 == [(True,)]
             ),

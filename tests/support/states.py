@@ -426,6 +426,10 @@ class _Translated:
         cursor.rowcount  # noqa: B018  # an error of it is raised here
         return cursor
 
+    def stream(self, sql: str, values: Any = (), /) -> Iterator[Any]:
+        """Yield the rows that *sql* finds."""
+        return iter(self.execute(sql, values))
+
     def executemany(self, sql: str, rows: Any, /) -> None:
         """Run one statement with each of *rows*."""
         self._db.executemany(sql, rows)

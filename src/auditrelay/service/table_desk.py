@@ -5,7 +5,7 @@ A command writes its request into a row, and the replica that holds the unit ans
 command looks for answers now and then, which also says that it is still there; if it goes away, its
 work is cancelled. If the replica ends, the next one that holds the unit goes on.
 
-Who may write to the database may ask, and is not known to the system:
+Every role that may write to the database may ask. Which user of a system that was is not known, so
 the evidence has no user id.
 """
 

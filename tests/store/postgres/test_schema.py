@@ -62,7 +62,7 @@ def test_the_tables_are_those_of_sqlite(database: str, tmp_path: Path) -> None:
     assert {name: here[name] for name in here if name not in own} == there
     assert own == {
         *("meta_text", "meta_bytes"),
-        *("replica", "lease", "writer", "request", "answer", "raised", "kept"),
+        *("replica", "lease", "writer", "request", "answer", "raised"),
     }
 
 

@@ -20,7 +20,6 @@ import msgspec
 
 from auditrelay.store.leases import Lease
 from auditrelay.store.postgres import schema
-from auditrelay.store.postgres.connection import Connection
 from auditrelay.store.replicas import (
     LIFE,
     Card,
@@ -31,6 +30,7 @@ from auditrelay.store.replicas import (
     Situation,
     Waiting,
 )
+from auditrelay.store.sql.connection import Connection
 
 BEAT_LOCK_SECONDS: Final = 1
 """How long a pulse may wait for a lock; the next one tries again."""
@@ -71,7 +71,7 @@ _ENDS: Final = f"""
 select clock_timestamp(),
        coalesce((select value from meta where name = 'next_position'), 0)::bigint,
        coalesce((select max(size) from head), 0)::bigint,
-       (select writes from writer where replica = :me), {schema.WRITABLE_FROM}
+       (select writes from writer where replica = :me), {schema.WRITABLE_FROM}, current_schema()
 """  # noqa: S608  # a constant
 
 _SERVER: Final = """
@@ -201,8 +201,8 @@ def situation(db: Connection, me: UUID) -> Situation:
     replicas = db.execute(_REPLICAS)
     leases = db.execute(_LEASES)
     requests = db.execute(_REQUESTS)
-    now, end, heads, writes, oldest = db.execute(_ENDS, {"me": me}).fetchone()
-    schema.require_writable(db, oldest)
+    now, end, heads, writes, oldest, name = db.execute(_ENDS, {"me": me}).fetchone()
+    schema.require_writable(name, oldest)
     return Situation(
         now=now,
         replicas=tuple(map(_replica, replicas)),

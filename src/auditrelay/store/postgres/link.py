@@ -16,6 +16,9 @@ from auditrelay.evidence.heads import Keys
 from auditrelay.store.postgres.connection import REQUEST, Connection
 from auditrelay.store.postgres.errors import Kind, kind_of, translate
 
+if TYPE_CHECKING:
+    from auditrelay.store.postgres.watch import Watch
+
 AT_ONCE: Final = 5
 """How often a transaction that others were in the way of is run again without a wait."""
 
@@ -27,9 +30,6 @@ CLOSING: Final = 2.0
 
 REFUSED_WAIT: Final = 30.0
 """Seconds between two attempts to connect where an operator has to change something first."""
-
-if TYPE_CHECKING:
-    from auditrelay.store.postgres.watch import Watch
 
 T = TypeVar("T")
 
@@ -190,12 +190,16 @@ def read(link: Link, work: Callable[[Connection], T]) -> T:
             db.begin(write=False)
             result = work(db)
             db.end()
-        except BaseException as error:
+        except psycopg.Error as error:
             if db is not None:
                 db.roll_back()
-            if not isinstance(error, psycopg.Error) or isinstance(error, ReadOnlySqlTransaction):
+            if isinstance(error, ReadOnlySqlTransaction):
                 raise  # the work writes: it has a bug
             link.recover(error)
+        except BaseException:
+            if db is not None:
+                db.roll_back()
+            raise
         else:
             link.reached()
             return result

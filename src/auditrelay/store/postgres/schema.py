@@ -68,14 +68,14 @@ def check(db: Connection) -> None:
     if not is_there(db):
         raise StateError(_missing(db.schema))
     (oldest,) = db.execute(f"select {WRITABLE_FROM}").fetchone()
-    require_writable(db, oldest)
+    require_writable(db.schema, oldest)
 
 
-def require_writable(db: Connection, oldest: int | None) -> None:
-    """Raise StateError if *oldest*, the first version that may write, is newer than this one."""
+def require_writable(schema: str, oldest: int | None) -> None:
+    """Raise StateError if *oldest*, the first version that may write to *schema*, is newer."""
     if oldest is not None and oldest > SCHEMA_VERSION:
         raise StateError(
-            f"the schema {db.schema} was written by a newer auditrelay (schema {oldest}; "
+            f"the schema {schema} was written by a newer auditrelay (schema {oldest}; "
             f"this one supports {SCHEMA_VERSION}); not touched: install the newer version again"
         )
 

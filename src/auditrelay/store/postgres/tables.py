@@ -248,13 +248,6 @@ _REPLICAS: Final = (
     todo text not null,
     primary key (code, about)
 )""",
-    """create table kept (
-    source bigint not null,
-    name text collate "C" not null,
-    value bytea not null,
-    written timestamptz not null default clock_timestamp(),
-    primary key (source, name)
-)""",
     # It raises, because in a pipeline the COMMIT is on its way already. The rows of the leases are
     # locked: who takes one over meanwhile waits until this has been committed, and then sees it.
     """create function fence(me uuid, expected bigint, units text[], tokens uuid[])

@@ -202,12 +202,8 @@ class Writer:
 
     def _run(self, group: list[_Entry], count: _Count) -> list[object]:
         """Return the results of *group*, run in one transaction, however often it takes."""
-        self._reconnect_as(count.replica)
-        if count.unsettled:
-            self._outcome(count)  # of a write whose caller was given an error
+        self._ready(count)
         while True:
-            if count.lost is not None:
-                raise type(count.lost)(*count.lost.args)
             db = results = None
             try:
                 db = self._link.connection()
@@ -217,23 +213,29 @@ class Writer:
                 results = [entry.work(db) for entry in group]
                 _fence(db, count, [entry.lease for entry in group if entry.lease is not None])
                 db.commit()
-            except BaseException as error:
+            except psycopg.Error as error:
                 if db is not None:
                     db.roll_back()
-                if not isinstance(error, psycopg.Error):
-                    raise
                 if self._recover(error, group, results) and results is not None:
                     return results
+            except BaseException:
+                if db is not None:
+                    db.roll_back()
+                raise
             else:
                 count.writes += 1
                 self._link.reached()
                 return results
 
-    def _reconnect_as(self, replica: UUID) -> None:
-        """See to it that the session has the name of *replica*, by which others end it."""
-        if replica != self._written_as:
-            self._link.drop()
-            self._written_as = replica
+    def _ready(self, count: _Count) -> None:
+        """Return if the replica of *count* may write, in a session of its name; raise if not."""
+        if count.replica != self._written_as:
+            self._link.drop()  # others end a session by its name
+            self._written_as = count.replica
+        if count.unsettled:
+            self._outcome(count)  # of a write whose caller was given an error
+        if count.lost is not None:
+            raise type(count.lost)(*count.lost.args)
 
     def _recover(
         self, error: psycopg.Error, group: list[_Entry], results: list[object] | None
