@@ -1,6 +1,7 @@
 """Opening a shared store: what is waited for, and what is an error at once."""
 
 from pathlib import Path
+from types import SimpleNamespace
 
 import psycopg
 import pytest
@@ -8,8 +9,10 @@ from tests.support.clock import FakeClock
 
 from auditrelay.config.model import Alerts, Config, Log, Spool, Status
 from auditrelay.errors import StateError
+from auditrelay.service import shared
 from auditrelay.service.shared import Share
 from auditrelay.settings.secrets import SecretAddress
+from auditrelay.store.postgres import schema
 from auditrelay.telemetry.metrics import Metrics
 
 AWAY = psycopg.OperationalError("connection failed: Connection refused")
@@ -23,14 +26,17 @@ def share(folder: Path, clock: FakeClock, patience: float | None) -> Share:
 
 
 def answers(share: Share, monkeypatch: pytest.MonkeyPatch, *errors: Exception) -> list[Exception]:
-    """Let each attempt to make the tables fail with the next of *errors*, then none."""
+    """Let each attempt to connect fail with the next of *errors*; then the tables are there."""
     left = list(errors)
 
-    def create() -> None:
+    def connect(_: str) -> None:
         if left:
             raise left.pop(0)
 
-    monkeypatch.setattr(share, "_create", create)
+    address = SimpleNamespace(connect=connect, schema="auditrelay")
+    monkeypatch.setattr(share, "_address", address)
+    monkeypatch.setattr(shared, "Connection", lambda *_, **__: SimpleNamespace(close=lambda: None))
+    monkeypatch.setattr(schema, "create", lambda _: None)
     return left
 
 

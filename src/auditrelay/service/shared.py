@@ -51,6 +51,9 @@ _FIRST_WAIT: Final = 0.5
 _COPYING: Final = 24 * 3600.0
 """Seconds that a copy of a state may take: it is one transaction."""
 
+_PASSES: Final = (Kind.LOST, Kind.AGAIN)
+"""What is waited for when a replica starts."""
+
 _VIEW: Final = "auditrelay view"
 """The name of the sessions of commands that only read."""
 
@@ -111,15 +114,17 @@ class Share:
         while True:
             try:
                 await asyncio.to_thread(self._create)
-            except psycopg.Error as error:
+            except StateError as error:
+                cause = error.__cause__
                 is_over = (
                     self._patience is not None
                     and self._clock.monotonic() + wait - began > self._patience
                 )
-                if kind_of(error) not in (Kind.LOST, Kind.AGAIN) or is_over:
-                    raise translate(error) from error
+                may_pass = isinstance(cause, psycopg.Error) and kind_of(cause) in _PASSES
+                if not may_pass or is_over:
+                    raise
                 if not said:
-                    _log.warning("store_unreachable", reason=str(translate(error)))
+                    _log.warning("store_unreachable", reason=str(error))
                 said = True
             else:
                 return
