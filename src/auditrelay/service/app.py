@@ -254,7 +254,7 @@ class App:
             due.clear()
             supervisor.reloading()
             try:
-                changes = await self._topology.change(reread())
+                changes = await self._work.change(reread())
             except ConfigError as error:
                 _log.error("reload_refused", problems=list(error.problems))
             except PeerBug as error:

@@ -121,7 +121,7 @@ class Topology:
         def announce() -> None:
             self._heap.used()
             for sink, deliverer in self.deliverers.items():
-                if name in self.config.sources_of(sink):
+                if name in _feeds(self.config, sink):
                     deliverer.wake.set()
 
         return self._builder.collector(
@@ -200,6 +200,8 @@ class Topology:
 
     async def gain(self, lease: Lease) -> None:
         """Build and start what works for the unit of *lease*. Raises PeerBug and ConfigError."""
+        if lease.unit not in units_of(self.config):  # removed while it was being taken
+            raise ConfigError(f"{lease.unit} is not in the configuration any more")
         self._lease(lease)
         try:
             self._build_unit(lease.unit)
@@ -220,10 +222,14 @@ class Topology:
             await self._stop_delivering(name)
         self._stores.pop(unit, None)
 
+    async def cut(self, unit: str) -> None:
+        """Let nothing more be done for *unit*, which :meth:`lose` then ends."""
+        await _ended(self._cancel(unit))
+
     async def lose(self, unit: str) -> None:
         """Stop what works for *unit* at once: its lease is lost, and nothing can be written."""
         kind, _, name = unit.partition(" ")
-        await _ended(self._cancel(unit))
+        await self.cut(unit)
         if kind == "source" and name in self.collectors:
             await self._stop_polling(name)
         elif kind == "sink" and (sink := self.sinks.pop(name, None)) is not None:
@@ -304,14 +310,9 @@ class Topology:
         """
         _refuse_what_is_fixed(self.config, config)
         config.require_work()
-        old = self.config
-        sources = _difference(_enabled(old.sources), _enabled(config.sources))
-        sinks = _difference(_enabled(old.sinks), _enabled(config.sinks))
-        diff = TopologyDiff(
-            sources.added + sinks.added,
-            sources.removed + sinks.removed,
-            sources.changed + sinks.changed,
-        )
+        sources = _difference(self.config.sources, config.sources)
+        sinks = _difference(self.config.sinks, config.sinks)
+        diff = _both(sources, sinks)
         if not self._is_sole:
             sources, sinks = _of(self.collectors, sources), _of(self.deliverers, sinks)
         new_sinks, new_collectors = await self._build(config, sources, sinks)
@@ -327,13 +328,8 @@ class Topology:
             await self.remove_orphan(name)
             self.sinks[name], self.deliverers[name] = sink, deliverer
         self.collectors.update(new_collectors)
-        self._metrics.configure(
-            sources=config.sources,
-            sinks=config.sinks,
-            pairs=[
-                (source, sink) for sink in self.deliverers for source in config.sources_of(sink)
-            ],
-        )
+        pairs = [(source, sink) for sink in self.deliverers for source in _feeds(config, sink)]
+        self._metrics.configure(sources=config.sources, sinks=config.sinks, pairs=pairs)
         self._store.resize(
             max_bytes=config.spool.max_bytes,
             retention=config.spool.retention,
@@ -371,7 +367,8 @@ class Topology:
         return new_sinks, new_collectors
 
     async def _stop_polling(self, name: str) -> None:
-        if self._scheduler is not None:
+        # It is not there if it was not begun, or if this was broken off once.
+        if self._scheduler is not None and self._scheduler.get_job(f"poll {name}") is not None:
             self._scheduler.remove_job(f"poll {name}")
         await _ended(self._cancel(f"source {name}"))
         await self.collectors.pop(name).close()
@@ -430,12 +427,24 @@ def _enabled(members: Any) -> dict[str, Any]:
     return {name: settings for name, settings in members.items() if settings.enabled}
 
 
-def _difference(old: dict[str, Any], new: dict[str, Any]) -> TopologyDiff:
+def _difference(before: dict[str, Any], after: dict[str, Any]) -> TopologyDiff:
+    old, new = _enabled(before), _enabled(after)
     return TopologyDiff(
         added=[name for name in new if name not in old],
         removed=[name for name in old if name not in new],
         changed=[name for name in new if name in old and new[name] != old[name]],
     )
+
+
+def _both(some: TopologyDiff, others: TopologyDiff) -> TopologyDiff:
+    return TopologyDiff(
+        some.added + others.added, some.removed + others.removed, some.changed + others.changed
+    )
+
+
+def _feeds(config: Config, sink: str) -> Collection[str]:
+    """Return the sources of *sink*: none if a reload removed it, and it is to be given away."""
+    return config.sources_of(sink) if sink in config.sinks else ()
 
 
 def _of(held: Collection[str], diff: TopologyDiff) -> TopologyDiff:

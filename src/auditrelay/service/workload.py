@@ -5,11 +5,13 @@ from collections.abc import Awaitable, Callable
 
 from apscheduler.schedulers.asyncio import AsyncIOScheduler
 
+from auditrelay.config.model import Config
 from auditrelay.errors import LeaseLost, first_of
+from auditrelay.service.gate import Gate
 from auditrelay.service.keeper import Keeper
 from auditrelay.service.membership import Loss
 from auditrelay.service.store import Store
-from auditrelay.service.topology import Topology
+from auditrelay.service.topology import Topology, TopologyDiff
 from auditrelay.store.leases import KEEPER, Lease
 
 
@@ -30,6 +32,8 @@ class Workload:
         self._tasks: asyncio.TaskGroup | None = None
         self._scheduler: AsyncIOScheduler | None = None
         self._keeping: list[asyncio.Task[None]] = []
+        self._gate = Gate()
+        """A reload is alone: what is gained or lost in the middle of it would be of neither."""
 
     def begin(self, tasks: asyncio.TaskGroup, scheduler: AsyncIOScheduler) -> None:
         """Start everything as tasks of *tasks*; *scheduler* sets what is due."""
@@ -41,7 +45,8 @@ class Workload:
     async def gain(self, lease: Lease) -> None:
         """Build what runs under *lease*, and begin it."""
         if lease.unit != KEEPER:
-            await self._topology.gain(lease)
+            async with self._gate.passing():
+                await self._topology.gain(lease)
             return
         keeper = self._new_keeper(self._store.under(lease))
         await keeper.sealer.begin()
@@ -68,9 +73,12 @@ class Workload:
         if lease.unit == KEEPER:
             await self._end_keeping(in_order=in_order)
         elif in_order:
-            await self._topology.release(lease.unit)
+            async with self._gate.passing():
+                await self._topology.release(lease.unit)
         else:
-            await self._topology.lose(lease.unit)
+            await self._topology.cut(lease.unit)  # at once: a reload may take long
+            async with self._gate.passing():
+                await self._topology.lose(lease.unit)
 
     async def _end_keeping(self, *, in_order: bool) -> None:
         for task in self._keeping:
@@ -90,6 +98,11 @@ class Workload:
         """Delete what nothing needs any more, if the keeper is here."""
         if self.keeper is not None:
             await self.keeper.prune()
+
+    async def change(self, config: Config) -> TopologyDiff:
+        """Apply *config* as the topology does, between what is gained and lost."""
+        async with self._gate.alone():
+            return await self._topology.change(config)
 
     async def reload(self) -> None:
         """Tell of the configuration that is in force now, if the keeper is here."""
