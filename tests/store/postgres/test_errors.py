@@ -23,6 +23,7 @@ RAISE = "do $$ begin raise exception using errcode = '{}', message = 'so it is';
         ("40001", Kind.AGAIN, StateError),
         ("40P01", Kind.AGAIN, StateError),
         ("55P03", Kind.AGAIN, StateError),
+        ("57014", Kind.AGAIN, StateError),
         ("08006", Kind.LOST, StateError),
         ("08P01", Kind.LOST, StateError),
         ("25006", Kind.LOST, StateError),

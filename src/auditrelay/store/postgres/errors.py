@@ -34,6 +34,7 @@ _KINDS: Final = {
     "40001": Kind.AGAIN,
     "40P01": Kind.AGAIN,
     "55P03": Kind.AGAIN,
+    "57014": Kind.AGAIN,  # an administrator has cancelled it, or a statement_timeout of the role
     "25006": Kind.LOST,  # read-only: the primary has become a standby
     "25P03": Kind.LOST,  # idle in transaction for too long
     "25P04": Kind.LOST,  # transaction_timeout
