@@ -1,6 +1,7 @@
 """What is known of a source is loaded before its first page, where replicas share the state."""
 
 import asyncio
+import threading
 
 import pytest
 from tests.conftest import make_event
@@ -45,3 +46,31 @@ async def test_what_another_opener_has_stored_is_known_after_loading(store: SqlS
     known = bytes.fromhex(make_event(1).uid)
     assert bool(uids._loaded) is store._engine.shared
     assert list(uids.possible(1, [known])) == [known]
+
+
+async def test_who_asks_after_one_that_was_cancelled_waits_for_the_same_load(
+    store: SqlStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    if not store._engine.shared:
+        return
+    await store.start_source("voice", NOON)
+    begun, go, loads = threading.Event(), threading.Event(), []
+    load = Uids.load
+
+    def slow(uids: Uids, db: object, owner: int) -> None:
+        loads.append(owner)
+        begun.set()
+        go.wait(10)
+        load(uids, db, owner)  # type: ignore[arg-type]  # as given
+
+    monkeypatch.setattr(Uids, "load", slow)
+    loading = Loading(store._engine, Uids())
+    first = asyncio.create_task(loading.ensure("voice"))
+    await asyncio.to_thread(begun.wait, 10)
+    first.cancel()
+    await asyncio.wait([first])
+    second = asyncio.create_task(loading.ensure("voice"))
+    await asyncio.sleep(0)
+    go.set()
+    await second
+    assert len(loads) == 1

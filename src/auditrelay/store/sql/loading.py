@@ -19,17 +19,25 @@ class Loading:
     def __init__(self, engine: Engine, uids: Uids) -> None:
         self._engine = engine
         self._uids = uids
-        self._lock = asyncio.Lock()
+        self._loads: dict[str, asyncio.Task[None]] = {}
         self._loaded: set[str] = set()
 
     async def ensure(self, source: str) -> None:
         """Return once what is known of *source* is loaded, if that is not done with a page."""
         if not self._engine.shared or source in self._loaded:
             return
-        async with self._lock:
-            if source not in self._loaded:
-                await asyncio.to_thread(self._load, source)
-                self._loaded.add(source)
+        if (load := self._loads.get(source)) is None:
+            load = self._loads[source] = asyncio.create_task(self._do(source))
+        # Its thread goes on if the caller is cancelled: a second one beside it would be overtaken,
+        # and what was stored after the second would be replaced by what the first has seen.
+        await asyncio.shield(load)
+
+    async def _do(self, source: str) -> None:
+        try:
+            await asyncio.to_thread(self._load, source)
+            self._loaded.add(source)
+        finally:
+            del self._loads[source]
 
     def forget(self, source: str) -> None:
         """Load *source* again, if it comes again: it is removed."""
