@@ -62,6 +62,9 @@ _NOT_TWICE: Final = Failure(
 )
 
 
+_BUG: Final = Failure("a bug: the replica that did it has ended; its log says more", 1)
+
+
 class Requests(Protocol):
     """The two tables. Every method raises Unreachable."""
 
@@ -199,7 +202,16 @@ class TableDesk:
             ) as answering:
                 if taken.begun:
                     await answering.begin_again(f"goes on at replica {self._name}")
-                await answering.end(await _outcome(taken, handle, answering.progress))
+                try:
+                    outcome = await _outcome(taken, handle, answering.progress)
+                except LeaseLost:
+                    raise
+                except Exception:
+                    # Put back it would end one replica after the other.
+                    await answering.end(_BUG)
+                    done = True
+                    raise
+                await answering.end(outcome)
                 done = True
         except* (LeaseLost, _NotOurs):
             pass  # the next holder goes on
