@@ -81,6 +81,13 @@ async def test_an_orphan_is_forgotten_once(commands: Commands) -> None:
         await commands.do(Forget("gone", yes=False), silent)
 
 
+async def test_what_another_replica_has_is_not_forgotten(commands: Commands) -> None:
+    commands._configured_at = lambda name: ["b", "c"] if name == "gone" else []
+    with pytest.raises(ConfigError, match="still in the configuration of b, c: remove it there"):
+        await commands.do(Forget("gone", yes=True), silent)
+    assert "gone" in {each.name for each in await commands._store.sources()}
+
+
 async def test_what_an_orphan_has_is_sealed_before_it_is_forgotten(
     commands: Commands, tmp_path: Path
 ) -> None:

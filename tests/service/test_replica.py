@@ -232,6 +232,23 @@ async def test_replicas_that_disagree_are_logged_once(world: World) -> None:
     assert set(world.replica.store().disagreements) == {"source calls"}
 
 
+async def test_what_others_have_in_their_configuration_is_seen(world: World) -> None:
+    assert world.replica.configured_at("calls") == []
+    await world.turns()
+    other = FakeMembership(world.rows)
+    await other.join(Card(name="b", version="1", serves={"source theirs": Served("x")}))
+    await world.turns(2)
+    assert world.replica.configured_at("theirs") == ["b"]
+    assert world.replica.configured_at("away") == ["dc1-a"], "though it leaves it to others"
+    (world.folder / "exports").rmdir()
+    await _until(world, lambda: "source files" not in world.gained)
+    assert world.replica.configured_at("files") == ["dc1-a"], "though it cannot serve it now"
+    assert world.replica.configured_at("none") == []
+    world.rows.expires[other.me] = world.rows.now() - 1
+    await world.turns(1)
+    assert world.replica.configured_at("theirs") == []
+
+
 async def test_what_it_shows_of_the_store(world: World) -> None:
     await world.turns()
     assert world.replica.store().up

@@ -131,7 +131,15 @@ class App:
         self.view = InstanceView(self._topology, store, metrics, store.log, clock=clock)
         self._desk: Desk = ControlSocket(config.state_dir) if state is None else state.desk
         self._work = Workload(self._topology, store, self._new_keeper)
-        self._commands = Commands(self._topology, store, clock=clock, seal=self._work.seal)
+        self._commands = Commands(
+            self._topology,
+            store,
+            clock=clock,
+            seal=self._work.seal,
+            configured_at=lambda name: (
+                () if self._replica is None else self._replica.configured_at(name)
+            ),
+        )
         self._replica = None if state is None else self._replica_of(state, metrics)
         self._failed: set[str] = set()
         """Sinks that have failed in a run that has an end."""

@@ -43,11 +43,17 @@ from auditrelay.window import EPOCH, Interval, holes, iso, until
 _log: structlog.stdlib.BoundLogger = structlog.get_logger(__name__)
 
 
+def _nowhere(_: str) -> Sequence[str]:
+    """Return nothing: there is one instance."""
+    return ()
+
+
 class Commands:
     """
     The commands that an instance with this *topology* carries out.
 
-    *seal* seals the evidence; what cannot be sealed it reports itself.
+    *seal* seals the evidence; what cannot be sealed it reports itself. *configured_at* returns the
+    names of the live replicas that have a source or sink of a name in their configuration.
     """
 
     def __init__(
@@ -57,7 +63,9 @@ class Commands:
         *,
         clock: Clock,
         seal: Callable[[], Awaitable[object]],
+        configured_at: Callable[[str], Sequence[str]] = _nowhere,
     ) -> None:
+        self._configured_at = configured_at
         self._topology = topology
         self._store = store
         self._clock = clock
@@ -220,6 +228,12 @@ class Commands:
             raise ConfigError(
                 f"{name} is still in the configuration of this instance: remove it there, then "
                 "reload or restart the service"
+            )
+        if others := self._configured_at(name):
+            # What it stores for it would be of a source that is not there any more: it is lost.
+            raise ConfigError(
+                f"{name} is still in the configuration of {', '.join(others)}: remove it there, "
+                "then reload or restart the service there"
             )
         sources = {state.name: state for state in await self._store.sources()}
         sinks = {state.name: state for state in await self._store.sinks()}

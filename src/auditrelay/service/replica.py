@@ -201,6 +201,21 @@ class Replica:
         """Return until when (monotonic) the store was waited for: now, if it is."""
         return self._share.engine.away_until
 
+    def configured_at(self, name: str) -> list[str]:
+        """Return which live replicas have a source or sink *name*, whether they serve it or not."""
+        seen = self.member.situation
+        units = {f"source {name}", f"sink {name}"}
+        return [
+            each.name
+            for each in (() if seen is None else seen.replicas)
+            if each.fresh
+            and (
+                not units.isdisjoint(each.serves)
+                or not units.isdisjoint(each.info.get("unable", ()))
+                or name in each.info.get("elsewhere", ())
+            )
+        ]
+
     # -- for what the membership asks --------------------------------------------------------------
 
     def reload(self, config: Config) -> None:

@@ -7,7 +7,9 @@ import pytest
 from tests.conftest import make_event
 from tests.support.stores import NOON
 
+from auditrelay.errors import Fenced
 from auditrelay.events.page import Page
+from auditrelay.store.sql import removal
 from auditrelay.store.sql.loading import Loading
 from auditrelay.store.sql.store import SqlStore
 from auditrelay.store.sql.uids import Uids
@@ -74,3 +76,16 @@ async def test_who_asks_after_one_that_was_cancelled_waits_for_the_same_load(
     go.set()
     await second
     assert len(loads) == 1
+
+
+async def test_nothing_is_stored_for_a_source_that_another_instance_has_removed(
+    store: SqlStore,
+) -> None:
+    await store.start_source("voice", NOON)
+    await store.add("voice", Page.of([make_event(0)]))
+    await removal.remove(store._engine, store._spooling, store._spool, "voice", 0, by=None)
+    store._adding._ids = {"voice": 1}
+    before = await store.end_of_spool("voice")
+    with pytest.raises(Fenced, match="was removed"):
+        await store.add("voice", Page.of([make_event(1)]))
+    assert await store.end_of_spool("voice") == before

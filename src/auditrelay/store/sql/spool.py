@@ -10,7 +10,7 @@ from collections.abc import Iterable
 from hashlib import sha256
 from typing import Final, NamedTuple
 
-from auditrelay.errors import RelayError, StoreFull
+from auditrelay.errors import Fenced, RelayError, StoreFull
 from auditrelay.events import AuditEvent
 from auditrelay.events.page import Page
 from auditrelay.evidence import facts
@@ -116,6 +116,8 @@ class Spool:
         """
         data, size, stored = blob or blob_of(page)
         used, first, source, sink = (asked or self.ask(db, owner, only)).fetchone()
+        if source is None:  # no sink would ever read it
+            raise Fenced("the source was removed while it was read")
         if not beyond:
             if used and used + len(data) > self.max_bytes:
                 raise StoreFull(f"the spool has {used} bytes, {self.max_bytes} are allowed")
