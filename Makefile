@@ -24,7 +24,7 @@
 #   make install                       the virtual environment alone, with the development tools
 #   make changelog VERSION=0.1.0       the fragments of changelog.d into CHANGELOG.md, at a release
 #   make lock [LOCK=--upgrade]         requirements*.txt from pyproject.toml
-#   make clean                         remove all that the targets above have created
+#   make clean                         remove all that the targets above have created but images
 #
 # PYTHON names the interpreter, VENV the folder of the environment.
 

@@ -50,15 +50,20 @@ fi
 SCRATCH=$(mktemp -d)
 trap 'rm -rf "$SCRATCH"' EXIT
 
+# What pip is configured with, a line each: global.index-url='https://...'. A system's Python may have
+# no pip. `pip config get` would not see the file that PIP_CONFIG_FILE names.
+configured=$(
+  for python in "${VENV:-.venv}/bin/python" python3; do
+    "$python" -m pip config list 2>/dev/null && break
+  done || true
+)
+
 # A setting of pip's, from the environment or from its files.
 pip_setting() {
-  local variable=PIP_${1//-/_}
+  local variable=PIP_${1//-/_} value
   variable=${variable^^}
-  if [ -n "${!variable:-}" ]; then
-    echo "${!variable}"
-  else
-    python3 -m pip config get "global.$1" 2>/dev/null || true
-  fi
+  value=${!variable:-$(sed -n "s/^global\.$1='\(.*\)'\$/\1/p" <<<"$configured")}
+  echo "${value//\\n/ }" # a list, as pip shows it
 }
 
 build() {
@@ -75,7 +80,7 @@ build() {
     echo '[global]'
     for name in index-url extra-index-url trusted-host proxy timeout default-timeout retries; do
       value=$(pip_setting $name)
-      if [ -n "$value" ]; then echo "$name = ${value//$'\n'/ }"; fi
+      if [ -n "$value" ]; then echo "$name = $value"; fi
     done
   } >"$SCRATCH/pip.conf"
   local -a arguments=(
