@@ -24,6 +24,7 @@ from pathlib import Path
 from typing import Any
 
 from auditrelay.sandbox import (
+    Intake,
     Sandbox,
     Vendor,
     available_vendors,
@@ -185,11 +186,17 @@ def _addresses(sandbox: Sandbox) -> dict[str, dict[str, Any]]:
         **{
             name: {
                 "url": intake.url,
-                **(intake.settings() if isinstance(intake, Receiver) else intake.credentials()),
+                **_settings_of(intake),
             }
             for name, intake in sandbox.siems.items()
         },
     }
+
+
+def _settings_of(intake: Intake) -> dict[str, Any]:
+    """Return the credentials of *intake*, or if it was asked for, all settings of a sink for it."""
+    asked_for = isinstance(intake, Receiver) or intake.ON_REQUEST
+    return intake.settings() if asked_for else intake.credentials()
 
 
 def _report(sandbox: Sandbox, *, lean: bool) -> dict[str, Any]:
