@@ -153,7 +153,9 @@ def _settings(sink: str, values: dict[str, Any]) -> str:
         return SINKS[sink].format(**values)
     found = values[DOUBLES.get(sink, sink)]
     return "\n".join(
-        f"{key} = {_toml(value)}" for key, value in found.items() if key not in ("type", "url")
+        f"{key} = {_toml(value)}"
+        for key, value in found.items()
+        if key != "type" and (key != "url" or sink not in DOUBLES)
     )
 
 

@@ -97,6 +97,7 @@ def _arguments() -> argparse.Namespace:
     parser.add_argument("--flavour", choices=flavours, default="elasticsearch")
     parser.add_argument(
         "--siem",
+        type=_intake,
         metavar="NAME|FILE",
         action="append",
         default=[],
@@ -123,6 +124,12 @@ def _duration(text: str) -> timedelta:
     if found is None:
         raise argparse.ArgumentTypeError(f"{text!r}: write a number and s, m, h or d, like 1h")
     return timedelta(seconds=int(found[1]) * _UNITS[found[2]])
+
+
+def _intake(text: str) -> str:
+    if text not in {*siems.available(), *receivers.available()} and not Path(text).is_file():
+        raise argparse.ArgumentTypeError(f"{text!r}: no such intake, and no such file")
+    return text
 
 
 async def _serve(arguments: argparse.Namespace) -> None:
