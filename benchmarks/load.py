@@ -27,7 +27,16 @@ SINKS = {
     "elasticsearch": 'urls = ["{elastic[url]}"]\napi_key = "{elastic[api_key]}"',
     "file": 'path = "{folder}/out.ndjson"',
 }
-DOUBLES = {"splunk_hec": "splunk", "elasticsearch": "elastic", "datadog": "datadog"}
+DOUBLES = {
+    "splunk_hec": "splunk",
+    "elasticsearch": "elastic",
+    "datadog": "datadog",
+    "azure_logs": "sentinel",
+    "object_storage": "bucket",
+    "otlp": "collector",
+}
+MORE = ("azure_logs", "object_storage", "otlp", "loki")
+"""Sinks whose double is there on request; it says with which settings."""
 SOURCES = {
     "cekura": 'organization_id = "{cekura[organization_id]}"\napi_key = "{cekura[api_key]}"\n',
     "bland": 'api_key = "{bland[api_key]}"\n',
@@ -71,11 +80,16 @@ class Run:
 
 
 @contextlib.contextmanager
-def sandbox(load: Load, events: int) -> Iterator[dict[str, Any]]:
-    """Serve *events* records in a process of its own; its report is under ``totals`` at the end."""
+def sandbox(load: Load, events: int, sinks: Sequence[str] = ()) -> Iterator[dict[str, Any]]:
+    """
+    Serve *events* records in a process of its own; its report is under ``totals`` at the end.
+
+    Those of *sinks* whose double is there on request are asked for.
+    """
     command = [sys.executable, "-m", "auditrelay.sandbox", "--vendor", load.vendor, "--lean"]
     command += ["--events", str(events), "--record-bytes", str(RECORD_BYTES)]
     command += ["--page-cap", str(load.page), "--span", load.span, "--until", load.until]
+    command += [text for sink in sinks if sink in MORE for text in ("--siem", sink)]
     with (
         _described(load.vendor) as more,
         subprocess.Popen(
@@ -127,11 +141,29 @@ def configure(
     values = {**addresses, "folder": where}
     text += SOURCES[load.vendor].format(**values)
     for sink in sinks:
-        text += f'[sinks.{sink}]\ntype = "{sink}"\n{SINKS[sink].format(**values)}\n'
+        text += f'[sinks.{sink}]\ntype = "{sink}"\n{_settings(sink, values)}\n'
     config = where / "config.toml"
     config.touch(mode=0o600)
     config.write_text(text)
     return config
+
+
+def _settings(sink: str, values: dict[str, Any]) -> str:
+    if sink not in MORE:
+        return SINKS[sink].format(**values)
+    found = values[DOUBLES.get(sink, sink)]
+    return "\n".join(
+        f"{key} = {_toml(value)}"
+        for key, value in found.items()
+        if key != "type" and (key != "url" or sink not in DOUBLES)
+    )
+
+
+def _toml(value: Any) -> str:
+    if isinstance(value, dict):
+        pairs = (f"{json.dumps(key)} = {_toml(each)}" for key, each in value.items())
+        return f"{{ {', '.join(pairs)} }}"
+    return json.dumps(value)
 
 
 def measured(

@@ -40,6 +40,7 @@ from urllib.parse import urlsplit
 
 import auditrelay
 from load import (
+    MORE,
     Load,
     Run,
     Served,
@@ -82,6 +83,7 @@ ROWS = (
     Row("splunk_hec, pages of 250", FLAT[250], ("splunk_hec",)),
     *(Row(f"{sink}, pages of 100", FLAT[100], (sink,)) for sink in THREE),
     *(Row(f"{sink}, nested, pages of 100", NESTED, (sink,)) for sink in THREE),
+    *(Row(f"{sink}, pages of 1,000", FLAT[1000], (sink,)) for sink in MORE),
     Row("three sinks, pages of 1,000", FLAT[1000], THREE),
     Row("three sinks, pages of 100", FLAT[100], THREE),
     Row("cursors over 30 days, pages of 250", UNIFORM, ("splunk_hec",), times=3),
@@ -111,7 +113,7 @@ def relay(python: str, row: Row, events: int) -> Measured:
     """Run the daemon once over *events* events of *row*, and check that none is missing."""
     events, before = events * row.times, unit(row.load.vendor)
     with folder() as where:
-        with sandbox(row.load, events) as addresses:
+        with sandbox(row.load, events, row.sinks) as addresses:
             config = configure(where, row.load, row.sinks, addresses)
             run = once(python, config)
             if row.known:

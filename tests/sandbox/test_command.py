@@ -167,3 +167,15 @@ def test_a_described_vendor_serves_a_load_of_records_like_those_of_a_sample(
     totals = json.loads(out)
     assert totals["made"]["okta"] == {"events": 5000, "requests": 2, "served": 2000}
     assert "okta" not in totals["stored"]["splunk"]["lost"], "nothing is compared"
+
+
+def test_an_intake_that_does_not_exist_is_named() -> None:
+    made = subprocess.run(
+        [sys.executable, "-m", "auditrelay.sandbox", "--siem", "nope"],
+        capture_output=True,
+        text=True,
+        check=False,
+        stdin=subprocess.DEVNULL,
+    )
+    assert made.returncode == 2
+    assert made.stderr.endswith("argument --siem: 'nope': no such intake, and no such file\n")

@@ -119,7 +119,8 @@ def _show(rows: Sequence[Row]) -> None:
 
 def _offline(config: Config) -> list[Row]:
     members: dict[str, Any] = {**config.sources, **config.sinks}
-    return [_offline_row(name, settings) for name, settings in members.items()]
+    store = [] if config.store is None else [Row("store", _POSTGRESQL, "valid", "not queried")]
+    return store + [_offline_row(name, settings) for name, settings in members.items()]
 
 
 def _offline_row(name: str, settings: Any) -> Row:

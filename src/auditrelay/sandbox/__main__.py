@@ -24,6 +24,7 @@ from pathlib import Path
 from typing import Any
 
 from auditrelay.sandbox import (
+    Intake,
     Sandbox,
     Vendor,
     available_vendors,
@@ -96,6 +97,7 @@ def _arguments() -> argparse.Namespace:
     parser.add_argument("--flavour", choices=flavours, default="elasticsearch")
     parser.add_argument(
         "--siem",
+        type=_intake,
         metavar="NAME|FILE",
         action="append",
         default=[],
@@ -122,6 +124,12 @@ def _duration(text: str) -> timedelta:
     if found is None:
         raise argparse.ArgumentTypeError(f"{text!r}: write a number and s, m, h or d, like 1h")
     return timedelta(seconds=int(found[1]) * _UNITS[found[2]])
+
+
+def _intake(text: str) -> str:
+    if text not in {*siems.available(), *receivers.available()} and not Path(text).is_file():
+        raise argparse.ArgumentTypeError(f"{text!r}: no such intake, and no such file")
+    return text
 
 
 async def _serve(arguments: argparse.Namespace) -> None:
@@ -185,11 +193,17 @@ def _addresses(sandbox: Sandbox) -> dict[str, dict[str, Any]]:
         **{
             name: {
                 "url": intake.url,
-                **(intake.settings() if isinstance(intake, Receiver) else intake.credentials()),
+                **_settings_of(intake),
             }
             for name, intake in sandbox.siems.items()
         },
     }
+
+
+def _settings_of(intake: Intake) -> dict[str, Any]:
+    """Return the credentials of *intake*, or if it was asked for, all settings of a sink for it."""
+    asked_for = isinstance(intake, Receiver) or intake.ON_REQUEST
+    return intake.settings() if asked_for else intake.credentials()
 
 
 def _report(sandbox: Sandbox, *, lean: bool) -> dict[str, Any]:
