@@ -6,7 +6,7 @@ before anything is stopped: if that fails, nothing has changed.
 """
 
 import asyncio
-from collections.abc import Awaitable, Callable, Collection, Iterable
+from collections.abc import Awaitable, Callable, Collection, Iterable, Mapping
 from dataclasses import dataclass, field
 from datetime import timedelta
 from typing import Any, Final
@@ -427,7 +427,7 @@ def _enabled(members: Any) -> dict[str, Any]:
     return {name: settings for name, settings in members.items() if settings.enabled}
 
 
-def _difference(before: dict[str, Any], after: dict[str, Any]) -> TopologyDiff:
+def _difference(before: Mapping[str, Any], after: Mapping[str, Any]) -> TopologyDiff:
     old, new = _enabled(before), _enabled(after)
     return TopologyDiff(
         added=[name for name in new if name not in old],

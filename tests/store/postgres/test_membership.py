@@ -15,6 +15,7 @@ from tests.support.shared_state import SCHEMA, rows
 
 from auditrelay.clock import Clock
 from auditrelay.errors import StateError
+from auditrelay.store.postgres import leases
 from auditrelay.store.postgres.connection import Connection
 from auditrelay.store.postgres.leases import application_name
 from auditrelay.store.postgres.line import Line
@@ -227,3 +228,23 @@ async def test_the_writer_of_a_replica_that_joins_again_has_a_session_of_its_nam
         await until_only(application_name(second), database)
     finally:
         await asyncio.to_thread(writer.close)
+
+
+async def test_a_role_that_may_not_ask_which_server_it_is_can_join(
+    members: Callable[..., PostgresMembership], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    member = members()
+    assert await member.server() is not None
+
+    def refused(_: Connection) -> None:
+        raise psycopg.errors.InsufficientPrivilege("permission denied for pg_control_system")
+
+    monkeypatch.setattr(leases, "server", refused)
+    assert await member.server() is None
+
+    def lost(_: Connection) -> None:
+        raise psycopg.errors.AdminShutdown("terminating connection")
+
+    monkeypatch.setattr(leases, "server", lost)
+    with pytest.raises(Unreachable):
+        await member.server()

@@ -14,9 +14,19 @@ import psycopg
 from auditrelay.store.leases import Lease
 from auditrelay.store.postgres import leases, requests
 from auditrelay.store.postgres.connection import Connection
+from auditrelay.store.postgres.errors import Kind, kind_of
 from auditrelay.store.postgres.line import Connect, Line
 from auditrelay.store.postgres.watch import Watch
-from auditrelay.store.replicas import Answers, Card, LeaseRow, Served, Server, Situation, Taken
+from auditrelay.store.replicas import (
+    Answers,
+    Card,
+    LeaseRow,
+    Served,
+    Server,
+    Situation,
+    Taken,
+    Unreachable,
+)
 
 
 def unwatched(what: str) -> Watch | None:  # noqa: ARG001  # as a function that makes one
@@ -64,6 +74,11 @@ class PostgresMembership:
             return await self._pulses.run(leases.server)
         except psycopg.Error:  # kin of PostgreSQL need not have these functions
             return None
+        except Unreachable as error:
+            cause = error.__cause__
+            if isinstance(cause, psycopg.Error) and kind_of(cause) is Kind.REFUSED:
+                return None  # or not let this role use them
+            raise
 
     async def pulse(self, *, beat: bool, draining: bool, info: Mapping[str, Any]) -> Situation:
         """Give a sign of life, if it is a *beat*, and return what there is to see."""
