@@ -333,3 +333,28 @@ async def test_a_seal_of_many_facts_keeps_other_writes_waiting_only_for_its_writ
     written.set()
     await task
     explained(state, sealed=True)
+
+
+async def test_all_entries_are_hashed_without_all_of_them_in_memory(
+    sealable: SqlStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A server sends all rows of a statement at once, unless they are asked for in parts."""
+    await sealable.log.seal(head_event)
+    with sealable._engine.snapshot() as db:
+        kind: Any = type(db)
+    whole, execute = list[str](), kind.execute
+
+    def executed(db: Any, sql: str, *parameters: Any) -> Any:
+        if sql.startswith("select") and "from entry order by" in sql:
+            whole.append(sql)
+        return execute(db, sql, *parameters)
+
+    def streamed(db: Any, sql: str, *parameters: Any) -> Any:
+        return execute(db, sql, *parameters)
+
+    monkeypatch.setattr(kind, "execute", executed)
+    monkeypatch.setattr(kind, "stream", streamed)
+    sealable.log._hashed_on = -1
+    await sealable.log.seal(head_event)
+    await sealable.log.continue_damaged()
+    assert not whole

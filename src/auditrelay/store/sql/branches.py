@@ -82,7 +82,7 @@ def after_damage(db: Connection, now: int) -> Branch:
     """
     frontier, wrong, fits = Frontier(), None, 0
     heads = dict(db.execute("select size, root from head").fetchall())
-    for n, line in db.execute("select n, text from entry order by n"):
+    for n, line in db.stream("select n, text from entry order by n"):
         if n != frontier.size:
             raise EvidenceBroken(f"entry {frontier.size} is missing: the log cannot be continued")
         frontier.append(leaf(line.encode()))
@@ -159,6 +159,6 @@ def _has_left(db: Connection, tip: Head) -> bool:
 
 def _root_of(db: Connection, size: int) -> bytes | None:
     """Return the root over the first *size* entries; None if there are not so many."""
-    rows = db.execute("select text from entry where n < ? order by n", (size,))
+    rows = db.stream("select text from entry where n < ? order by n", (size,))
     leaves = [leaf(line.encode()) for (line,) in rows]
     return root_over(leaves) if len(leaves) == size else None

@@ -194,7 +194,7 @@ def _log(db: Connection) -> tuple[str, tuple[Head, int, int] | None, Frontier]:
 def _hash_all(db: Connection) -> None:
     """Raise EvidenceBroken unless the entries, as they are stored, give the frontier."""
     frontier = Frontier()
-    for n, line in db.execute("select n, text from entry order by n"):
+    for n, line in db.stream("select n, text from entry order by n"):
         if n != frontier.size:
             raise EvidenceBroken(f"entry {frontier.size} of the log is missing")
         frontier.append(leaf(line.encode()))
