@@ -55,9 +55,14 @@ class Share:
 
     def __init__(self, rows: Rows, name: str) -> None:
         self.membership: Any = FakeMembership(rows)
-        self.desk = SimpleNamespace(offer=lambda *_: None)
+        self.offered: set[str] = set()
+        self.left: list[str] = []
+        self.desk = SimpleNamespace(offer=self._offer, leave=self.left.append)
         self.engine = SimpleNamespace(writer=SimpleNamespace(writes=0), away_until=0.0)
         self._name = name
+
+    def _offer(self, _: object, __: object, held: set[str]) -> None:
+        self.offered = set(held)
 
     def served(self, config: Config) -> dict[str, Served]:
         return dict(served_by(config, self._name))
@@ -89,6 +94,8 @@ class World:
         )
         self.view: Any = SimpleNamespace(failing=None, stuck=lambda: ["calls"])
         self.gained: list[str] = []
+        self.may_end = asyncio.Event()
+        self.may_end.set()
         work: Any = SimpleNamespace(gain=self._gain, lose=self._lose)
         parts: tuple[Any, Any, Any, Any] = (self.share, self.topology, work, self.view)
         self.replica = Replica(*parts, Metrics(shared=True), clock=clock)
@@ -104,6 +111,7 @@ class World:
         self.gained.append(lease.unit)
 
     async def _lose(self, lease: Any, why: object) -> None:
+        await self.may_end.wait()
         self.gained.remove(lease.unit)
 
     async def turns(self, number: int = 5) -> None:
@@ -214,6 +222,21 @@ async def test_a_new_configuration_is_served_and_what_is_gone_is_given(world: Wo
     await world.turns()
     assert "source talks" in world.gained
     assert "source calls" not in world.gained
+
+
+async def test_what_commands_have_a_unit_do_ends_before_the_unit_does(world: World) -> None:
+    await world.turns()
+    assert world.share.offered == world.served
+    world.may_end.clear()
+    world.topology.config = config = world.read(SETTINGS.replace("calls", "talks"))
+    world.replica.reload(config)
+    await world.turns(2)
+    assert "source calls" in world.replica.held()
+    assert "source calls" not in world.share.offered
+    assert world.share.left == ["source calls"]
+    world.may_end.set()
+    await world.turns()
+    assert "source calls" not in world.replica.held()
 
 
 async def test_replicas_that_disagree_are_logged_once(world: World) -> None:

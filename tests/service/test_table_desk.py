@@ -443,6 +443,33 @@ async def test_a_work_that_is_fenced_is_put_back_for_the_next_holder(fleet: Flee
         assert await asking == DONE
 
 
+async def test_a_unit_that_ends_takes_its_work_with_it_and_the_next_holder_goes_on(
+    fleet: Fleet,
+) -> None:
+    begun = asyncio.Event()
+
+    async def long(request: Request, on_progress: OnProgress, by: int | None) -> Result:
+        begun.set()
+        await asyncio.Event().wait()
+        raise AssertionError
+
+    one = await fleet.replica("one", long)
+    one.take("source a")
+    asking = asyncio.ensure_future(fleet.ask())
+    async with asyncio.timeout(20):
+        await begun.wait()
+    one._offering.cancel()
+    one.desk.leave("keeper")
+    await asyncio.sleep(0.1)
+    assert all(not task.done() for _, task in one.desk._working.values())
+    one.desk.leave("source a")
+    await until(lambda: all(task.done() for _, task in one.desk._working.values()))
+    assert not one._serving.done()
+    fleet.sql.execute("update lease set holder = null, token = null")
+    (await fleet.replica("two", done)).take("source a")
+    assert await asking == DONE
+
+
 async def test_only_the_holder_takes_a_request(fleet: Fleet) -> None:
     one, two = await fleet.replica("one", done), await fleet.replica("two", done)
     one._offering.cancel()

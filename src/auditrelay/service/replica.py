@@ -77,6 +77,8 @@ class Replica:
         self._disagreements = Disagreements()
         self._disputed: set[str] = set()
         self._is_off = False
+        self._ending: set[str] = set()
+        """The units that are held until what runs for them has ended."""
         topology.may_send = self.member.good
         view.fleet = self
         topology.on_lost = self._on_lost
@@ -95,8 +97,13 @@ class Replica:
         await self._work.gain(lease)
 
     async def lose(self, lease: Lease, why: Loss) -> None:
-        """End what runs under *lease*."""
-        await self._work.lose(lease, why)
+        """End what runs under *lease*, and before that what a command has it do."""
+        self._ending.add(lease.unit)
+        try:
+            self._share.desk.leave(lease.unit)
+            await self._work.lose(lease, why)
+        finally:
+            self._ending.discard(lease.unit)
 
     def joined(self, replica: UUID) -> None:
         """Write as *replica* from now on."""
@@ -232,7 +239,8 @@ class Replica:
     def offer(self, requests: Sequence[Waiting]) -> None:
         """Take up the *requests* to units that are held here."""
         if self.member.me is not None:
-            self._share.desk.offer(self.member.me, requests, self.member.leases)
+            held = self.member.leases.keys() - self._ending
+            self._share.desk.offer(self.member.me, requests, held)
 
     async def keep_pulsing(self) -> None:
         """

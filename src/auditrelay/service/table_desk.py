@@ -102,6 +102,8 @@ class TableDesk:
         self._clock = clock
         self._offers: asyncio.Queue[tuple[UUID, Sequence[Waiting], Collection[str]]]
         self._offers = asyncio.Queue(1)
+        self._working: dict[int, tuple[str, asyncio.Task[None]]] = {}
+        """By its number the unit of each request in progress, and its task."""
 
     # -- the command -------------------------------------------------------------------------------
 
@@ -167,6 +169,14 @@ class TableDesk:
             self._offers.get_nowait()
         self._offers.put_nowait((me, waiting, held))
 
+    def leave(self, unit: str) -> None:
+        """End the work for *unit*, which ends here; another offer is to be without it."""
+        with contextlib.suppress(asyncio.QueueEmpty):
+            self._offers.get_nowait()
+        for of, task in self._working.values():
+            if of == unit:
+                task.cancel()
+
     async def serve(self, handle: Handle) -> None:
         """
         Answer what is offered; see ``Desk``.
@@ -174,19 +184,20 @@ class TableDesk:
         A request in progress gets no error when this is cancelled: another replica goes on with it,
         or this one after its restart.
         """
-        working: dict[int, asyncio.Task[None]] = {}
+        working = self._working
         async with asyncio.TaskGroup() as tasks:
             while True:
                 me, waiting, held = await self._offers.get()
                 ours = {each.id: each for each in waiting if each.unit in held}
-                for number, task in list(working.items()):
+                for number, (_, task) in list(working.items()):
                     if task.done():
                         del working[number]
                     elif number not in ours:  # its command has gone, or the unit
                         task.cancel()
-                for number in ours:
+                for number, each in ours.items():
                     if number not in working:
-                        working[number] = tasks.create_task(self._do(me, number, handle))
+                        doing = tasks.create_task(self._do(me, number, handle))
+                        working[number] = each.unit, doing
 
     async def _do(self, me: UUID, number: int, handle: Handle) -> None:
         """Take the request *number* if it can be taken, do it, and answer."""
