@@ -113,6 +113,7 @@ def counted(store: SqlStore) -> Iterator[Counter[str]]:
 
     with (
         mock.patch.object(store, "_read", counted_read),
+        mock.patch.object(store._engine, "read", counted_read),
         mock.patch.object(store.contents, "_read", counted_read),
         mock.patch.object(store._pages, "_read", counted_read),
         mock.patch.object(store._engine, "write", counted_write),

@@ -23,6 +23,9 @@ _ANSWERS: Final = (
     *((status, b"", "") for status in (202, 204, 301, 400, 401, 403, 404, 408, 413, 429, 500, 503)),
 )
 
+_AT: Final = datetime(2026, 1, 1, tzinfo=UTC)
+"""When the answers came: any time will do."""
+
 
 class Taken(NamedTuple):
     """An answer in words, and what it is taken for."""
@@ -51,7 +54,7 @@ def of_example(file: ReceiverFile, example: Example) -> Taken:
 
 def _reply(file: ReceiverFile, status: int, body: bytes, headers: dict[str, str]) -> Reply:
     where = f"{file.request.method} of events"
-    return Reply(status, httpx.Headers(headers), body, where, datetime.now(UTC))
+    return Reply(status, httpx.Headers(headers), body, where, _AT)
 
 
 def _judged(answers: Answers, reply: Reply) -> tuple[Word, bool]:
