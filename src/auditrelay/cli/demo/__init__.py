@@ -186,6 +186,7 @@ async def _demo(
         view = View(sandbox)
         fleet = Fleet(folder, state, sandbox, view.logged, store=store, count=replicas)
         crashes = None if every is None else Crashes(fleet, sandbox, view, every)
+        _fill(sandbox)
         async with _running(fleet, view):
             if crashes is None:
                 injections = deque(_injections(sandbox, fleet, view))
@@ -211,6 +212,14 @@ async def _running(fleet: Fleet, view: View) -> AsyncIterator[None]:
         await fleet.stop()
 
 
+def _fill(sandbox: Sandbox) -> None:
+    """Make events of the past: before anything polls, or they would have come too late."""
+    now = datetime.now(UTC)
+    vendors = list(sandbox.vendors.values())
+    for vendor in vendors:
+        vendor.fill(_PAST_EVENTS // len(vendors), now - timedelta(minutes=55), now)
+
+
 async def _story(
     sandbox: Sandbox,
     injections: deque[Callable[[], Any]],
@@ -218,10 +227,7 @@ async def _story(
     stop: asyncio.Event,
 ) -> None:
     """Make events for *length* or until *stop*, and in between do what *injections* do."""
-    now = datetime.now(UTC)
     vendors = list(sandbox.vendors.values())
-    for vendor in vendors:
-        vendor.fill(_PAST_EVENTS // len(vendors), now - timedelta(minutes=55), now)
     between = length / (len(injections) + 1)
     rng = random.Random(7)  # noqa: S311  # a demonstration, not a secret
     began = time.monotonic()
