@@ -220,10 +220,13 @@ def reading(link: Link) -> Iterator[Connection]:
             link.recover(error)
         else:
             break
+    committed = False
     try:
         yield db
         db.commit()
+        committed = True
     except psycopg.Error as error:
         give_up(error)
     finally:
-        db.roll_back()
+        if not committed:  # else the server would warn that there is nothing to roll back
+            db.roll_back()
