@@ -215,12 +215,11 @@ class TableDesk:
                     await answering.begin_again(f"goes on at replica {self._name}")
                 try:
                     outcome = await _outcome(taken, handle, answering.progress)
-                except LeaseLost:
-                    raise
-                except Exception:
-                    # Put back it would end one replica after the other.
-                    await answering.end(_BUG)
-                    done = True
+                except BaseException as error:
+                    if isinstance(error, Exception) and not isinstance(error, LeaseLost):
+                        # A bug: put back, the request would end one replica after the other.
+                        await answering.end(_BUG)
+                        done = True
                     raise
                 await answering.end(outcome)
                 done = True
