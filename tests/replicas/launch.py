@@ -119,14 +119,15 @@ class AtWrite:
             return await write(writer, work, **named)
 
         def hit_run(writer: Writer, group: list[Any], count: Any) -> Any:
-            hit = any(id(entry.work) in marked for entry in group)
+            ids = {id(entry.work) for entry in group}
+            hit = not marked.isdisjoint(ids)
+            marked.difference_update(ids)  # once, also if it is written again
             if hit and self.place == "before":
                 self._hit()
             within[0] = hit and self.place == "within"
             results = run(writer, group, count)
             if hit and self.place == "after":
                 self._hit()
-            marked.difference_update(id(entry.work) for entry in group)
             return results
 
         def hit_fence(db: Connection, count: Any, held: Sequence[Any]) -> None:

@@ -11,7 +11,6 @@ import itertools
 import signal
 from bisect import bisect_right
 from collections import Counter, defaultdict
-from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -331,7 +330,7 @@ class Fleet:
     def check_holders(self) -> None:
         """Fail if a replica has sent or written for what it did not hold, or another one held."""
         history = self.history()
-        self._check_written(history)
+        self.check_written()
         for sink in self.sandbox.siems:
             terms = history.get(f"sink {sink}", [])
             assert all(a.end <= b.start for a, b in itertools.pairwise(terms))
@@ -345,7 +344,9 @@ class Fleet:
                 assert mine >= begun, f"{name} has sent to {sink} after its next holder had"
                 begun = mine
 
-    def _check_written(self, history: Mapping[str, list[Held]]) -> None:
+    def check_written(self) -> None:
+        """Fail if a replica has written for what it did not hold."""
+        history = self.history()
         # Writes and takings wait for each other, so there is nothing to allow for.
         written = self.rows(
             "select extract(epoch from at)::float8, unit, name from test.wrote "
@@ -371,7 +372,8 @@ class Fleet:
         Fail unless what has arrived is all, and not too much; *bound*: what may be repeated.
 
         Not *holders*: a takeover was lost with the tail of a database, so for a moment two
-        replicas believed to hold the same, until they had seen the database again.
+        replicas believed to hold the same, until they had seen the database again; or a replica
+        was stopped with requests half written, which were ended after others had been sent.
         """
         for name, daemon in self.daemons.items():
             assert "Traceback" not in daemon.log, (name, daemon.log[-6000:])
