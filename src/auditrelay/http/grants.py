@@ -11,7 +11,7 @@ from typing import Any, Final
 
 from auditrelay.errors import Refused, Rejected, Retryable
 from auditrelay.http.headers import retry_after
-from auditrelay.http.replies import Reply, check, misshapen
+from auditrelay.http.replies import Reply, failure, misshapen
 from auditrelay.settings.secrets import Secret
 from auditrelay.telemetry.scrubber import scrub, scrubber
 
@@ -106,16 +106,13 @@ def _failure(reply: Reply, answer: dict[str, Any], hint: str) -> Refused | Retry
     if reply.status == 400 and refused:
         return _refused(reply, answer, hint)
     words = _words(answer)
-    try:
-        check(reply, message=words, hint=_hint(answer, hint) if refused else "")
-    except Rejected as error:
-        if reply.status != 400:
-            return Refused(f"{error}; {_WRONG_ADDRESS}", status=error.status)
-        asked = retry_after(reply.headers, reply.at)
-        return Retryable(str(error), reason=error.reason, retry_after=asked, sent=True)
-    except (Refused, Retryable) as error:
+    error = failure(reply, message=words, hint=_hint(answer, hint) if refused else "")
+    if not isinstance(error, Rejected):
         return error
-    raise AssertionError("a failure that is none")  # pragma: no cover  # check raises
+    if reply.status != 400:
+        return Refused(f"{error}; {_WRONG_ADDRESS}", status=error.status)
+    asked = retry_after(reply.headers, reply.at)
+    return Retryable(str(error), reason=error.reason, retry_after=asked, sent=True)
 
 
 def _refused(reply: Reply, answer: dict[str, Any], hint: str) -> Refused:

@@ -226,7 +226,20 @@ def check(reply: Reply, *, message: str = "", hint: str = "", wait: float | None
     """
     Return *reply* if its status is a success, else raise the error for it.
 
-    Raises Retryable (408, 425, 429, 5xx), Refused (401, 403, 404, 405, redirects), TooLarge (413)
+    The arguments and the errors are those of :func:`failure`.
+    """
+    if 200 <= reply.status < 300:
+        return reply
+    raise failure(reply, message=message, hint=hint, wait=wait)
+
+
+def failure(
+    reply: Reply, *, message: str = "", hint: str = "", wait: float | None = None
+) -> Retryable | Refused | Rejected:
+    """
+    Return the error for *reply*, whose status is no success.
+
+    It is Retryable (408, 425, 429, 5xx), Refused (401, 403, 404, 405, redirects), TooLarge (413)
     or Rejected (any other 4xx). *message* is the server's own short explanation, where the caller
     found one; *hint* is what the operator should do, where the caller knows more than the status
     shows, whatever that is; *wait* is the seconds that the server asks for in its own way, used
@@ -237,8 +250,6 @@ def check(reply: Reply, *, message: str = "", hint: str = "", wait: float | None
     that it did not; they are the caller's to judge.
     """
     status = reply.status
-    if 200 <= status < 300:
-        return reply
     text = f"{status} from {reply.where}"
     if message:
         text = f"{text}: {scrub(message, 200)}"
@@ -247,17 +258,17 @@ def check(reply: Reply, *, message: str = "", hint: str = "", wait: float | None
         text = f"{text}; {advice}"
     if status in (408, 425, 429) or status >= 500:
         asked = retry_after(reply.headers, reply.at)
-        raise Retryable(
+        return Retryable(
             text,
             reason=f"status_{status}",
             retry_after=bounded(wait) if asked is None and wait is not None else asked,
             sent=True,
         )
     if status in _ADVICE or status < 400:
-        raise Refused(text, status=status)
+        return Refused(text, status=status)
     if status == 413:
-        raise TooLarge(text, reason="status_413", status=status)
-    raise Rejected(text, reason=f"status_{status}", status=status)
+        return TooLarge(text, reason="status_413", status=status)
+    return Rejected(text, reason=f"status_{status}", status=status)
 
 
 def _redirection(reply: Reply) -> str:
