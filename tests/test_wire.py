@@ -270,10 +270,15 @@ def test_a_connection_is_cut_so_many_bytes_after_what_a_client_sends(
 def test_a_cut_in_the_middle_of_much_passes_no_byte_more(ends: Ends) -> None:
     client, server = ends.both()
     happened = ends.wire.trip("cut", after=3_000_000)
-    client.sendall(bytes(6_000_000))
+    try:
+        client.sendall(bytes(6_000_000))
+    except ConnectionResetError:  # before all of it was in the buffers of the system
+        told = True
+    else:
+        told = False
     assert len(received(server, 6_000_000)) == 3_000_000
     assert happened.wait(LONG)
-    assert is_reset(client)
+    assert told or is_reset(client)
     assert ends.wire.sent == 3_000_000
 
 

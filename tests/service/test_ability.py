@@ -101,10 +101,13 @@ async def test_a_directory_that_blocks_delays_nothing(
         clock.advance(LOOK_EVERY)
         of.look(config)  # it returns, and starts nothing while the first one lasts
         await asyncio.sleep(0)
+    async with asyncio.timeout(10):
+        while not looks:  # the thread of the first one is yet to run
+            await asyncio.sleep(0.01)
     assert of.missing == {"files"}
+    assert len(looks) == 1
     over.set()
     async with asyncio.timeout(10):
         while of.missing:
             await asyncio.sleep(0.01)
             of.look(config)
-    assert len(looks) == 1

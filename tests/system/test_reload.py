@@ -163,7 +163,8 @@ async def test_orphans_are_shown_and_deleted_by_forget(sandbox: Sandbox, tmp_pat
         unknown = await command(config, "forget", "unknown")
         assert unknown.status == 2
         for name in ("cekura", "splunk", "datadog"):
-            assert (await command(config, "forget", name)).status == 0, name
+            ended = await command(config, "forget", name)
+            assert ended.status == 0, (name, ended.stderr, daemon.log[-3000:])
         assert await orphans(config) == set()
         sandbox.bland.add(datetime.now(UTC))
         await eventually(lambda: not sandbox.elastic.stored.lost(made(sandbox)))
