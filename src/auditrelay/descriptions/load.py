@@ -23,6 +23,7 @@ from auditrelay.descriptions.tables import (
     Problem,
     each_table,
     in_lines,
+    in_order,
     names_in,
     written_path,
 )
@@ -104,9 +105,7 @@ def _checked(path: Path, table: dict[str, Any], digest: str, *, is_shipped: bool
             found += unused(draft)
         if not found and draft.file.replaces is not None:
             found += identity.differences(draft.file, named(draft.file.replaces).file)
-    order = {key: number for number, key in enumerate(table)}
-    found.sort(key=lambda problem: order.get(str(problem[0][0]), len(order)))
-    lines = in_lines(path, found)
+    lines = in_order(path, table, found)
     if lines or draft is None:
         raise ConfigError(*lines)
     # The configuration is read before there is a clock, and any will do for a date.

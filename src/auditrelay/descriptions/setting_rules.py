@@ -4,9 +4,9 @@ import re
 from collections.abc import Callable, Iterator
 from typing import Final
 
+from auditrelay.descriptions.declared import value_problem
 from auditrelay.descriptions.draft import Declaring
 from auditrelay.descriptions.model import Setting
-from auditrelay.descriptions.settings import value_problem
 from auditrelay.descriptions.tables import Problem
 
 _NAME: Final = re.compile(r"[a-z](?:_?[a-z0-9])*")

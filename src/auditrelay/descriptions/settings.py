@@ -6,9 +6,9 @@ makes a class of them, so that errors, the schema and the variables work as for 
 """
 
 import json
-import re
 from collections.abc import Iterator, Mapping
 from datetime import timedelta
+from functools import partial
 from pathlib import Path
 from typing import Annotated, Any, ClassVar, Final, Literal, Self
 
@@ -22,8 +22,9 @@ from pydantic import (
 )
 
 from auditrelay.descriptions import REST, holes, times
+from auditrelay.descriptions.declared import secret_field, setting_field, value_problem
 from auditrelay.descriptions.identity import identity_of, scope_settings
-from auditrelay.descriptions.model import Feed, OAuth2Auth, Setting
+from auditrelay.descriptions.model import Feed, OAuth2Auth
 from auditrelay.settings import SourceSettings
 from auditrelay.settings.addresses import Address, Endpoint
 from auditrelay.settings.secrets import Secret, SecretDocument
@@ -187,16 +188,10 @@ def settings_class(feed: Feed, type_name: str) -> type[DescribedSettings]:
     if isinstance(feed.auth, OAuth2Auth):
         fields[_AUTHORITY] = (Endpoint, feed.auth.token_url)
     for name, setting in feed.settings.items():
-        fields[name] = _setting(feed, name, setting)
+        fields[name] = setting_field(setting, partial(_problem, feed=feed, name=name))
     documents = _documents(feed)
     for name, secret in feed.secrets.items():
-        kind = SecretDocument if name in documents else Secret
-        about = Field(description=secret.about)
-        fields[name] = (
-            (Annotated[kind, about], ...)
-            if secret.default is None
-            else (Annotated[kind | None, about], None)
-        )
+        fields[name] = secret_field(secret, SecretDocument if name in documents else Secret)
     made: type[DescribedSettings] = create_model(
         f"{feed.key} settings",
         __base__=DescribedSettings,
@@ -238,37 +233,6 @@ def _defaults(feed: Feed) -> dict[str, Any]:
     }
 
 
-def _setting(feed: Feed, name: str, setting: Setting) -> Any:
-    described: dict[str, Any] = {"type": "string", "description": setting.about}
-    described["examples"] = [setting.example]
-    if setting.choices is not None:
-        described["enum"] = list(setting.choices)
-    elif setting.pattern is not None:
-        described["pattern"] = rf"^(?:{setting.pattern})$|\$\{{"
-
-    def check(value: str) -> str:
-        problem = _problem(value, feed, name)
-        if problem:
-            raise ValueError(problem)
-        return value
-
-    kind = Annotated[str, AfterValidator(check), WithJsonSchema(described)]
-    return kind, ... if setting.default is None else setting.default
-
-
-def value_problem(value: str, setting: Setting) -> str | None:
-    """Return what is wrong with *value* for *setting*, wherever it stands, or None."""
-    if not value and setting.default != "":
-        return "is empty: set a value" + ("" if setting.default is None else ", or remove the key")
-    if setting.choices is not None and value not in setting.choices:
-        return f"must be one of {', '.join(map(_quoted, setting.choices))}"
-    if setting.pattern is not None and value and not re.fullmatch(setting.pattern, value):
-        return f"must look like {_quoted(setting.example)} and match {setting.pattern}"
-    if not value.isprintable() or value != value.strip():
-        return "must not contain a control character, or a space at an end"
-    return None
-
-
 def _problem(value: str, feed: Feed, name: str) -> str | None:
     """Return what is wrong with *value* for the setting *name*, where it stands in *feed*."""
     problem = value_problem(value, feed.settings[name])
@@ -284,10 +248,6 @@ def _problem(value: str, feed: Feed, name: str) -> str | None:
     if any(hole in text for text in feed.request.headers.values()) and not value.isascii():
         return "stands in a header, so it must not contain a letter outside ASCII"
     return None
-
-
-def _quoted(text: str) -> str:
-    return f'"{text}"'
 
 
 def _documents(feed: Feed) -> set[str]:

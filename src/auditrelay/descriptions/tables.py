@@ -36,6 +36,14 @@ def in_lines(path: Path, found: Iterable[Problem]) -> list[str]:
     return list(dict.fromkeys(lines))
 
 
+def in_order(path: Path, table: Mapping[str, Any], found: Iterable[Problem]) -> list[str]:
+    """Return the sentences of *found* about the file *path*, in the order of its *table*."""
+    order = {key: number for number, key in enumerate(table)}
+    return in_lines(
+        path, sorted(found, key=lambda problem: order.get(str(problem[0][0]), len(order)))
+    )
+
+
 _BARE: Final = re.compile(r"[A-Za-z0-9_-]+")
 
 

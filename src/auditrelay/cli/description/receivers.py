@@ -1,8 +1,8 @@
 """What a receiver's description says, and what it takes answers for, in lines for people."""
 
-import textwrap
 from collections.abc import Iterator
 
+from auditrelay.cli.description.declared import secrets_lines, settings_lines, titled
 from auditrelay.descriptions.model import OAuth2Auth
 from auditrelay.descriptions.receiver.load import Receiver
 from auditrelay.descriptions.receiver.model import ReceiverFile
@@ -19,22 +19,12 @@ def summary(receiver: Receiver, width: int) -> Iterator[str]:
     for title, lines in (
         ("Needs", (f"- {each}" for each in file.needs)),
         ("Not proved", (f"- {each}" for each in file.unsure)),
-        ("Settings", _settings(file)),
+        ("Settings", settings_lines(file.settings)),
         ("Secrets", _secrets(file)),
         ("Sends", _sends(file)),
         ("What its answers are taken for", meanings(file)),
     ):
-        yield ""
-        yield f"{title}:"
-        for line in lines:
-            yield textwrap.fill(
-                line,
-                max(width, 40),
-                initial_indent="  ",
-                subsequent_indent="    ",
-                break_long_words=False,
-                break_on_hyphens=False,
-            )
+        yield from titled(title, lines, width)
 
 
 def meanings(file: ReceiverFile) -> Iterator[str]:
@@ -55,24 +45,8 @@ def wrong_examples(file: ReceiverFile) -> Iterator[str]:
             )
 
 
-def _settings(file: ReceiverFile) -> Iterator[str]:
-    if not file.settings:
-        yield "none"
-    for name, setting in file.settings.items():
-        text = f"{name}: {setting.about}"
-        if setting.choices is not None:
-            text += f" One of {', '.join(setting.choices)}."
-        elif setting.default is None:
-            text += f' Such as "{setting.example}".'
-        if setting.default is not None:
-            text += f' Default "{setting.default}".'
-        yield text
-
-
 def _secrets(file: ReceiverFile) -> Iterator[str]:
-    for name, secret in file.secrets.items():
-        optional = "" if secret.default is None else " May be left out."
-        yield f"{name}: {secret.about}{optional}"
+    yield from secrets_lines(file.secrets)
     if isinstance(file.auth, OAuth2Auth):
         yield f"A token is taken from {file.auth.token_url}."
     if not file.secrets:

@@ -1,10 +1,10 @@
 """What a description says, in lines for people."""
 
 import re
-import textwrap
 from collections.abc import Iterator, Mapping
 from typing import Any, Final
 
+from auditrelay.cli.description.declared import secrets_lines, settings_lines, titled
 from auditrelay.descriptions.load import Description
 from auditrelay.descriptions.model import Feed, OAuth2Auth, Pages, Records, Time
 from auditrelay.settings.values import format_duration
@@ -22,47 +22,17 @@ def summary(description: Description, width: int) -> Iterator[str]:
         ("Not proved", file.unsure),
     ):
         if sentences:
-            yield from _titled(title, (f"- {each}" for each in sentences), width)
+            yield from titled(title, (f"- {each}" for each in sentences), width)
     first = description.feed(description.feeds[0] if description.feeds else None)
-    yield from _titled("Settings", _settings(first), width)
-    yield from _titled("Secrets", _secrets(first), width)
+    yield from titled("Settings", settings_lines(first.settings), width)
+    yield from titled("Secrets", _secrets(first), width)
     reasons = defaults_with_reasons(description.path.read_text("utf-8-sig"))
     for name in description.feeds or (None,):
         yield from _feed(description, name, reasons, width)
 
 
-def _titled(title: str, lines: Iterator[str], width: int) -> Iterator[str]:
-    yield ""
-    yield f"{title}:"
-    for line in lines:
-        yield textwrap.fill(
-            line,
-            max(width, 40),
-            initial_indent="  ",
-            subsequent_indent="    ",
-            break_long_words=False,
-            break_on_hyphens=False,
-        )
-
-
-def _settings(feed: Feed) -> Iterator[str]:
-    if not feed.settings:
-        yield "none"
-    for name, setting in feed.settings.items():
-        text = f"{name}: {setting.about}"
-        if setting.choices is not None:
-            text += f" One of {', '.join(setting.choices)}."
-        elif setting.default is None:
-            text += f' Such as "{setting.example}".'
-        if setting.default is not None:
-            text += f' Default "{setting.default}".'
-        yield text
-
-
 def _secrets(feed: Feed) -> Iterator[str]:
-    for name, secret in feed.secrets.items():
-        optional = "" if secret.default is None else " May be left out."
-        yield f"{name}: {secret.about}{optional}"
+    yield from secrets_lines(feed.secrets)
     if isinstance(feed.auth, OAuth2Auth):
         yield f"A token is taken from {feed.auth.token_url} ({feed.auth.grant})."
 
@@ -75,15 +45,15 @@ def _feed(
     title = "" if name is None else f" of the feed {name}"
     if own is not None:
         usual = ", which is read if none is named" if name == feed.default_feed else ""
-        yield from _titled(f"Feed {name}{usual}", iter([own.about] if own.about else []), width)
-    yield from _titled(f"Asks{title}", _asks(feed), width)
+        yield from titled(f"Feed {name}{usual}", iter([own.about] if own.about else []), width)
+    yield from titled(f"Asks{title}", _asks(feed), width)
     if own is None or own.defaults is not None:
         found = reasons.get("defaults" if name is None else f"feeds.{name}.defaults", [])
     else:
         found = reasons.get("defaults", [])
     if found:
-        yield from _titled(f"Defaults{title}", iter(found), width)
-    yield from _titled(f"Actions{title}", _actions(feed.actions), width)
+        yield from titled(f"Defaults{title}", iter(found), width)
+    yield from titled(f"Actions{title}", _actions(feed.actions), width)
 
 
 def _asks(feed: Feed) -> Iterator[str]:

@@ -1,6 +1,6 @@
 """An example of the configuration of a described sink: the table to fill in, with comments."""
 
-from auditrelay.descriptions.example import comment
+from auditrelay.descriptions.example import comment, declared, needed
 from auditrelay.descriptions.receiver.load import Receiver
 from auditrelay.descriptions.receiver.settings import OWN_URL, secret_url
 
@@ -19,21 +19,8 @@ def example(name: str, receiver: Receiver) -> str:
     """Return the table of a sink of the shipped type *name*; optional keys are commented out."""
     file = receiver.file
     lines = [f"[sinks.{name.replace('_', '-')}]", f'type = "{name}"', ""]
-    lines += [
-        *comment(f"{file.product}. Needed:"),
-        *(line for need in file.needs for line in comment(f"- {need}", indent="  ")),
-        *comment(f"See {file.docs[0]}"),
-    ]
-    for key, setting in file.settings.items():
-        lines += comment(setting.about)
-        if setting.default is None:
-            lines.append(f'{key} = "{setting.example}"')
-        else:
-            lines.append(f'# {key} = "{setting.default}"')
-    for key, secret in file.secrets.items():
-        lines += comment(secret.about)
-        mark = "" if secret.default is None else "# "
-        lines.append(f'{mark}{key} = "${{env:{name.upper()}_{key.upper()}}}"')
+    lines += needed(file.product, file.needs, file.docs[0])
+    lines += declared(name, file.settings, file.secrets)
     if secret_url(file.request.url) is None and not file.request.url.startswith(OWN_URL):
         lines += comment("Instead of the product's own host: a proxy of your own before it.")
         lines.append('# url = "https://proxy.example.com"  # no default')

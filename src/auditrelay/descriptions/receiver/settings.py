@@ -7,22 +7,21 @@ errors, the schema and the variables work as for other sinks.
 """
 
 from collections.abc import Mapping
+from functools import partial
 from pathlib import Path
 from typing import Annotated, Any, ClassVar, Final, Literal, NamedTuple
 
 from pydantic import (
-    AfterValidator,
     ConfigDict,
     Field,
-    WithJsonSchema,
     create_model,
     model_validator,
 )
 
 from auditrelay.descriptions import HTTP, holes
+from auditrelay.descriptions.declared import secret_field, setting_field, value_problem
 from auditrelay.descriptions.model import OAuth2Auth
-from auditrelay.descriptions.receiver.model import FormName, ReceiverFile, ReceiverSetting
-from auditrelay.descriptions.settings import value_problem
+from auditrelay.descriptions.receiver.model import FormName, ReceiverFile
 from auditrelay.settings import Proves, SinkSettings
 from auditrelay.settings.addresses import Address, Endpoint
 from auditrelay.settings.secrets import Secret, SecretUrl
@@ -166,15 +165,12 @@ def settings_class(file: ReceiverFile, type_name: str) -> type[DescribedSinkSett
         about = Field(description="Another scheme, host and port than the description's.")
         fields[_URL] = (Annotated[Address | None, about], None)
     for name, setting in file.settings.items():
-        fields[name] = _setting(file, name, setting)
+        if name == _URL:
+            fields[name] = (Annotated[Address, Field(description=setting.about)], ...)
+        else:
+            fields[name] = setting_field(setting, partial(setting_problem, file=file, name=name))
     for name, secret in file.secrets.items():
-        kind = SecretUrl if name == address else Secret
-        about = Field(description=secret.about)
-        fields[name] = (
-            (Annotated[kind, about], ...)
-            if secret.default is None
-            else (Annotated[kind | None, about], None)
-        )
+        fields[name] = secret_field(secret, SecretUrl if name == address else Secret)
     made: type[DescribedSinkSettings] = create_model(
         f"{file.receiver} settings",
         __base__=DescribedSinkSettings,
@@ -201,26 +197,6 @@ def _defaults(file: ReceiverFile) -> dict[str, Any]:
         field = fields[key]
         found[key] = (Annotated[field.annotation, *field.metadata], value)
     return found
-
-
-def _setting(file: ReceiverFile, name: str, setting: ReceiverSetting) -> Any:
-    described: dict[str, Any] = {"type": "string", "description": setting.about}
-    described["examples"] = [setting.example]
-    if name == _URL:
-        return Annotated[Address, Field(description=setting.about)], ...
-    if setting.choices is not None:
-        described["enum"] = list(setting.choices)
-    elif setting.pattern is not None:
-        described["pattern"] = rf"^(?:{setting.pattern})$|\$\{{"
-
-    def check(value: str) -> str:
-        problem = setting_problem(value, file, name)
-        if problem:
-            raise ValueError(problem)
-        return value
-
-    kind = Annotated[str, AfterValidator(check), WithJsonSchema(described)]
-    return kind, ... if setting.default is None else setting.default
 
 
 def setting_problem(value: str, file: ReceiverFile, name: str) -> str | None:
