@@ -15,6 +15,7 @@
 #                                      vendors, after a new source, sink or description
 #   make bench [BENCH="--quick"]       the cost of the whole relay, in a few minutes (docs/performance.md)
 #   make bench-grove                   the same next to Grove, which it installs into .venv-grove
+#   make bench-replicas [BENCH="--list"]  replicas on a PostgreSQL of its own; needs its programs
 #   make evidence-checker              dist/auditrelay-evidence.pyz, the auditor's program in one file
 #   make interop [INTEROP=opensearch]  the sinks against real receivers (interop/README.md)
 #   make image [IMAGE=auditrelay] [BASE=python:3.12-slim-bookworm]
@@ -52,7 +53,7 @@ FUZZ ?= 200000
 FUZZ_SECONDS ?= 60
 CHECKER ?= dist/auditrelay-evidence.pyz
 
-.PHONY: install demo test test-all test-unit fuzz check check-format check-lint check-types format generate bench bench-grove interop evidence-checker image image-base image-test changelog lock clean
+.PHONY: install demo test test-all test-unit fuzz check check-format check-lint check-types format generate bench bench-grove bench-replicas interop evidence-checker image image-base image-test changelog lock clean
 .DEFAULT_GOAL := install
 
 # Many tests wait for a process or a peer, so one more worker than cores keeps the cores busy.
@@ -103,6 +104,9 @@ bench: $(VENV)/.developer
 
 bench-grove: $(VENV)/.developer
 	@$(BIN)/python benchmarks/against_grove.py $(BENCH)
+
+bench-replicas: $(VENV)/.developer
+	@PYTHONPATH=. $(BIN)/python benchmarks/replicas.py $(BENCH)
 
 interop: $(VENV)/.developer
 	@$(BIN)/python -m interop $(INTEROP)

@@ -1,7 +1,7 @@
 """
 Measure replicas that share a store in PostgreSQL.
 
-    python benchmarks/replicas.py [--rows NAME ...] [--list] [--quick]
+    make bench-replicas BENCH="[--rows NAME ...] [--list] [--quick]"
 
 The server is one of the benchmark's own, on loopback, with fsync, in a temporary folder (`TMPDIR`
 decides on which disk). Its CPU is that of all of its processes, from `/proc`, and apart from the

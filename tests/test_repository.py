@@ -1,6 +1,9 @@
 """The repository around the code: hooks, editor settings, changelog fragments, issue forms."""
 
+import os
 import re
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -27,6 +30,21 @@ def test_every_target_is_explained_and_declared() -> None:
     assert phony
     assert set(phony[1].split()) == TARGETS
     assert TARGETS - explained == {"check-format", "check-lint", "check-types"}  # parts of check
+
+
+@pytest.mark.process
+@pytest.mark.parametrize(
+    "command",
+    re.findall(r"^\t@(.*\$\(BIN\)/python benchmarks/.*) \$\(BENCH\)$", MAKEFILE, re.MULTILINE),
+)
+def test_every_benchmark_of_the_makefile_starts(command: str) -> None:
+    line = command.replace("$(BIN)/python", sys.executable) + " --help"
+    environment = {key: value for key, value in os.environ.items() if key != "PYTHONPATH"}
+    shown = subprocess.run(
+        ["sh", "-c", line], cwd=ROOT, env=environment, capture_output=True, text=True, check=False
+    )
+    assert shown.returncode == 0, shown.stderr
+    assert shown.stdout.startswith("usage: ")
 
 
 def test_every_fragment_of_the_changelog_has_a_valid_name() -> None:
