@@ -1316,6 +1316,18 @@ def test_a_forged_proof(forge: str, run: Any, tmp_path: Path) -> None:
     assert (found.status, found.bad) == (1, {"form"})
 
 
+@pytest.mark.parametrize("since", [{}, {"slack": 1}, {"okta": 99}])
+def test_a_proof_by_a_sink_that_does_not_get_the_source(
+    since: dict[str, int], run: Any, tmp_path: Path
+) -> None:
+    export = honest(2).hour(change=change_state("sink splunk", since=since))
+    file = tmp_path / "proof.json"
+    file.write_text(json.dumps(export.proof(export.events[7]["uid"])))
+    found = run(file)
+    assert found.bad == {"form"}
+    assert "the sink splunk did not get the source at place 8" in found.what("form")
+
+
 def test_a_proof_by_an_entry_that_counts_other_events(run: Any, tmp_path: Path) -> None:
     def change(entry: dict[str, Any]) -> None:
         for fact in entry["facts"]:

@@ -148,13 +148,13 @@ def prove(
     out: Annotated[Path, typer.Option("--out", metavar="FILE", help="The file to write.")],
 ) -> None:
     """Write when an event was accepted, and taken by each sink, as a file for evidence check."""
-    from auditrelay.store.sql.event_proof import event_proof  # noqa: PLC0415  # not for check
+    from auditrelay.store.sql import event_proof  # noqa: PLC0415  # not for check
 
     config = Options.of(context).load(default_level="warning")
     wanted = uid.strip().lower()
     if not _UID.fullmatch(wanted):
         raise ConfigError(f"UID: {uid!r} is not 40 hexadecimal digits")
-    proof = _read(config, lambda db: event_proof(db, wanted))
+    proof = _read(config, lambda db: event_proof.event_proof(db, wanted))
     try:
         with out.open("x", encoding="ascii") as file:
             file.write(json.dumps(proof, separators=(",", ":")) + "\n")
@@ -168,7 +168,8 @@ def prove(
     parts = [f"event {wanted} of {proof['source']}{at}: {sealed}"]
     for name, each in proof["sinks"].items():
         entry = json.loads(each["line"])
-        parts.append(f"{name} took it by {iso(moment(entry['at']))} ({entry['n']})")
+        did = "refused" if event_proof.is_refused(each, wanted) else "took"
+        parts.append(f"{name} {did} it by {iso(moment(entry['at']))} ({entry['n']})")
     if not proof["sinks"]:
         parts.append("no sink has taken it yet")
     typer.echo("; ".join(parts))

@@ -1,18 +1,23 @@
 """
 The proof of one event: when it was accepted, and when each sink took it.
 
-It is one file of auditrelay evidence prove: the entries, the uids of one page, and for each entry
-the path to a head. If this head is outside, in a SIEM, no export is needed.
+It is one file of auditrelay evidence prove: the entries, the uids of one page, and for each line of
+an entry the path to a head. If this head is outside, in a SIEM, no export is needed.
+
+A sink's position also passes what it does not get. So its entry must say as well that it was fed
+from the source at that place. What was pruned while it was not configured only an export shows.
 """
 
 import base64
 import json
 from hashlib import sha256
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
-from .checker import Entry, Head, Report, entry_of, heads_in, iso, node
+from .checker import Entry, Fact, Head, Report, Stop, entry_of, heads_in, iso, node
 from .comparison import chain
+from .replay import EVER
 
 
 def root_by_path(leaf: bytes, n: int, size: int, path: list[str]) -> bytes:
@@ -34,6 +39,18 @@ def proved(head: Head, each: Any, unit: str) -> Entry:
     return entry
 
 
+def entry_of_sink(head: Head, each: Any, unit: str) -> tuple[Entry, list[Fact]]:
+    """Return the last line of a sink's entry, with its state, and the facts of all its lines."""
+    lines = [proved(head, line, unit) for line in [*each.get("more", ()), each]]
+    first, last = lines[0], lines[-1]
+    follow = all(a["seq"] + 1 == b["seq"] and a["at"] == b["at"] for a, b in pairwise(lines))
+    # A further line has the time of the line before it, unless that ends an entry of that time.
+    begins = first["since"] != first["at"] or (first is not last and first["state"] is not None)
+    if not (follow and begins and last["state"]):
+        raise Stop("form", f"the proof has not all lines of an entry of {unit}")
+    return last, [fact for line in lines for fact in line["facts"]]
+
+
 def check_proof(path: Path, given: list[Head], report: Report) -> None:
     """Check the proof that one event was accepted, and which sinks took it."""
     (head,), proof = heads_in(path), json.loads(path.read_bytes())
@@ -45,16 +62,19 @@ def check_proof(path: Path, given: list[Head], report: Report) -> None:
     (fact,) = (f for f in entry["facts"] if f["fact"] == "accepted" and f["uids"] == uids)
     first, count = fact["pages"][-1 - len(after)]
     at = int.from_bytes(keys[28 * index : 28 * index + 8]) - 2**63
+    place = first + index
     if 28 * count != len(keys) or proof["at"] not in {at, None}:
         raise ValueError("the page is another, or its time of the event")
     what = f"event      {uid} of {proof['source']}: accepted by {iso(entry['at'])}, {fact['via']}"
     report.lines.append(f"{what} (entry {entry['n']})")
     for name, each in sorted(proof["sinks"].items()):
-        entry = proved(head, each, f"sink {name}")
-        done = [pair for fact in entry["facts"] for pair in fact.get("done", ())]
-        if not any(start <= first + index < start + count for start, count in done):
+        entry, facts = entry_of_sink(head, each, f"sink {name}")
+        done = [pair for fact in facts for pair in fact.get("done", ())]
+        if not any(start <= place < start + count for start, count in done):
             raise ValueError("the entry is of another event")
-        refused = any(uid in fact.get("each", ()) for fact in entry["facts"])
+        if entry["state"]["since"].get(proof["source"], EVER) > place:
+            raise Stop("form", f"the sink {name} did not get the source at place {place}")
+        refused = any(uid in fact["each"] for fact in facts if fact["fact"] == "dead")
         what = f"sink       {name} {'refused' if refused else 'took'} it by {iso(entry['at'])}"
         report.lines.append(f"{what} (entry {entry['n']}); if it has it: --siem")
     same = [each for each in given if (each.log, each.size) == (head.log, head.size)]
