@@ -23,7 +23,7 @@ from tests.support.exports import BEGIN, HOUR, Export, Fact, leaf, path, root, t
 from tests.support.extent import extent
 
 from auditrelay.evidence.auditor import checker, program, proof, replay, signatures
-from auditrelay.store.sql import checks
+from auditrelay.store.sql import check_report
 
 SOURCE = Path(checker.__file__)
 KEY, OTHER_KEY = bytes(range(32)), bytes(range(1, 33))
@@ -124,6 +124,26 @@ def test_a_signature_has_one_spelling() -> None:
     assert not signatures.is_signed(private.public_key().public_bytes_raw(), again, b"message")
 
 
+# --- the report -----------------------------------------------------------------------------------
+
+REPORT = {"whole", "log", "entries", "until", "heads", "branches", "findings"}
+FINDING = {"level", "code", "entry", "at", "where", "what", "do"}
+
+
+def test_a_finding_says_when_where_what_and_what_to_do(run: Any, tmp_path: Path) -> None:
+    export = honest(2)
+    export.hour(instance=[export.branch(OTHER_LOG), {"fact": "clock", "seconds": 90}])
+    found = run(export.write(tmp_path / "x"))
+    by_code = {each["code"]: each for each in found.findings}
+    assert set(by_code) == {"branch", "clock", "no_witness"}
+    assert all(set(each) == FINDING for each in found.findings)
+    assert (by_code["branch"]["entry"], by_code["branch"]["at"]) == (6, BEGIN + 3 * HOUR)
+    assert by_code["branch"]["do"] == program.DO["branch"]
+    assert by_code["clock"]["at"] == BEGIN + 3 * HOUR
+    assert by_code["no_witness"]["at"] is None
+    assert {*found.report["branches"][0]} == {"fact", "log", "size", "root", "why", "n"}
+
+
 # --- honest exports -------------------------------------------------------------------------------
 
 
@@ -132,7 +152,7 @@ def test_an_honest_export_is_whole(run: Any, tmp_path: Path) -> None:
     found = run(export.write(tmp_path / "x"), "--witness", export.splunk(tmp_path / "splunk.csv"))
     assert (found.status, found.findings) == (0, [])
     report = found.report
-    assert set(report) == {"whole", "log", "entries", "until", "heads", "branches", "findings"}
+    assert set(report) == REPORT
     assert report["whole"] is True
     assert report["entries"] == 15
     assert report["until"] == BEGIN + 5 * HOUR
@@ -1532,11 +1552,25 @@ def test_the_first_file_proves_the_main_claim_alone(tmp_path: Path) -> None:
     export.splunk(tmp_path / "splunk.csv")
     status, report = check("splunk.csv")
     assert (status, report["whole"], report["findings"]) == (0, True, [])
-    assert report["heads"] == {"given": 5, "fit": 5, "contradict": 0}
+    assert report["heads"] == {"given": 5, "fit": 5, "absent": None, "contradict": 0}
     edit(tmp_path / "x", lambda lines: [line.replace(b"poll", b"pull") for line in lines])
     status, report = check("splunk.csv")
     assert (status, report["heads"]["fit"]) == (1, 0)
     assert [each["code"] for each in report["findings"]] == ["rewritten"]
+    assert set(report) == {*REPORT, "lines"}
+    assert all(set(each) == FINDING for each in report["findings"])
+    assert report["findings"][0]["do"] == program.DO["rewritten"]
+
+
+@pytest.mark.process
+def test_wrong_usage_of_the_first_file_is_one_line_and_exit_2(tmp_path: Path) -> None:
+    (tmp_path / "x").mkdir()
+    for words in ([], ["missing"], ["x", "missing"]):
+        done = subprocess.run(
+            [sys.executable, "-I", "-S", SOURCE, *words],
+            cwd=tmp_path, capture_output=True, text=True, timeout=60, check=False,
+        )  # fmt: skip
+        assert (done.returncode, done.stdout, done.stderr.count("\n")) == (2, "", 1), words
 
 
 @pytest.mark.process
@@ -1570,7 +1604,7 @@ def test_the_page_has_every_code_with_what_to_do() -> None:
     table = page.partition("\n## Codes")[2].partition("\n## ")[0]
     rows = re.findall(r"^\| (`.*`) \| .+ \| (.+) \|$", table, flags=re.MULTILINE)
     listed = {code for codes, do in rows for code in re.findall(r"`([a-z_]+)`", codes) if do}
-    said = {*program.DO, *replay.NOTES.values(), *checks.CODES}
+    said = {*program.DO, *replay.NOTES.values(), *check_report.CODES}
     for file in FILES_OF_IT:
         for call in ast.walk(ast.parse(file.read_text("utf-8"))):
             if isinstance(call, ast.Call):

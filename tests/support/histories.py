@@ -37,7 +37,7 @@ from auditrelay.settings.reserved import ALERTS
 from auditrelay.store import Declared, Proof, RejectedEvent
 from auditrelay.store.sealing import Branch, Run, Sealed
 from auditrelay.store.sql import evidence
-from auditrelay.store.sql.checks import Checked
+from auditrelay.store.sql.check_report import Checked
 from auditrelay.store.sql.view import StateView
 from auditrelay.window import Interval, covered_until, micros, moment
 

@@ -20,7 +20,7 @@ from auditrelay.service.desk import Reopen, Reopened
 from auditrelay.service.state import is_there, tip_of, view_of
 from auditrelay.settings.values import parse_duration
 from auditrelay.store import Coverage, Fact, Span
-from auditrelay.store.sql.checks import nothing
+from auditrelay.store.sql.check_report import nothing
 from auditrelay.store.sql.given_heads import with_age
 from auditrelay.window import Interval, holes, iso, micros, moment
 

@@ -18,6 +18,9 @@ Part = tuple[int, int]
 OWN: Final = frozenset({"notice", "replay"})
 """Kinds of accepted pages whose uids are not known at their places, and are kept by the page."""
 
+NOT_SEALED: Final = 1 << 62
+"""The entry that a fact will be in which waits for the seal: behind all that there are."""
+
 OLD_LATE: Final = frozenset({"late", "vanished"})
 """Records of an older journal that say nothing about what was read."""
 
@@ -207,8 +210,10 @@ class OfInstance:
     pruned: int = 0
     heads: list[tuple[int | None, int, str]] = field(default_factory=list)
     """In which entry a fact tells of a head, its size and its root."""
-    logs: list[str] = field(default_factory=list)
-    """The logs that the present one goes on from, the oldest first."""
+    branches: list[tuple[int, Fact]] = field(default_factory=list)
+    """The logs that the present one goes on from, the oldest first, and in which entry it did."""
+    said: list[tuple[int, str]] = field(default_factory=list)
+    """In which entry an operator has said why the state was restored, copied or moved, and why."""
     key: str = ""
     """The public key that is in force, in hexadecimal."""
     runs: int | None = None
@@ -217,6 +222,7 @@ class OfInstance:
     def take(self, fact: Fact) -> None:
         """Take the next fact."""
         body = fact.body
+        entry = NOT_SEALED if fact.entry is None else fact.entry
         match body["fact"]:
             case "taken_over":
                 self.start = body["place"]
@@ -225,7 +231,9 @@ class OfInstance:
             case "head":
                 self.heads.append((fact.entry, body["size"], body["root"]))
             case "continued":
-                self.logs.append(body["log"])
+                self.branches.append((entry, fact))
+            case "restored":
+                self.said.append((entry, f"uid {body['by']}: {body['reason']}"))
             case "key":
                 self.key = body["public"]
             case "started" | "stopped" as what:

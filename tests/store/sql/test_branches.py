@@ -58,6 +58,17 @@ def continued(state: State) -> list[dict[str, Any]]:
     ]
 
 
+def branches_found(state: State) -> list[tuple[str, int | None]]:
+    """Return what ``coverage --check`` says of logs that were left, and where; it says no more."""
+    with state.view() as view:
+        checked = view.check()
+    assert {each.code for each in checked.findings} == {"branch"}
+    assert checked.whole is all(each.level == "note" for each in checked.findings)
+    [shown] = checked.as_json()["branches"]
+    assert {*shown} == {"fact", "log", "size", "root", "why", "n"}
+    return [(each.level, each.entry) for each in checked.findings]
+
+
 async def test_a_log_goes_on_from_run_to_run(state: State) -> None:
     await sealed(state)
     log = log_of(state)
@@ -89,8 +100,12 @@ async def test_a_restored_state_goes_on_in_a_log_of_its_own(state: State, ended:
         await store.close()
         store, again = await begun(backup)
         assert again is None, "the branch is begun once"
-        explained(backup)
+        assert branches_found(backup) == [("bad", None)]
+    await seal(store)
+    entry = branch.size if branch is not None else None
+    assert branches_found(backup) == [("bad", entry)], "nobody has said why"
     await store.log.restored("the disk died", by=1000)
+    assert branches_found(backup) == [("note", entry)]
     await seal(store)
     await store.close()
     assert branch is not None

@@ -241,6 +241,7 @@ async def test_each_finding_says_where_what_and_what_to_do(filled: State) -> Non
         ("update entry set text = replace(text, '\"pages\"', '\"leaves\"')", "form"),
         (f"update entry set text = '{'[' * 100_000}' where n = 1", "form"),
         ("update fact set text = 'x'", "state"),
+        ("update fact set text = '{\"fact\":\"continued\"}', unit = 'instance'", "form"),
         ('update fact set text = \'{"fact":"accepted"}\'', "state"),
         ("update sink set ahead = 'x'", "state"),
         ("delete from meta where name = 'frontier'", "order"),
@@ -260,6 +261,32 @@ async def test_what_cannot_be_read_is_a_finding_too(
     with filled.view() as view:
         given = view.check([("a SIEM", head)])
     assert not given.whole
+
+
+async def test_the_heads_that_fit_that_contradict_and_that_are_absent_are_counted(
+    store: SqlStore, state: State
+) -> None:
+    made = [(await seal(store)).head for _ in range(4)]
+    await store.close()
+
+    def counted(*given: tuple[str, Head]) -> tuple[int, int, int, int]:
+        with state.view() as view:
+            found = view.check(given).as_json()["heads"]
+        return found["given"], found["fit"], found["absent"], found["contradict"]
+
+    siem = [("a SIEM", head) for head in made]
+    assert counted() == (4, 4, 0, 0)
+    assert counted(*siem) == (8, 8, 0, 0)
+    assert counted(siem[0], siem[3]) == (6, 6, 2, 0)
+    assert counted(("one", made[0]), ("another", made[3])) == (6, 6, 0, 0), "a word is no file"
+    assert counted(("a SIEM", Head("0" * 32, 1, bytes(32)))) == (5, 4, 0, 0), "of another log"
+    assert counted(("a SIEM", Head(made[0].log, made[0].size, bytes(32)))) == (5, 4, 0, 1)
+    with state.view() as view:
+        [note] = view.check([siem[0], siem[3]]).findings
+    assert (note.level, note.code, note.where) == ("note", "head_absent", "a SIEM")
+    assert f"2 heads between others are missing, such as that over {made[1].size}" in note.what
+    forge(state, f"update head set root = zeroblob(32) where size = {made[1].size}")
+    assert counted() == (4, 3, 0, 1)
 
 
 # --- bugs that a test must find

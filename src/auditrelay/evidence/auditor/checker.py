@@ -25,6 +25,7 @@ from typing import Any
 
 Entry = dict[str, Any]
 Fact = dict[str, Any]
+Step = Callable[..., None]
 
 LONGEST = 60_000  # bytes of a line
 FIELDS = ["at", "facts", "log", "n", "seq", "since", "state", "unit", "v"]
@@ -33,6 +34,11 @@ HEAD = r"arh1\.([0-9a-f]{32})\.([0-9]{1,13})\.([0-9a-f]{64})\.(?:([0-9a-f]{8})\.
 FAULTS = (ValueError, LookupError, TypeError, AttributeError, ArithmeticError, RecursionError)
 STRICT = json.JSONDecoder(parse_float=lambda _: None, parse_constant=lambda _: None)
 SPELLED = json.JSONEncoder(sort_keys=True, separators=(",", ":"), check_circular=False)
+COMPARE = "keep all files, compare: auditrelay evidence check OLD NEW"
+DO = dict.fromkeys(("rewritten", "cut", "fork", "order", "form"), COMPARE)  # by code: what to do
+DO["head_foreign"] = "ask who edited the SIEM"
+DO["branch"] = "ask who restored or copied it: he runs auditrelay evidence restored"
+DO["nothing"] = "run auditrelay evidence export once more, with --uids"
 
 
 class Stop(Exception):
@@ -45,16 +51,18 @@ class Report:
     def __init__(self) -> None:
         self.findings: list[dict[str, Any]] = []
         self.lines: list[str] = []
+        self.entries: list[Entry] = []
 
     def say(
         self, level: str, code: str, what: str, entry: int | None = None, where: str | None = None
     ) -> None:
         """Add what is "bad", or a "note", about an *entry*, by its number, or a line of a file."""
-        self.findings.append(
-            {"level": level, "code": code, "entry": entry, "where": where, "what": what}
-        )
+        at = None if entry is None or entry >= len(self.entries) else self.entries[entry]["at"]
+        do = DO.get(code) if level == "bad" else None
+        each = {"level": level, "code": code, "entry": entry, "at": at, "where": where}
+        self.findings.append({**each, "what": what, "do": do})
 
-    def attempt(self, entry: int | None, step: Callable[..., None], *given: Any) -> bool:
+    def attempt(self, entry: int | None, step: Step, *given: Any) -> bool:
         """Take a step; a fault in what it reads becomes a finding. Return whether there is none."""
         try:
             step(*given)
@@ -73,9 +81,6 @@ def iso(at: Any) -> str:
     """Return a time, microseconds since 1970, in words."""
     known = type(at) is int and 0 <= at < 250_000_000_000_000_000
     return f"{datetime.fromtimestamp(at // 1_000_000, UTC):%Y-%m-%dT%H:%M:%SZ}" if known else "?"
-
-
-# --- heads from outside ---------------------------------------------------------------------------
 
 
 @dataclass(eq=False)
@@ -103,9 +108,6 @@ def heads_in(path: Path) -> list[Head]:
                 where = f"{path.name} line {number}"
                 found[word[0]] = Head(log, int(size), root, key, signature, path, where, line)
     return list(found.values())
-
-
-# --- entries and their tree -----------------------------------------------------------------------
 
 
 def node(left: bytes, right: bytes) -> bytes:
@@ -159,7 +161,7 @@ class Journal:
 
     def __init__(self, path: Path, report: Report) -> None:
         self.path, self.tree = path, Tree()
-        self.entries: list[Entry] = []
+        self.entries = report.entries
         self.facts: dict[str, list[tuple[Entry, Fact]]] = defaultdict(list)  # by kind
         self.log, self.at, self.size, self.whole = "", 0, 0, True
         self.ends: dict[str, int] = {}  # of each log: the first entry that is not in it
@@ -202,9 +204,6 @@ class Journal:
         if head.size > end:
             return "head_foreign" if end < 0 else "cut" if end == self.size else "beyond"
         return "fit" if self.tree.root(head.size) == head.root else "rewritten"
-
-
-# --- the check ------------------------------------------------------------------------------------
 
 
 def judge(given: list[Head], journal: Journal) -> None:
@@ -260,40 +259,42 @@ def journal_in(path: Path) -> Path | None:
     return file if (file == path or file.exists()) and file.stat().st_size else None
 
 
-Further = Callable[[list[Head], Journal, Report], None]
-
-
-def check(path: Path, witness: list[Path], further: Further = lambda *_: None) -> dict[str, Any]:
+def check(path: Path, witness: list[Path], further: Step = lambda *_: None) -> dict[str, Any]:
     """Check an export against the heads in some files, and *further*; return the report."""
     report, given = Report(), [head for file in witness for head in heads_in(file)]
-    about: dict[str, Any] = {"log": None, "entries": 0, "until": None, "branches": []}
-    if file := journal_in(path):
-        journal = Journal(file, report)
-        judge(given, journal)
-        further(given, journal, report)
-        for step in (say_heads, say_branches):
-            report.attempt(None, step, given, journal, report)
-        if not given:
-            what = "no head from outside: the export fits itself, no more"
-            report.say("note", "no_witness", what)
-        left = [{**fact, "n": entry["n"]} for entry, fact in journal.facts["continued"]]
-        about = {"log": journal.log, "entries": journal.size, "until": journal.at, "branches": left}
-    else:
+    if (file := journal_in(path)) is None:
         report.say("bad", "nothing", "there is no journal.ndjson with an entry in it")
-    return result_of(report, about, given)
+        return result_of(report, given)
+    journal = Journal(file, report)
+    judge(given, journal)
+    further(given, journal, report)
+    for step in (say_heads, say_branches):
+        report.attempt(None, step, given, journal, report)
+    if not given:
+        report.say("note", "no_witness", "no head from outside: the export fits itself, no more")
+    return result_of(report, given, journal)
 
 
-def result_of(report: Report, about: dict[str, Any], given: list[Head]) -> dict[str, Any]:
-    """Return the report as JSON."""
+def result_of(report: Report, given: list[Head], journal: Journal | None = None) -> dict[str, Any]:
+    """Return the report as JSON; null: which heads the files lack is not looked at here."""
+    log, size, until, left = None, 0, None, list[Fact]()
+    if journal:
+        log, size, until = journal.log or None, journal.size, journal.at or None
+        left = [{**fact, "n": entry["n"]} for entry, fact in journal.facts["continued"]]
     states = Counter(head.state for head in given)
     against = states["rewritten"] + states["fork"] + states["cut"]
-    heads = {"given": len(given), "fit": states["fit"], "contradict": against}
+    heads = {"given": len(given), "fit": states["fit"], "absent": None, "contradict": against}
     whole = all(each["level"] == "note" for each in report.findings)
-    return {"whole": whole, **about, "heads": heads, **vars(report)}
+    about = {"whole": whole, "log": log, "entries": size, "until": until, "heads": heads}
+    return {**about, "branches": left, "findings": report.findings, "lines": report.lines}
 
 
 if __name__ == "__main__":
-    export, *files = map(Path, sys.argv[1:])
-    found = check(export, files)
+    try:
+        export, *files = map(Path, sys.argv[1:])
+        found = check(export, files)
+    except (OSError, ValueError) as error:
+        sys.stderr.write(f"python3 checker.py EXPORT HEADS...: {error}\n")
+        raise SystemExit(2) from None
     sys.stdout.write(json.dumps(found, indent=2) + "\n")
     raise SystemExit(not found["whole"])

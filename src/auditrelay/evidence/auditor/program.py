@@ -15,19 +15,14 @@ from .checker import Head, Journal, Report, heads_in, iso, journal_in
 from .proof import check_proof
 from .replay import Replay
 
-COMPARE = "keep all files, compare: auditrelay evidence check OLD NEW"
 READ = "read the log of that time; add --siem, --vendor"
-WHO = "ask who edited the SIEM"
+WHO = checker.DO["head_foreign"]
 WHOSE = "ask for the public key of that time, and who may write to the SIEM"
-AGAIN = "run auditrelay evidence export once more, with --uids"
-DO = (
-    dict.fromkeys(("rewritten", "cut", "fork", "order", "form"), COMPARE)
-    | dict.fromkeys(("hole", "spool", "position", "letters", "state", "known"), READ)
-    | dict.fromkeys(("head_absent", "head_foreign"), WHO)
-    | dict.fromkeys(("not_in_siem", "only_in_siem", "changed_in_siem"), WHO)
+DO = checker.DO | (
+    dict.fromkeys(("hole", "spool", "position", "letters", "state", "known"), READ)
+    | dict.fromkeys(("head_absent", "not_in_siem", "only_in_siem", "changed_in_siem"), WHO)
     | dict.fromkeys(("unsigned", "key"), WHOSE)
-    | dict.fromkeys(("vendor", "nothing"), AGAIN)
-    | {"branch": "ask who restored or copied it: he runs auditrelay evidence restored"}
+    | {"vendor": checker.DO["nothing"]}
 )
 """What to do about a finding, by its code."""
 
@@ -115,8 +110,7 @@ def check(
     if paths[0].suffix == ".json":
         report, given = Report(), [head for file in witness for head in heads_in(file)]
         report.attempt(None, check_proof, paths[0], given, report)
-        about: dict[str, Any] = {"log": None, "entries": 0, "until": None, "branches": []}
-        return finished(checker.result_of(report, about, given), 0)
+        return finished(checker.result_of(report, given), 0)
     *older, newer = paths
     others = Comparisons(next(iter(older), None), witness, pins, siems, vendors)
     return finished(checker.check(newer, witness, others.compare), others.absent)

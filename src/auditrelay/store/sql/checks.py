@@ -11,7 +11,6 @@ a connection, within one snapshot.
 import contextlib
 import json
 from collections.abc import Iterator
-from dataclasses import asdict, dataclass
 from hashlib import sha256
 from typing import Any, Final
 
@@ -29,6 +28,7 @@ from auditrelay.store.expected import (
     without,
 )
 from auditrelay.store.sql import branches, meta, row_checks, tags
+from auditrelay.store.sql.check_report import FAULTS, Checked, Finding, Left, bad
 from auditrelay.store.sql.connection import Connection
 from auditrelay.store.sql.evidence import StoredHead, heads
 from auditrelay.store.sql.facts import of_sink, of_source, sink_of, source_of
@@ -38,112 +38,13 @@ from auditrelay.store.sql.row_checks import Made
 from auditrelay.store.sql.spool import PRUNED
 from auditrelay.store.sql.unit_checks import check_sink, check_source, digest_of_pages
 
-_KEEP: Final = (
-    "keep a copy of the state directory as it is; compare with an older export or a backup, and "
-    "find out who can write to it"
-)
-_DO: Final = {
-    "nothing": "start the service, or name its state directory; it then seals within 5 minutes",
-    "order": _KEEP,
-    "cut": _KEEP,
-    "form": _KEEP,
-    "rewritten": _KEEP,
-    "ledger": f"{_KEEP}; auditrelay verify SOURCE reads that time again",
-    "known": f"{_KEEP}; auditrelay verify SOURCE shows which events it is about",
-    "spool": f"{_KEEP}; auditrelay verify SOURCE --repair sends what is missing",
-    "position": f"{_KEEP}; compare with what the SIEM holds",
-    "letters": f"{_KEEP}; auditrelay verify SOURCE shows what the sink lacks",
-    "key": f"if it is new: start the service, which sets the tags by it; if it is not: {_KEEP}",
-    "state": _KEEP,
-    "branch": "say who has restored, copied or moved the state: auditrelay evidence restored",
-    "head_foreign": "compare with the configuration: is it the head of this instance?",
-    "downtime": "see that the service runs, and whether its log has ledger_not_sealed",
-}
-
-CODES: Final = frozenset(_DO)
-"""The codes of what may be found."""
-
-FAULTS: Final = (ValueError, LookupError, TypeError, AttributeError, RecursionError)
-"""What reading may raise if it is not as we write it."""
-
 _MOST: Final = 20
 """How many findings of one kind are reported one by one."""
-
-
-@dataclass(frozen=True, slots=True)
-class Finding:
-    """
-    Something that does not fit: *what*, and what to *do*.
-
-    *entry* and *at* (microseconds) say where in the log, *where* in which part of the state.
-    """
-
-    level: str
-    code: str
-    entry: int | None
-    at: int | None
-    where: str | None
-    what: str
-    do: str
-
-
-@dataclass(frozen=True, slots=True)
-class Checked:
-    """The outcome of a check: the log, its newest head, and what does not fit, if anything."""
-
-    log: str | None
-    entries: int
-    until: int | None
-    """When the newest head was made."""
-    head: str | None
-    heads: int
-    findings: tuple[Finding, ...]
-    contradict: int = 0
-    """How many heads from outside do not fit."""
-
-    @property
-    def whole(self) -> bool:
-        """Whether nothing is wrong."""
-        return not any(each.level == "bad" for each in self.findings)
-
-    def as_json(self) -> dict[str, Any]:
-        """Return it as ``evidence check --json`` prints it."""
-        return {
-            "whole": self.whole,
-            "log": self.log,
-            "entries": self.entries,
-            "until": self.until,
-            "heads": {
-                "given": self.heads,
-                "fit": self.heads - self.contradict,
-                "absent": 0,
-                "contradict": self.contradict,
-            },
-            "branches": [],
-            "findings": [asdict(each) for each in self.findings],
-        }
-
-
-def nothing(what: str) -> Checked:
-    """Return the outcome if there is nothing to check: that is a finding, not a success."""
-    return Checked(None, 0, None, None, 0, (bad("nothing", what),))
 
 
 def check(db: Connection) -> Checked:
     """Return what of the state in *db* contradicts the evidence, or the evidence itself."""
     return _Check(db).run()
-
-
-def bad(
-    code: str,
-    what: str,
-    *,
-    where: str | None = None,
-    entry: int | None = None,
-    at: int | None = None,
-) -> Finding:
-    """Return a finding that is bad: what has the *code* does not fit."""
-    return Finding("bad", code, entry, at, where, what, _DO[code])
 
 
 _NOT_COMPARED: Final = Finding(
@@ -185,6 +86,8 @@ class _Check:
         self._instance = OfInstance()
         self._removals: dict[str, int] = {}
         """By source that an operator has removed: the place before which all of it is gone."""
+        self._fit = 0
+        """How many stored heads have the root that the entries give."""
         self._forgot: int | None = None
         """Before which time uids were forgotten, of whatever source."""
         self._sealed: dict[str, dict[str, Any]] = {}
@@ -227,8 +130,21 @@ class _Check:
         with self._reading("state", "what was deleted at the sources"):
             row_checks.check_deleted(db, self._say)
         self._check_tags()
+        left: tuple[Left, ...] = ()
+        with self._reading("form", "what a log goes on from"):
+            found = self._branches()
+            self._findings += [each.finding() for each in found]
+            left = found
         at, word = newest or (None, None)
-        return Checked(log, size, at, word, count, tuple(self._findings))
+        findings = tuple(self._findings)
+        return Checked(log, size, at, word, count, self._fit, count - self._fit, findings, left)
+
+    def _branches(self) -> tuple[Left, ...]:
+        """Return the logs that were left, each with what operators have said since its branch."""
+        return tuple(
+            Left(left, tuple(why for entry, why in self._instance.said if entry >= n))
+            for n, left in self._instance.branches
+        )
 
     @contextlib.contextmanager
     def _reading(
@@ -342,6 +258,7 @@ class _Check:
                 what = f"the entries give another root than the head over the first {size} tells"
                 self._say("rewritten", what, where=f"head {size}", at=head.at)
                 continue
+            self._fit += 1
             row_checks.check_head(self._db, head, word, made[size], self._say)
         if stored and max(stored) < frontier.size:
             self._say("order", "there are entries behind the newest head", entry=max(stored))
@@ -357,8 +274,9 @@ class _Check:
     def _check_instance(self, log: str | None) -> None:
         if log is None:
             self._say("order", "the log has no name", where="meta.log")
+        known = {log, *(left.body["log"] for _, left in self._instance.branches)}
         for unit, entry in self._sealed.items() if log is not None else ():
-            if entry["log"] not in (log, *self._instance.logs):
+            if entry["log"] not in known:
                 self._say("order", f"the last entry of {unit} is of another log than {log}")
         for name, found, must in (
             (FORGOTTEN, meta.find(self._db, FORGOTTEN), self._forgot),

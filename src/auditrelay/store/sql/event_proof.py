@@ -24,9 +24,9 @@ def event_proof(db: Connection, uid: str) -> dict[str, Any]:
     """
     Return the proof of the event *uid* (40 hex digits), as ``evidence check`` reads it.
 
-    It has the entries that say that the event was accepted, and that each sink that gets it has taken
-    or refused it, with their paths to the newest head, and of the event's page all keys. Raises
-    RelayError if there is no proof.
+    It has the entries that say that the event was accepted, and that each sink which gets it has
+    taken or refused it, with their paths to the newest head, and of the event's page all keys.
+    Raises RelayError if there is no proof.
     """
     word = newest_word(db)
     if word is None:

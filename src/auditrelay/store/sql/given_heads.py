@@ -2,71 +2,81 @@
 
 import dataclasses
 import json
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from datetime import datetime, timedelta
-from typing import Final
 
 from auditrelay.evidence.heads import Head
 from auditrelay.evidence.tree import Frontier, leaf
-from auditrelay.store.sql.checks import FAULTS, Checked, Finding, bad
+from auditrelay.store.sql.check_report import FAULTS, Checked, Finding, bad
 from auditrelay.store.sql.connection import Connection
 from auditrelay.store.sql.evidence import entries
 from auditrelay.window import iso, micros, moment
 
-_EXPLAINED: Final = "an operator has said why; what was lost is shown by: auditrelay evidence check"
-
 
 def with_heads(db: Connection, checked: Checked, given: Sequence[tuple[str, Head]]) -> Checked:
     """Return *checked* with what contradicts the heads *given*: each with where it was found."""
-    roots, ends, said = _log(db, {head.size for _, head in given})
+    roots, ends = _log(db, {head.size for _, head in given})
     log = checked.log or ""
     ends[log] = max(roots)
-    findings: dict[object, Finding] = {}
-    contradict = 0
+    found: dict[Head, Finding] = {}
+    beyond: dict[str, list[int]] = {}
+    fitting: dict[str, set[int]] = {}
+    fit = contradict = 0
     for where, head in given:
-        finding = _contradiction(where, head, roots, ends, log)
-        if finding is None:
-            continue
-        contradict += 1
-        about: object = head
-        if finding.code == "branch":  # one for all heads of a log that was left
-            about = head.log
-            if said >= ends[head.log]:
-                contradict -= 1
-                finding = dataclasses.replace(finding, level="note", do=_EXPLAINED)
-        findings.setdefault(about, finding)
+        end = ends.get(head.log)
+        if end is not None and head.size > end and head.log != log:
+            beyond.setdefault(head.log, []).append(head.size)
+        elif (finding := _contradiction(where, head, roots, end)) is None:
+            fit += 1
+            fitting.setdefault(where, set()).add(head.size)
+        else:
+            contradict += finding.code != "head_foreign"
+            found.setdefault(head, finding)
+    lacks = [*_absent(db, {where: sizes for where, sizes in fitting.items() if len(sizes) > 1})]
+    kept = [each for each in checked.findings if each.code != "branch"]
+    left = [
+        each.finding(len(sizes), max(sizes, default=0))
+        for each in checked.branches
+        for sizes in [beyond.get(each.log, [])]
+    ]
     return dataclasses.replace(
         checked,
         heads=checked.heads + len(given),
+        fit=checked.fit + fit,
         contradict=checked.contradict + contradict,
-        findings=(*checked.findings, *findings.values()),
+        absent=sum(count for count, _ in lacks),
+        findings=(*kept, *left, *found.values(), *(finding for _, finding in lacks)),
     )
 
 
-def _log(db: Connection, wanted: Collection[int]) -> tuple[dict[int, bytes], dict[str, int], int]:
-    """
-    Return the roots over all entries and over the first *wanted*, and what is said of branches.
+def _absent(
+    db: Connection, fitting: Mapping[str, Collection[int]]
+) -> Iterator[tuple[int, Finding]]:
+    """Yield how many heads each file lacks between those that are *fitting*, and a note of it."""
+    for where, sizes in fitting.items():
+        query = "select size from head where size > ? and size < ? order by size"
+        rows = db.execute(query, (min(sizes), max(sizes)))
+        lacks = [size for (size,) in rows if size not in sizes]
+        if lacks:
+            what = f"{len(lacks)} heads between others are missing, such as that over {lacks[0]}"
+            note = dataclasses.replace(bad("head_absent", what, where=where), level="note")
+            yield len(lacks), note
 
-    That is where each log ends that was left, and before which entry an operator last said why.
-    """
+
+def _log(db: Connection, wanted: Collection[int]) -> tuple[dict[int, bytes], dict[str, int]]:
+    """Return the roots over all entries and over the first *wanted*, and where logs were left."""
     frontier = Frontier()
     roots = {0: frontier.root()}
     ends: dict[str, int] = {}
-    said = -1
     for n, text in entries(db):
         if '"fact":"continued"' in text:
             ends |= _left(text, n)
-        if '"fact":"restored"' in text:
-            said = n
         frontier.append(leaf(text.encode()))
         if frontier.size in wanted:
             roots[frontier.size] = frontier.root()
     for (text,) in db.execute("select text from fact where text like '%\"continued\"%'"):
         ends |= _left(f'{{"facts":[{text}]}}', frontier.size)
-    query = 'select 1 from fact where text like \'%"fact":"restored"%\''
-    if db.execute(query).fetchone():
-        said = frontier.size
-    return roots | {frontier.size: frontier.root()}, ends, said
+    return roots | {frontier.size: frontier.root()}, ends
 
 
 def _left(line: str, n: int) -> dict[str, int]:
@@ -82,20 +92,15 @@ def _left(line: str, n: int) -> dict[str, int]:
 
 
 def _contradiction(
-    where: str, head: Head, roots: Mapping[int, bytes], ends: Mapping[str, int], log: str
+    where: str, head: Head, roots: Mapping[int, bytes], end: int | None
 ) -> Finding | None:
-    """Return what is wrong with a *head*, if anything; *log* is the one that goes on."""
-    end = ends.get(head.log)
+    """Return what is wrong with a *head*, if anything; its log ends at *end* (None: unknown)."""
     if end is None:
         what = f"head {head.size} is of log {head.log}, which is not known here"
         return bad("head_foreign", what, where=where)
     if head.size > end:
-        if head.log == log:
-            return bad(
-                "cut", f"the head is over {head.size} entries, and there are {end}", where=where
-            )
-        what = f"log {head.log} was left at entry {end}, and the head is over {head.size} of it"
-        return bad("branch", what, where=where, entry=end)
+        what = f"the head is over {head.size} entries, and there are {end}"
+        return bad("cut", what, where=where)
     if roots[head.size] != head.root:
         what = f"the entries give another root than the head over the first {head.size} tells"
         return bad("rewritten", what, where=where)

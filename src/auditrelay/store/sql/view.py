@@ -9,7 +9,8 @@ from auditrelay.evidence.heads import Head
 from auditrelay.store import Coverage, SinkState, SourceState, StoredDeadLetter
 from auditrelay.store.sealing import EvidenceState
 from auditrelay.store.sql import dead_letters, meta
-from auditrelay.store.sql.checks import FAULTS, Checked, check
+from auditrelay.store.sql.check_report import FAULTS, Checked
+from auditrelay.store.sql.checks import check
 from auditrelay.store.sql.connection import Connection
 from auditrelay.store.sql.evidence import state_of
 from auditrelay.store.sql.given_heads import with_heads
