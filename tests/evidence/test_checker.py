@@ -579,7 +579,7 @@ def restored(*, said: bool, made_up: int = 3) -> tuple[Export, Export]:
     if said:
         instance.append({"fact": "restored", "reason": "disk died", "by": 0})
     export.hour(made_up, instance=instance)
-    export.hour()
+    export.hour(salt="later")
     return export, lost
 
 
@@ -626,22 +626,82 @@ def test_a_dead_branch_that_lived_on(run: Any, tmp_path: Path) -> None:
     assert "two instances" in found.what("fork")
 
 
+def event_of_head(folder: Path, dead: Export, accepted: int) -> Path:
+    """Write what Elasticsearch has of the newest head of an export."""
+    claim = {"accepted": accepted, "covered_until": dead.at}
+    event = {
+        "message": f"Ledger sealed: {dead.heads[-1]}",
+        "auditrelay": {"sources": {"okta": claim}},
+    }
+    (folder / "elastic.ndjson").write_text(json.dumps(event) + "\n")
+    return folder / "elastic.ndjson"
+
+
 @pytest.mark.parametrize(("made_up", "lost"), [(3, 0), (1, 2)])
 def test_what_a_dead_branch_had_claimed(made_up: int, lost: int, run: Any, tmp_path: Path) -> None:
     export, dead = restored(said=True, made_up=made_up)
-    # From the event of its head, or from its own export.
-    event = {
-        "message": f"Ledger sealed: {dead.heads[3]}",
-        "auditrelay": {"sources": {"okta": {"accepted": 12, "covered_until": BEGIN + 4 * HOUR}}},
-    }
-    (tmp_path / "elastic.ndjson").write_text(json.dumps(event) + "\n")
+    export.write(tmp_path / "x")
+    found = run(dead.write(tmp_path / "dead"), tmp_path / "x")
+    assert found.status == 0, found.findings
+    what = found.what("branch")
+    assert f"okta had accepted 3 more, until 2026-11-26T04:00:00Z; made up: {made_up}" in what
+    assert f"lost: {lost}" in what
+    if lost:
+        gone = dead.events[-2]["uid"]
+        assert f"from 2026-11-26T03:00:01Z to 2026-11-26T03:00:02Z, such as {gone}" in what
+    # A head tells how many and until when, and not which.
+    witness = event_of_head(tmp_path, dead, 12)
+    found = run(tmp_path / "x", "--witness", witness)
+    assert found.status == 0, found.findings
+    what = found.what("branch")
+    assert f"of before that time {made_up} were accepted since" in what
+    assert ("so 2 or more are lost" if lost else "only both exports with uids tell") in what
+    assert "made up" not in what
+    # Without uids nobody can tell.
+    (tmp_path / "x" / "uids.ndjson").unlink()
     for arguments in (
-        [export.write(tmp_path / "x"), "--witness", tmp_path / "elastic.ndjson"],
-        [dead.write(tmp_path / "dead"), tmp_path / "x"],
+        [tmp_path / "x", "--witness", witness],
+        [tmp_path / "dead", tmp_path / "x"],
     ):
-        found = run(*arguments)
-        assert found.status == 0, found.findings
-        assert f"made up: {made_up}; lost: {lost}" in found.what("branch")
+        assert "only uids tell" in run(*arguments).what("branch"), arguments
+
+
+def test_what_happened_after_a_branch_makes_up_for_nothing(run: Any, tmp_path: Path) -> None:
+    export = honest(3)
+    dead = export.copy().hour(20)
+    told = {"fact": "restored", "reason": "disk died", "by": 0}
+    gap = span("gap", 3, 4)
+    export.at += HOUR
+    export.hour(10, source=[gap], instance=[export.branch(OTHER_LOG), told], salt="newer")
+    found = run(dead.write(tmp_path / "dead"), export.write(tmp_path / "x"))
+    assert found.status == 0, found.findings
+    assert "okta had accepted 20 more, until 2026-11-26T04:00:00Z; made up: 0; lost: 20" in (
+        found.what("branch")
+    )
+    witness = event_of_head(tmp_path, dead, 29)
+    assert "so 20 or more are lost" in run(tmp_path / "x", "--witness", witness).what("branch")
+    # The head may be younger than the export of the log that was left.
+    later = dead.copy().hour(2)
+    witness = event_of_head(tmp_path, later, 31)
+    found = run(tmp_path / "dead", tmp_path / "x", "--witness", witness)
+    assert "made up: 0; lost: 20" in found.what("branch")
+    assert "okta had accepted 2 more, until 2026-11-26T05:00:00Z; the older export" in (
+        found.what("branch")
+    )
+
+
+def test_events_of_auditrelay_itself_are_not_lost(run: Any, tmp_path: Path) -> None:
+    export = honest(3)
+    dead = export.copy()
+    own = dead.page(1, salt="own")
+    dead.hour(3, source=[dead.accepted(own, via="notice")])
+    told = {"fact": "restored", "reason": "disk died", "by": 0}
+    export.place += 1  # so that the uids are those of the dead log
+    export.position += 1
+    export.hour(3, instance=[export.branch(OTHER_LOG), told])
+    export.write(tmp_path / "x")
+    what = run(dead.write(tmp_path / "dead"), tmp_path / "x").what("branch")
+    assert "made up: 3; lost: 0; of auditrelay itself or replayed: 1" in what
 
 
 def test_a_branch_that_keeps_its_log_id(run: Any, tmp_path: Path) -> None:

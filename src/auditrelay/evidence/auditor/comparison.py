@@ -1,29 +1,24 @@
 """
-What others say: an older export, the heads in each file, and a SIEM.
+What others say: the heads in each file, logs that were left, and an older export.
 
 The entries say what was accepted and delivered; here that is compared with what other people have.
-In a line of a SIEM's file the first word of 40 hexadecimal digits is the uid, the first of 64 the
-digest of the record, and the latest time that of its index.
 """
 
-import base64
-import json
 import re
-from bisect import bisect
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable
 from contextlib import suppress
-from dataclasses import dataclass
 from datetime import UTC, datetime
 from functools import lru_cache
-from hashlib import sha256
 from pathlib import Path
 
 from . import allowances
-from .checker import Fact, Head, Journal, Report, Stop, iso
-from .replay import EVER, HOUR, Replay, Unit
+from .checker import Head, Journal, Report, iso
+from .replay import HOUR, Replay, Unit
+from .uids import OWN, Accepted
 
 ISO = r"\b20\d\d-\d\d-\d\dT\d\d:\d\d:\d\d(?:\.\d+)?(?:Z|[+-]\d\d:?\d\d\b)?"
 TIME = re.compile(rf"\b1\d{{9}}\b|{ISO}", re.ASCII)
+UNTOLD = "only uids tell whether that was made up or lost: OLD NEW, both exported with --uids"
 CLAIM = r'"([^"{}]+)": ?{[^{}]*"accepted": ?(\d{1,15})[^{}]*"covered_until": ?(\d{1,17})'
 
 
@@ -38,15 +33,6 @@ def latest(text: str) -> int | None:
             moment = moment if moment.tzinfo else moment.replace(tzinfo=UTC)
             found.append(int(moment.timestamp()) * 1_000_000)
     return max(found, default=None)
-
-
-def lines_of(path: Path) -> Iterator[str]:
-    """Yield the lines of a file, whatever is in it."""
-    with path.open(encoding="utf-8", errors="replace") as file:
-        yield from file
-
-
-# --- heads of a file, logs that were left, an older export ----------------------------------------
 
 
 def compare_witness(path: Path, heads: list[Head], replay: Replay) -> int:
@@ -76,8 +62,18 @@ def compare_witness(path: Path, heads: list[Head], replay: Replay) -> int:
     return len(absent)
 
 
-def compare_left(given: list[Head], replay: Replay, older: Replay | None) -> None:
-    """Say what a log that was left had claimed, and whether the one after it has made it up."""
+def compare_left(
+    given: list[Head],
+    replay: Replay,
+    older: Replay | None,
+    mine: list[Accepted] | None,
+    theirs: list[Accepted] | None,
+) -> None:
+    """
+    Say what a log that was left had claimed, and what became of that in the one after it.
+
+    *mine* and *theirs* are the uids of the export and of the older one; None: not all are listed.
+    """
     for entry, left in replay.journal.facts["continued"]:
         said = any(e["n"] >= entry["n"] for e, _ in replay.journal.facts["restored"])
         log = left["log"]
@@ -86,23 +82,58 @@ def compare_left(given: list[Head], replay: Replay, older: Replay | None) -> Non
             what = f"heads of {log[:6]} are younger than its end: two instances ran"
             replay.report.say("note" if said else "bad", "fork", what, entry["n"])
         newest = max(dead, key=lambda head: head.size, default=None)
-        claims = re.findall(CLAIM, newest.line) if newest else []
+        found = re.findall(CLAIM, newest.line) if newest else []
+        claims = {source: (int(accepted), int(until)) for source, accepted, until in found}
+        shown: dict[str, tuple[int, int]] = {}  # what an export of that log shows, and not a head
         if older and older.journal.log == log:
             units = (unit for unit in older.units.values() if unit.history)
-            claims += [(u.name[7:], u.history[-1][2], u.history[-1][1]) for u in units]
-        for source, claimed, until in claims:
+            shown = {unit.name[7:]: (unit.history[-1][2], unit.history[-1][1]) for unit in units}
+        for source in sorted({*claims, *shown}):
             unit = replay.units.get(f"source {source}", Unit(source))
-            before, made = made_up(unit, entry["n"], int(claimed), int(until))
-            what = f"{source} had accepted {int(claimed) - before} more; "
-            what += f"made up: {made}; lost: {int(claimed) - before - made}"
-            replay.report.say("note", "branch", what, entry["n"])
+            before = max((count for n, _, count in unit.history if n < entry["n"]), default=0)
+            own = None if mine is None else [each for each in mine if each.source == source]
+            if shown.get(source, (0, 0))[0] > before:
+                more, until = shown[source][0] - before, shown[source][1]
+                became = UNTOLD
+                if own is not None and theirs is not None:
+                    lived = (e for e in theirs if e.source == source and e.n >= entry["n"])
+                    became = by_uid(own, lived)
+                what = f"{source} had accepted {more} more, until {iso(until)}; {became}"
+                replay.report.say("note", "branch", what, entry["n"])
+                before = shown[source][0]
+            if claims.get(source, (0, 0))[0] > before:
+                more, until = claims[source][0] - before, claims[source][1]
+                became = UNTOLD
+                if source in shown:
+                    became = "the older export does not show these: give a later one"
+                elif own is not None:
+                    became = by_time([e for e in own if e.n >= entry["n"]], more, until)
+                what = f"{source} had accepted {more} more, until {iso(until)}; {became}"
+                replay.report.say("note", "branch", what, entry["n"])
 
 
-def made_up(unit: Unit, branch: int, claimed: int, until: int) -> tuple[int, int]:
-    """Return what a source had accepted before a branch, and how much of more it then has."""
-    before = max((events for n, _, events in unit.history if n < branch), default=0)
-    after = [events for n, end, events in unit.history if n >= branch and end >= until]
-    return before, min(claimed, after[0] if after else before) - before
+def by_uid(mine: list[Accepted], dead: Iterable[Accepted]) -> str:
+    """Return how many of the events that the dead log has accepted the other one has, or lacks."""
+    uids = {key[8:] for each in mine for _, key in each.events()}
+    pages = [(each.fact["via"] in OWN, each.events()) for each in dead]
+    had = [key for is_own, events in pages if not is_own for _, key in events]
+    notices = sum(1 for is_own, events in pages if is_own for _ in events)
+    lost = sorted(key for key in had if key[8:] not in uids)
+    became = f"made up: {len(had) - len(lost)}; lost: {len(lost)}"
+    if lost:
+        first, last = (iso(int.from_bytes(key[:8]) - 2**63) for key in (lost[0], lost[-1]))
+        became += f", from {first} to {last}, such as {lost[0][8:].hex()}"
+    return became + f"; of auditrelay itself or replayed: {notices}" * bool(notices)
+
+
+def by_time(since: list[Accepted], more: int, until: int) -> str:
+    """Return what is known of *more* events of the dead log whose uids nobody has."""
+    end = (until + 2**63).to_bytes(8)
+    count = sum(key[:8] < end for each in since for _, key in each.events())
+    became = f"of before that time {count} were accepted since"
+    if count < more:
+        return f"{became}, so {more - count} or more are lost, events of auditrelay itself included"
+    return f"{became}; whether these are the same only both exports with uids tell: OLD NEW"
 
 
 def compare_older(older: Journal, journal: Journal, given: list[Head], report: Report) -> None:
@@ -117,148 +148,3 @@ def compare_older(older: Journal, journal: Journal, given: list[Head], report: R
         if head.state == "beyond" and older.verdict(head) == "rewritten":
             what = f"head {head.size} has another root in the older export"
             report.say("bad", "rewritten", what, where=head.where)
-
-
-# --- uids -----------------------------------------------------------------------------------------
-
-
-def chain(digests: Iterable[bytes], total: bytes = bytes(32)) -> str:
-    """Return the digest of pages with these *digests*."""
-    for digest in digests:
-        total = sha256(total + digest).digest()
-    return total.hex()
-
-
-@dataclass
-class Accepted:
-    """A fact that a source has accepted events, and the uids of its pages."""
-
-    n: int
-    source: str
-    fact: Fact
-    uids: list[list[bytes]]
-
-    def places(self) -> Iterator[tuple[int, bytes]]:
-        """Yield place and uid of each event."""
-        for (first, _), page in zip(self.fact["pages"], self.uids, strict=True):
-            yield from enumerate(page, first)
-
-
-def accepted_in(journal: Journal) -> tuple[list[Accepted], bool]:
-    """Return what was accepted, and whether uids.ndjson has all uids of it."""
-    pages: dict[tuple[int, int], bytes] = {}
-    file, whole = journal.path.parent / "uids.ndjson", True
-    for line in lines_of(file) if file.exists() else ():
-        page = json.loads(line)
-        pages[page["n"], page["first"]] = base64.b64decode(page["keys"])
-    found = []
-    for entry, fact in journal.facts["accepted"]:
-        keys = [pages.pop((entry["n"], first), b"") for first, _ in fact["pages"]]
-        whole &= [len(each) for each in keys] == [28 * count for _, count in fact["pages"]]
-        if all(keys) and chain(sha256(page).digest() for page in keys) != fact["uids"]:
-            raise Stop("known", f"{entry['unit']}: uids.ndjson has others than it accepted")
-        uids = [[page[i + 8 : i + 28] for i in range(0, len(page), 28)] for page in keys]
-        found.append(Accepted(entry["n"], entry["unit"].removeprefix("source "), fact, uids))
-    if pages:
-        raise Stop("known", f"uids.ndjson has a page that no entry has: {min(pages)}")
-    return found, whole
-
-
-def changed(accepted: Iterable[Accepted], theirs: dict[bytes, str]) -> Iterator[Accepted]:
-    """Yield the facts all of whose records they have, but with other digests."""
-    for each in accepted:
-        raws = [[theirs.get(uid, "") for uid in page] for page in each.uids]
-        digests = [sha256("".join(page).encode()).digest() for page in raws]
-        if all(map(all, raws)) and chain(digests) != each.fact["raws"]:
-            yield each
-
-
-# --- a SIEM ---------------------------------------------------------------------------------------
-
-
-@dataclass
-class Record:
-    """An event as a SIEM has it: the digest of its record, when it was indexed, how often."""
-
-    digest: str
-    at: int
-    times: int
-
-
-def records_in(path: Path) -> dict[bytes, Record]:
-    """Return by uid what a SIEM's file has."""
-    found: dict[bytes, Record] = {}
-    for line in lines_of(path):
-        if uid := re.search(r"\b[0-9a-f]{40}\b", line):
-            raw, count = re.search(r"\b[0-9a-f]{64}\b", line), re.search(r',"?(\d{1,9})"?$', line)
-            record = Record(raw[0] if raw else "", latest(line) or 0, int(count[1]) if count else 1)
-            if before := found.get(bytes.fromhex(uid[0])):
-                record.times += before.times
-                record.digest = record.digest if record.digest == before.digest else "two"
-            found[bytes.fromhex(uid[0])] = record
-    return found
-
-
-def settled(unit: Unit, place: int) -> bool:
-    """Return whether a sink has settled a place."""
-    at = bisect(unit.done, (place, EVER)) - 1
-    return at >= 0 and unit.done[at][0] <= place < unit.done[at][1]
-
-
-def due_to(sink: Unit, accepted: list[Accepted], journal: Journal) -> set[bytes]:
-    """Return the uids that a sink has taken, by its entries."""
-    again: dict[str, int] = {}  # for a dead letter the place at which it was replayed
-    for fact in sink.facts:
-        if fact["fact"] == "dead":
-            again |= dict.fromkeys(fact["each"], EVER)
-        elif fact["fact"] == "replayed":
-            again |= dict.fromkeys(fact["each"], fact["pages"][0][0] if fact["pages"] else EVER)
-    since, lost = (sink.state or {})["since"], allowances.lost_by(journal, sink.name)
-    sent = [
-        (place, uid)
-        for each in accepted
-        for place, uid in each.places()
-        if place >= since.get(each.source, EVER)
-    ]
-    copies = allowances.copies_for(journal, sink.name)
-    sent += [(each.place, bytes.fromhex(each.uid)) for each in copies if each.place is not None]
-    return {
-        uid
-        for place, uid in sent
-        if settled(sink, place)
-        and settled(sink, again.get(uid.hex(), place))
-        and not any(place in places for places in lost)
-    }
-
-
-def compare_siem(
-    name: str, path: Path, given: list[Head], accepted: list[Accepted], replay: Replay
-) -> None:
-    """Compare the uids that a SIEM has with those that its sink has settled."""
-    journal, report = replay.journal, replay.report
-    sink, theirs = replay.units[f"sink {name}"], records_in(path)
-    digests = {uid: record.digest for uid, record in theirs.items()}
-    for each in changed(accepted, digests):
-        what = f"{name}: a record of source {each.source} has another digest"
-        report.say("bad", "changed_in_siem", what, each.n)
-    heads = {f"head {head.log} {head.size} {head.root}" for head in given}  # judged as heads
-    heads.add(f"head {journal.log} {journal.size} {journal.tree.root(journal.size)}")
-    ours = {sha256(head.encode()).digest()[:20] for head in heads}
-    ours.update(uid for each in accepted for page in each.uids for uid in page)
-    ours.update(bytes.fromhex(copy.uid) for copy in allowances.copies_for(journal, sink.name))
-    due, (begun, before) = due_to(sink, accepted, journal), allowances.before_evidence(journal)
-    lacks = sorted(due - theirs.keys())
-    more = sorted(uid for uid in theirs.keys() - ours if not 0 < theirs[uid].at <= begun)
-    if lacks:
-        what = f"{name} lacks {len(lacks)} of {len(due)}, such as {lacks[0].hex()}"
-        report.say("bad", "not_in_siem", what)
-    if more:
-        what = f"{name} has {len(more)} that no entry has, such as {more[0].hex()}"
-        what += f"; up to {before} are from before the evidence" * bool(before)
-        early = sum(theirs[uid].at <= journal.at for uid in more)
-        report.say("bad" if early > before else "note", "only_in_siem", what)
-    twice = sum(record.times > 1 for record in theirs.values())
-    report.lines.append(
-        f"siem       {name}: {len(due) - len(lacks)} of {len(due)} found; {len(more)} more than "
-        f"were sent; {twice} twice"
-    )

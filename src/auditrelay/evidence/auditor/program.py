@@ -10,10 +10,11 @@ from hashlib import file_digest
 from pathlib import Path
 from typing import Any
 
-from . import checker, comparison, signatures, vendor
+from . import checker, comparison, siem, signatures, uids, vendor
 from .checker import Head, Journal, Report, heads_in, iso, journal_in
 from .proof import check_proof
 from .replay import Replay
+from .uids import Accepted
 
 READ = "read the log of that time; add --siem, --vendor"
 WHO = checker.DO["head_foreign"]
@@ -37,6 +38,8 @@ class Comparisons:
     siems: dict[str, Path]
     vendors: list[Path]
     absent: int = 0  # heads that a file lacks
+    mine: list[Accepted] | None = None  # with all uids
+    theirs: list[Accepted] | None = None  # the same of the older export
 
     def compare(self, given: list[Head], journal: Journal, report: Report) -> None:
         """Compare the heads, the entries, and what others have."""
@@ -49,10 +52,19 @@ class Comparisons:
             self.absent += comparison.compare_witness(path, heads, replay)
         if replay.whole:
             replay.say_units()
-            report.attempt(None, comparison.compare_left, given, replay, older)
-            listed = (journal.path.parent / "uids.ndjson").exists()
-            if listed or self.siems or self.vendors:
-                report.attempt(None, self.compare_uids, given, replay)
+            listed = report.attempt(None, self.read_uids, journal)
+            both = self.mine, self.theirs
+            report.attempt(None, comparison.compare_left, given, replay, older, *both)
+            if listed:
+                self.compare_uids(given, replay)
+
+    def read_uids(self, journal: Journal) -> None:
+        """Read what was accepted, with all uids if they are there."""
+        self.mine = uids.accepted_in(journal)
+
+    def read_older(self, older: Journal) -> None:
+        """Read the same of the older export."""
+        self.theirs = uids.accepted_in(older)
 
     def replay_older(self, given: list[Head], journal: Journal, report: Report) -> Replay | None:
         """Check the older export and compare it with the newer one, if there is one."""
@@ -65,6 +77,8 @@ class Comparisons:
             )
             return None
         older = Replay(Journal(file, apart), apart)
+        if older.whole:
+            apart.attempt(None, self.read_older, older.journal)
         for each in apart.findings:
             if each["level"] == "bad":
                 report.say("bad", each["code"], f"the older export: {each['what']}", each["entry"])
@@ -73,17 +87,16 @@ class Comparisons:
 
     def compare_uids(self, given: list[Head], replay: Replay) -> None:
         """Compare the uids of the export with its entries, with SIEMs and with vendors."""
-        report, (accepted, whole) = replay.report, comparison.accepted_in(replay.journal)
+        report, accepted = replay.report, self.mine
         for name, file in self.siems.items():
-            if whole and f"sink {name}" in replay.units:
-                step = comparison.compare_siem
+            if accepted is not None and f"sink {name}" in replay.units:
+                step = siem.compare_siem
                 report.attempt(None, step, name, file, given, accepted, replay)
             else:
                 what = f"{name} is no sink of this export, or it has not all uids"
                 report.say("bad", "nothing", what)
         for file in self.vendors:
-            known = accepted if whole else None
-            report.attempt(None, vendor.compare_vendor, file, known, replay)
+            report.attempt(None, vendor.compare_vendor, file, accepted, replay)
 
 
 def compare_manifest(folder: Path, report: Report) -> None:

@@ -16,8 +16,8 @@ from pathlib import Path
 from typing import Any
 
 from .checker import Entry, Fact, Head, Report, Stop, entry_of, heads_in, iso, node
-from .comparison import chain
 from .replay import EVER
+from .uids import chain
 
 
 def root_by_path(leaf: bytes, n: int, size: int, path: list[str]) -> bytes:

@@ -7,8 +7,8 @@ from pathlib import Path
 
 from . import allowances
 from .checker import Stop, iso
-from .comparison import Accepted, changed
 from .replay import Replay
+from .uids import Accepted, changed
 
 
 def compare_vendor(path: Path, accepted: list[Accepted] | None, replay: Replay) -> None:
@@ -21,7 +21,7 @@ def compare_vendor(path: Path, accepted: list[Accepted] | None, replay: Replay) 
     mine = [each for each in accepted or () if each.source == asked["source"]]
     for each in changed(mine, {bytes.fromhex(row["uid"]): row["raw_sha256"] for row in rows}):
         replay.report.say("bad", "vendor", f"{name} shows another record than was accepted", each.n)
-    place_of = {uid: place for each in reversed(mine) for place, uid in each.places()}
+    place_of = {key[8:]: place for each in reversed(mine) for place, key in each.events()}
     keys = sorted(key_of(row["time"], bytes.fromhex(row["uid"])) for row in rows)
     removed, compared = allowances.uncounted(replay.journal, name), 0
     for entry, fact in replay.journal.facts["covered"]:
