@@ -11,11 +11,13 @@ from typing import Any
 
 import pytest
 from tests.support.daemon import Daemon, command, configure, eventually, missing, sinks, sources
+from tests.support.stores import NOON, opened, seal
 from typer.testing import CliRunner
 
 from auditrelay.cli import cli
 from auditrelay.evidence.heads import Head, Keys
 from auditrelay.sandbox import Sandbox
+from auditrelay.store.sqlite.state_dir import prepare
 
 pytestmark = pytest.mark.process
 
@@ -199,6 +201,30 @@ async def test_the_live_state_is_compared_with_heads_from_outside(
     assert (none.status, "there is no head" in none.stderr) == (2, True)
     cut = await command(sealed, "coverage", "--check", "--head", word[:40])
     assert (cut.status, "not a head" in cut.stderr) == (2, True)
+
+
+async def test_a_configured_source_of_which_nothing_is_known_is_a_finding(
+    sandbox: Sandbox, tmp_path: Path
+) -> None:
+    tables = sources(sandbox, of=["bland", "cekura"]), sinks(sandbox)
+    config = configure(tmp_path, *tables)
+    prepare(tmp_path / "state")
+    store = await opened(tmp_path / "state")
+    await store.start_source("bland", NOON)
+    await seal(store)
+    await store.close()
+
+    def checked(*words: str) -> tuple[int, str]:
+        result = CliRunner().invoke(cli, ["-c", str(config), "coverage", *words, "--check"])
+        return result.exit_code, result.stdout.partition("\n")[0] or str(result.exception)
+
+    unknown = "BAD  nothing: source cekura: it is configured, and nothing is known of it"
+    assert checked() == checked("cekura") == (1, unknown)
+    assert checked("bland")[0] == 0
+    assert checked("okta")[1].startswith("there is no source 'okta'")
+    tables[0]["cekura"]["enabled"] = False
+    configure(tmp_path, *tables)
+    assert checked()[0] == 0
 
 
 async def test_a_head_that_is_too_old_is_a_finding(sealed: Path) -> None:

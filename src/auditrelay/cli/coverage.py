@@ -1,7 +1,7 @@
 """``auditrelay coverage``: which spans of each source were read, by what and when, and gaps."""
 
 import json
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Annotated, Any
@@ -20,7 +20,7 @@ from auditrelay.service.desk import Reopen, Reopened
 from auditrelay.service.state import is_there, tip_of, view_of
 from auditrelay.settings.values import parse_duration
 from auditrelay.store import Coverage, Fact, Span
-from auditrelay.store.sql.check_report import nothing
+from auditrelay.store.sql.check_report import nothing, with_unknown
 from auditrelay.store.sql.given_heads import with_age
 from auditrelay.window import Interval, holes, iso, micros, moment
 
@@ -70,9 +70,10 @@ def coverage(
     if yes:
         raise ConfigError("--yes confirms --reopen: add that, or leave it out")
     if check:
-        if any((source, since, until)):
-            raise ConfigError("--check is of the whole state: leave SOURCE, --from and --to out")
-        _check(config, options.clock, _heads(head or ()), _age(max_age), as_json=as_json)
+        if since or until:
+            raise ConfigError("--check is of the whole state: leave --from and --to out")
+        given, most = _heads(head or ()), _age(max_age)
+        _check(config, options.clock, given, most, source=source, as_json=as_json)
         return
     if head or max_age:
         raise ConfigError("--head and --max-age go with --check")
@@ -91,10 +92,14 @@ def _of(config: Config, source: str | None) -> dict[str, Coverage | None]:
     every = _read(config)
     if source is None:
         return every
-    if source not in every:
+    _must_be_one_of(source, every, config)
+    return {source: every[source]}
+
+
+def _must_be_one_of(source: str, names: Collection[str], config: Config) -> None:
+    if source not in names:
         known = ", ".join(config.sources) or "none"
         raise ConfigError(f"there is no source {source!r}; there are: {known}")
-    return {source: every[source]}
 
 
 def _reopen(
@@ -256,17 +261,30 @@ def _check(
     given: list[tuple[str, Head]],
     most: timedelta | None,
     *,
+    source: str | None,
     as_json: bool,
 ) -> None:
-    """Compare the evidence with itself, the state, its tip and heads; exit 1 unless all fits."""
+    """
+    Compare the evidence with itself, the state, its tip and heads; exit 1 unless all fits.
+
+    It is of the whole state: there is one log. But nothing may be known of a configured *source*
+    (None: of any that is enabled), of which no entry could miss anything.
+    """
     # Before the state is: a seal in between writes the tip last.
     tip = tip_of(config)
     head = tip.read()
     if head is not None:
         given = [(tip.name, head), *given]
+    wanted = [name for name, each in config.sources.items() if each.enabled]
+    wanted = wanted if source is None else [source]
     if is_there(config):
         with view_of(config, tags=True) as view:
-            checked = view.check(given)
+            known = {state.name for state in view.sources()}
+            if source is not None:
+                _must_be_one_of(source, {*config.sources, *known}, config)
+            checked = with_unknown(
+                view.check(given), [name for name in wanted if name not in known]
+            )
     else:
         lost = "" if head is None else f", and its tip tells of {head.size} entries"
         checked = nothing(f"there is no state in {config.state_dir}{lost}")

@@ -1,6 +1,7 @@
 """What a check of the state finds: each finding with its code and what to do, and the outcome."""
 
-from dataclasses import asdict, dataclass
+from collections.abc import Iterable
+from dataclasses import asdict, dataclass, replace
 from typing import Any, Final
 
 from auditrelay.store import Fact
@@ -134,3 +135,10 @@ def bad(
 ) -> Finding:
     """Return a finding that is bad: what has the *code* does not fit."""
     return Finding("bad", code, entry, at, where, what, _DO[code])
+
+
+def with_unknown(checked: Checked, sources: Iterable[str]) -> Checked:
+    """Return *checked* with a finding for each of the configured *sources* that are not known."""
+    what = "it is configured, and nothing is known of it"
+    found = [bad("nothing", what, where=f"source {name}") for name in sources]
+    return replace(checked, findings=(*checked.findings, *found))
