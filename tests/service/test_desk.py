@@ -34,6 +34,7 @@ from auditrelay.service.desk import (
     decode_request,
     encode,
 )
+from auditrelay.store import LetterOf
 
 AT = datetime(2026, 1, 1, 12, 0, 0, 5, tzinfo=UTC)
 BACKFILL = Backfill(
@@ -71,7 +72,7 @@ REPORT = VerifyReport(
         BACKFILL,
         Verify(source="voice", start=AT, end=AT, repair=True, at_sink=False),
         Replay((1, 2)),
-        Drop(()),
+        Drop((1,), {1: LetterOf("ab", "splunk")}),
         Forget("a\nb ü", yes=False),
         Restored("disk died"),
     ],

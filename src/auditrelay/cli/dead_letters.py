@@ -20,7 +20,7 @@ from auditrelay.errors import ConfigError
 from auditrelay.events.forms import raw
 from auditrelay.service.desk import Drop, Dropped, Replay, Replayed
 from auditrelay.service.state import is_there, view_of
-from auditrelay.store import StoredDeadLetter
+from auditrelay.store import LetterOf, StoredDeadLetter
 from auditrelay.window import iso
 
 _PATIENCE = 60.0
@@ -131,7 +131,7 @@ def replay(
     options = Options.of(context)
     config, found = _selected(options, sink, source, reason, id, everything=everything)
     ids = tuple(each.id for each in found)
-    _, undelivered = run_command(config, options.clock, Replay(ids), Replayed)
+    _, undelivered = run_command(config, options.clock, Replay(ids, _of(found)), Replayed)
     outcomes = asyncio.run(_outcomes(config, options.clock, found))
     if as_json:
         typer.echo(json.dumps(msgspec.to_builtins(outcomes), indent=2))
@@ -165,13 +165,13 @@ def drop(
     options = Options.of(context)
     config, found = _selected(options, sink, source, reason, id, everything=everything)
     ids = tuple(each.id for each in found)
-    dropped, _ = run_command(config, options.clock, Drop(ids), Dropped)
+    dropped, _ = run_command(config, options.clock, Drop(ids, _of(found)), Dropped)
     if as_json:
         typer.echo(json.dumps(dropped.ids))
     else:
         typer.echo(f"{len(dropped.ids):,} dropped")
         if skipped := len(found) - len(dropped.ids):
-            typer.echo(f"{skipped:,} skipped: already being replayed")
+            typer.echo(f"{skipped:,} skipped: already being replayed, or gone")
 
 
 def _selected(
@@ -220,6 +220,10 @@ async def _outcomes(
         row = msgspec.structs.asdict(_row(after or each))
         outcomes.append(_ReplayedRow(**row, outcome=outcome))
     return outcomes
+
+
+def _of(found: list[StoredDeadLetter]) -> dict[int, LetterOf]:
+    return {each.id: each.of for each in found}
 
 
 def _find(context: typer.Context, **filters: Any) -> list[StoredDeadLetter]:

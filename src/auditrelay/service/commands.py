@@ -91,7 +91,8 @@ class Commands:
             case Replay():
                 return await self._replay(request, by)
             case Drop():
-                dropped = await self._store.drop(request.ids, self._clock.now(), by=by)
+                now = self._clock.now()
+                dropped = await self._store.drop(request.ids, now, of=request.of, by=by)
                 return Dropped(tuple(letter.id for letter in dropped))
             case Forget():
                 return await self._forget(request, by)
@@ -217,7 +218,7 @@ class Commands:
         return Reopened(tuple(gaps), expired)
 
     async def _replay(self, request: Replay, by: int | None) -> Replayed:
-        sent = await self._store.replay(request.ids, by=by)
+        sent = await self._store.replay(request.ids, of=request.of, by=by)
         for deliverer in self._topology.deliverers.values():
             deliverer.wake.set()
         return Replayed(tuple(letter.id for letter in sent))

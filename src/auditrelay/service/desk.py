@@ -18,6 +18,7 @@ from auditrelay.collect.backfill import BackfillProgress
 from auditrelay.collect.verify import Shown, VerifyProgress, VerifyReport
 from auditrelay.errors import ConfigError, RelayError, StateError, exit_status
 from auditrelay.events.decode import NOT_DECODED
+from auditrelay.store import LetterOf
 
 Instant = Annotated[datetime, Meta(tz=True)]
 
@@ -61,15 +62,17 @@ class Verify(Struct, frozen=True, kw_only=True, tag_field="do", tag="verify"):
 
 
 class Replay(Struct, frozen=True, tag_field="do", tag="replay"):
-    """Send the dead letters *ids* again, each to its own sink."""
+    """Send the dead letters *ids* again, each to its own sink; *of* says which were meant."""
 
     ids: tuple[DeadLetterId, ...]
+    of: dict[DeadLetterId, LetterOf] = {}
 
 
 class Drop(Struct, frozen=True, tag_field="do", tag="drop"):
-    """Discard the dead letters *ids*."""
+    """Discard the dead letters *ids*; *of* says which were meant."""
 
     ids: tuple[DeadLetterId, ...]
+    of: dict[DeadLetterId, LetterOf] = {}
 
 
 class Forget(Struct, frozen=True, tag_field="do", tag="forget"):

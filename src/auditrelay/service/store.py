@@ -14,7 +14,7 @@ from auditrelay.deliver.spool import Spool
 from auditrelay.events.page import Page
 from auditrelay.evidence.facts import Body
 from auditrelay.evidence.heads import Head
-from auditrelay.store import Raised, SinkState, SourceState, StoredDeadLetter
+from auditrelay.store import NO_LETTERS, LetterOf, Raised, SinkState, SourceState, StoredDeadLetter
 from auditrelay.store.leases import Lease
 from auditrelay.store.sealing import (
     Branch,
@@ -66,9 +66,20 @@ class Registry(Protocol):
 
 
 class DeadLetters(Protocol):
-    """What an operator decides about dead letters; *by* is his user id, for the evidence."""
+    """
+    What an operator decides about dead letters; *by* is his user id, for the evidence.
 
-    async def replay(self, ids: Sequence[int], *, by: int | None = None) -> list[StoredDeadLetter]:
+    *of* says which letters he saw under the ids: one that is another by now is skipped. A database
+    that has lost its last commits gives an id twice.
+    """
+
+    async def replay(
+        self,
+        ids: Sequence[int],
+        *,
+        of: Mapping[int, LetterOf] = NO_LETTERS,
+        by: int | None = None,
+    ) -> list[StoredDeadLetter]:
         """
         Spool the dead letters *ids* again, each for its sink; return those that were spooled.
 
@@ -78,7 +89,12 @@ class DeadLetters(Protocol):
         """
 
     async def drop(
-        self, ids: Sequence[int], now: datetime, *, by: int | None = None
+        self,
+        ids: Sequence[int],
+        now: datetime,
+        *,
+        of: Mapping[int, LetterOf] = NO_LETTERS,
+        by: int | None = None,
     ) -> list[StoredDeadLetter]:
         """
         Discard the dead letters *ids*; return those discarded.

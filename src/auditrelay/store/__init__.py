@@ -15,10 +15,10 @@ method is called for it, else that method raises KeyError. Each method names its
 """
 
 from bisect import bisect
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
-from typing import Any, Final, Literal
+from typing import Any, Final, Literal, NamedTuple
 
 from auditrelay.events import AuditEvent
 from auditrelay.events.page import Page
@@ -218,6 +218,17 @@ class RejectedEvent:
     reduced: bool = False
 
 
+class LetterOf(NamedTuple):
+    """Which dead letter is meant, besides its id: that of the event *uid* for *sink*."""
+
+    uid: str
+    sink: str | None
+
+
+NO_LETTERS: Final[Mapping[int, LetterOf]] = {}
+"""What ids are the letters of, where nothing but the ids is known."""
+
+
 @dataclass(frozen=True, slots=True)
 class StoredDeadLetter:
     """
@@ -231,6 +242,11 @@ class StoredDeadLetter:
     source: str
     letter: DeadLetter
     replayed: bool = False
+
+    @property
+    def of(self) -> LetterOf:
+        """Which letter it is, should its id be given to another one."""
+        return LetterOf(self.letter.event.uid, self.sink)
 
 
 DeliveryStatus = Literal[

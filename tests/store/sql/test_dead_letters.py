@@ -9,7 +9,7 @@ from tests.support.stores import MINUTE, NOON, backlog, dead_letters, opened
 
 from auditrelay.events import AuditEvent
 from auditrelay.events.page import Page
-from auditrelay.store import DeadLetter, Proof, RejectedEvent
+from auditrelay.store import DeadLetter, LetterOf, Proof, RejectedEvent
 from auditrelay.store.sql.store import SqlStore
 
 Make = Callable[..., AuditEvent]
@@ -233,3 +233,17 @@ async def test_an_event_removed_with_its_source_leaves_no_dead_letter(
     before = listed(state)
     await store.settle("splunk", [(3, 4)], [rejected(3)])
     assert listed(state) == before
+
+
+async def test_an_id_that_is_another_letter_by_now_is_left_alone(
+    store: SqlStore, event: Make, state: State
+) -> None:
+    """A database that has lost its last commits gives an id again, to the next dead letter."""
+    seen = {number: LetterOf(event(5).uid, "splunk") for number in (1, 2)}
+    assert await store.drop([1, 2], NOON, of=seen) == []
+    assert await store.replay([1, 2], of=seen) == []
+    of_the_other = {3: LetterOf(event(0).uid, "splunk")}
+    assert await store.drop([3], NOON, of=of_the_other) == [], "the same event of another sink"
+    right = {each.id: each.of for each in dead_letters(state)}
+    assert [each.id for each in await store.replay([1], of=right)] == [1]
+    assert [each.id for each in await store.drop([2, 3], NOON, of=right)] == [2, 3]

@@ -1,12 +1,12 @@
 """Dead letters in the database: works on a connection, within the caller's transaction."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from itertools import groupby
 from typing import Literal
 
 from auditrelay.events import pack, unpack
 from auditrelay.evidence import facts
-from auditrelay.store import DeadLetter, DeliveryStatus, StoredDeadLetter
+from auditrelay.store import DeadLetter, DeliveryStatus, LetterOf, StoredDeadLetter
 from auditrelay.store.progress import Range
 from auditrelay.store.sql import tags
 from auditrelay.store.sql.connection import Connection, Cursor
@@ -112,15 +112,21 @@ def find(
     ]
 
 
-def not_replaying(db: Connection, ids: Sequence[int]) -> list[StoredDeadLetter]:
-    """Return those of the dead letters *ids* that are not being replayed."""
+def not_replaying(
+    db: Connection, ids: Sequence[int], of: Mapping[int, LetterOf]
+) -> list[StoredDeadLetter]:
+    """Return those of the dead letters *ids* that are those of *of*, and not being replayed."""
     # To *find*, an empty list of ids means all of them.
     if not ids:
         return []
     # One that was changed is not sent: it stays where the operator sees it.
     strange = set(tags.wrong(db, "dead_letter"))
     return [
-        letter for letter in find(db, ids=ids) if not letter.replayed and letter.id not in strange
+        letter
+        for letter in find(db, ids=ids)
+        if not letter.replayed
+        and letter.id not in strange
+        and of.get(letter.id) in (None, letter.of)
     ]
 
 
@@ -137,9 +143,11 @@ def start_replay(db: Connection, number: int, position: int | None) -> None:
         tags.put(db, "dead_letter", "id = ?", number)
 
 
-def drop(db: Connection, ids: Sequence[int], now: int, *, by: int | None) -> list[StoredDeadLetter]:
+def drop(
+    db: Connection, ids: Sequence[int], now: int, *, of: Mapping[int, LetterOf], by: int | None
+) -> list[StoredDeadLetter]:
     """Discard the dead letters *ids* that are not being replayed: delete their events."""
-    found = not_replaying(db, ids)
+    found = not_replaying(db, ids, of)
     for letter in found:
         db.execute(
             "update dead_letter set dropped = ?, event = ? where id = ?", (now, b"", letter.id)

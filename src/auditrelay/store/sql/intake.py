@@ -19,6 +19,7 @@ from auditrelay.store import (
     Changed,
     DeadLetter,
     Declared,
+    LetterOf,
     Notice,
     Proof,
     StoredDeadLetter,
@@ -217,7 +218,13 @@ def enter(db: Connection, source: str, proof: Proof, *, new: int = 0, now: int, 
 
 
 def replay(
-    db: Connection, spool: Spool, ids: Sequence[int], now: int, *, by: int | None
+    db: Connection,
+    spool: Spool,
+    ids: Sequence[int],
+    now: int,
+    *,
+    of: Mapping[int, LetterOf],
+    by: int | None,
 ) -> list[StoredDeadLetter]:
     """
     Spool the dead letters *ids* that are not being replayed already; return which they are.
@@ -225,7 +232,7 @@ def replay(
     Those whose source was removed are left: there is none whose event it could be.
     """
     known = {name for (name,) in db.execute("select name from source")}
-    found = [each for each in dead_letters.not_replaying(db, ids) if each.source in known]
+    found = [each for each in dead_letters.not_replaying(db, ids, of) if each.source in known]
     for (source, sink), group in groupby(found, lambda each: (each.source, each.sink)):
         owner = source_id(db, source)
         while letters := list(islice(group, _MAX_EVENTS)):

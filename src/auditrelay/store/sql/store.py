@@ -12,10 +12,12 @@ from auditrelay.errors import StoreFull
 from auditrelay.events import AuditEvent
 from auditrelay.events.page import Page
 from auditrelay.store import (
+    NO_LETTERS,
     Added,
     Backfill,
     DeadLetter,
     DeliveryStatus,
+    LetterOf,
     LookedUp,
     Notice,
     Proof,
@@ -348,18 +350,31 @@ class SqlStore:
 
     # -- dead letters, and what is of both ------------------------------------------------------
 
-    async def replay(self, ids: Sequence[int], *, by: int | None = None) -> list[StoredDeadLetter]:
+    async def replay(
+        self,
+        ids: Sequence[int],
+        *,
+        of: Mapping[int, LetterOf] = NO_LETTERS,
+        by: int | None = None,
+    ) -> list[StoredDeadLetter]:
         """Spool the dead letters *ids* again, and mark them as being replayed."""
         now = self._now()
         return await self._spooling.append(
-            lambda db: intake.replay(db, self._spool, ids, now, by=by)
+            lambda db: intake.replay(db, self._spool, ids, now, of=of, by=by)
         )
 
     async def drop(
-        self, ids: Sequence[int], now: datetime, *, by: int | None = None
+        self,
+        ids: Sequence[int],
+        now: datetime,
+        *,
+        of: Mapping[int, LetterOf] = NO_LETTERS,
+        by: int | None = None,
     ) -> list[StoredDeadLetter]:
         """Mark the dead letters *ids* as dropped, and delete their events."""
-        return await self._engine.write(lambda db: dead_letters.drop(db, ids, micros(now), by=by))
+        return await self._engine.write(
+            lambda db: dead_letters.drop(db, ids, micros(now), of=of, by=by)
+        )
 
     async def save_condition(
         self, peer: Literal["source", "sink"], name: str, condition: Condition
