@@ -4,6 +4,7 @@ import json
 from collections.abc import AsyncIterator
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
+from typing import Any
 
 import pytest
 from tests.conftest import make_event
@@ -14,13 +15,24 @@ from tests.support.stores import NOON, opened
 from auditrelay.config.model import Alerts, Config, Log, Spool, Status
 from auditrelay.errors import ConfigError
 from auditrelay.events.page import Page
+from auditrelay.service import commands as module
 from auditrelay.service.commands import Commands
-from auditrelay.service.desk import Backfill, Forget, Forgotten, Request, Verify
+from auditrelay.service.desk import (
+    Backfill,
+    Drop,
+    Dropped,
+    Forget,
+    Forgotten,
+    Replay,
+    Replayed,
+    Request,
+    Verify,
+)
 from auditrelay.service.seal import head_event
 from auditrelay.service.topology import Topology
 from auditrelay.settings.reserved import ALERTS
 from auditrelay.sources import cencori
-from auditrelay.store import Proof
+from auditrelay.store import DeadLetter, Proof
 from auditrelay.store.sql import evidence
 from auditrelay.store.sql.store import SqlStore
 from auditrelay.store.sqlite.store import open_view
@@ -131,3 +143,28 @@ async def test_a_source_that_reads_files_cannot_be_asked_for_a_range(
     assert str(caught.value) == f"exports reads files and cannot be asked for a range: {instead}"
     await topology.close()
     await store.close()
+
+
+@pytest.mark.parametrize(("do", "done"), [(Replay, Replayed), (Drop, Dropped)])
+async def test_many_dead_letters_are_more_than_one_write(
+    commands: Commands,
+    monkeypatch: pytest.MonkeyPatch,
+    do: type[Replay | Drop],
+    done: type[Replayed | Dropped],
+) -> None:
+    store: Any = commands._store
+    parts: list[int] = []
+    monkeypatch.setattr(module, "LETTERS", 2)
+    method = do.__name__.lower()
+    one_write = getattr(store, method)
+
+    async def noted(ids: list[int], *more: Any, **named: Any) -> Any:
+        parts.append(len(ids))
+        return await one_write(ids, *more, **named)
+
+    monkeypatch.setattr(store, method, noted)
+    bad = [DeadLetter(make_event(n), "bad_row", "no", None, 1, NOW, NOW) for n in range(5)]
+    await store.start_source("voice", NOW)
+    await store.add("voice", Page.of(()), bad=bad)
+    assert await commands.do(do((1, 2, 3, 4, 5)), silent) == done((1, 2, 3, 4, 5))
+    assert parts == [2, 2, 1]

@@ -4,6 +4,7 @@ import contextlib
 from collections import Counter
 from collections.abc import Awaitable, Callable, Iterator, Sequence
 from datetime import datetime
+from typing import Final
 
 import structlog
 
@@ -39,6 +40,9 @@ from auditrelay.service.topology import Topology
 from auditrelay.settings.values import format_duration
 from auditrelay.store import REOPENED, Proof, SinkState, SourceState
 from auditrelay.window import EPOCH, Interval, holes, iso, until
+
+LETTERS: Final = 500
+"""How many dead letters one write is about at most: others wait for it meanwhile."""
 
 _log: structlog.stdlib.BoundLogger = structlog.get_logger(__name__)
 
@@ -91,9 +95,7 @@ class Commands:
             case Replay():
                 return await self._replay(request, by)
             case Drop():
-                now = self._clock.now()
-                dropped = await self._store.drop(request.ids, now, of=request.of, by=by)
-                return Dropped(tuple(letter.id for letter in dropped))
+                return await self._drop(request, by)
             case Forget():
                 return await self._forget(request, by)
             case Reopen():
@@ -218,10 +220,20 @@ class Commands:
         return Reopened(tuple(gaps), expired)
 
     async def _replay(self, request: Replay, by: int | None) -> Replayed:
-        sent = await self._store.replay(request.ids, of=request.of, by=by)
-        for deliverer in self._topology.deliverers.values():
-            deliverer.wake.set()
-        return Replayed(tuple(letter.id for letter in sent))
+        sent: list[int] = []
+        for ids in _some(request.ids):
+            replayed = await self._store.replay(ids, of=request.of, by=by)
+            sent += [letter.id for letter in replayed]
+            for deliverer in self._topology.deliverers.values():
+                deliverer.wake.set()
+        return Replayed(tuple(sent))
+
+    async def _drop(self, request: Drop, by: int | None) -> Dropped:
+        dropped: list[int] = []
+        for ids in _some(request.ids):
+            letters = await self._store.drop(ids, self._clock.now(), of=request.of, by=by)
+            dropped += [letter.id for letter in letters]
+        return Dropped(tuple(dropped))
 
     async def _forget(self, request: Forget, by: int | None) -> Forgotten:
         name = request.name
@@ -321,6 +333,11 @@ class Commands:
             if notice:
                 notes.append(f"{name}: {notice}")
         return notes
+
+
+def _some(ids: Sequence[int]) -> Iterator[Sequence[int]]:
+    """Yield *ids* in parts, each for one write."""
+    return (ids[first : first + LETTERS] for first in range(0, len(ids), LETTERS))
 
 
 def _in_words(gap: ReopenedGap) -> str:

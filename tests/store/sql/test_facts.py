@@ -324,7 +324,7 @@ async def test_a_fact_and_what_it_tells_of_commit_together(
     assert set(looked) == {""}
 
 
-@pytest.mark.parametrize("steps", [1, 2, 3])
+@pytest.mark.parametrize("steps", [1, 2, 3, 4, 5])
 async def test_a_removal_that_was_interrupted_is_finished_before_it_comes_back(
     store: SqlStore, state: State, event: Make, steps: int
 ) -> None:

@@ -68,6 +68,7 @@ def _insert(dialect: Dialect) -> str:
 
 
 FORGET_STEP = 50_000
+LOG_STEP = 1_000
 """How many uids are forgotten in one transaction at most."""
 
 FORGOTTEN: Final = "forgotten_before"
@@ -298,7 +299,13 @@ def delivery_status(
 
 def forget_before(db: Connection, before: int, now: int) -> int:
     """Forget some of the uids of events older than *before*; return how many."""
-    db.execute("delete from uid_log where newest < ?", (before,))
+    logged = db.execute(
+        "delete from uid_log where id in "
+        "(select id from uid_log where newest < ? order by id limit ?)",
+        (before, LOG_STEP),
+    ).rowcount
+    if logged == LOG_STEP:
+        return FORGET_STEP
     db.execute('delete from late where "end" < ?', (before,))
     left = FORGET_STEP
     for owner, source in db.execute("select id, name from source order by name").fetchall():

@@ -15,13 +15,11 @@ from auditrelay.store.sql.spool import Spool
 from auditrelay.store.sql.spooling import Spooling
 
 _STEP: Final = 50_000
-_SIZE: Final = "select cast(coalesce(sum(bytes), 0) as bigint) from spool where {} = ?"
+LOG_STEP: Final = 1_000
 _OF_A_SOURCE: Final = (
     "coverage",
     "resweep",
     "known",
-    "uid_log",
-    "spool",
     "own_page",
     "vanished",
     "late",
@@ -47,10 +45,12 @@ async def finish(writer: Writer, spooling: Spooling, log: Spool, name: str) -> N
     """Delete what is left of the source or sink *name*, whose removal was declared."""
     while await writer.write(lambda db: some_known(db, name)):  # there may be millions
         pass
-    await spooling.rearrange(lambda db: log.resize(db, -source(db, name)))
+    while await spooling.rearrange(lambda db: some_pages(db, log, name)):  # or gigabytes
+        pass
+    await spooling.rearrange(lambda db: source(db, name))
 
     def last(db: Connection) -> None:
-        log.resize(db, -sink(db, name))
+        sink(db, name)
         meta.delete(db, _BEGUN + name)
 
     await spooling.rearrange(last)
@@ -73,19 +73,33 @@ def declare(db: Connection, name: str, now: int, *, by: int | None) -> None:
 
 def some_known(db: Connection, name: str) -> int:
     """Forget some of the uids of the source *name*; return how many."""
-    return db.execute(
-        "delete from known where (source, key) in (select source, key from known where source = "
-        "(select id from source where name = ?) limit ?)",
-        (name, _STEP),
-    ).rowcount
+    of_it = "source = (select id from source where name = ?) limit ?"
+    return (
+        db.execute(
+            f"delete from known where (source, key) in (select source, key from known where {of_it})",  # noqa: E501, S608  # a constant
+            (name, _STEP),
+        ).rowcount
+        or db.execute(
+            f"delete from uid_log where id in (select id from uid_log where {of_it})",  # noqa: S608  # a constant
+            (name, LOG_STEP),
+        ).rowcount
+    )
 
 
-def source(db: Connection, name: str) -> int:
-    """Delete the source *name* with its ledger and spool; return the freed bytes of the spool."""
+def some_pages(db: Connection, log: Spool, name: str) -> bool:
+    """Delete some pages of the source *name*, or for the sink alone; return whether any went."""
+    for table, column in (("source", "source"), ("sink", '"only"')):
+        row = db.execute(f"select id from {table} where name = ?", (name,)).fetchone()  # noqa: S608  # constants
+        if row is not None and log.delete_of(db, column, row[0]):
+            return True
+    return False
+
+
+def source(db: Connection, name: str) -> None:
+    """Delete the source *name* with its ledger; its pages are gone."""
     row = db.execute("select id from source where name = ?", (name,)).fetchone()
     if row is None:
-        return 0
-    (size,) = db.execute(_SIZE.format("source"), row).fetchone()
+        return
     db.execute(
         "delete from backfill_part where backfill in (select id from backfill where source = ?)",
         row,
@@ -95,21 +109,17 @@ def source(db: Connection, name: str) -> int:
     db.execute("delete from feed where source = ?", (name,))
     db.execute("delete from dead_letter where source = ? and sink is null", (name,))
     db.execute("delete from source where id = ?", row)
-    return int(size)
 
 
-def sink(db: Connection, name: str) -> int:
-    """Delete the sink *name* with its dead letters and resends; return the freed bytes."""
+def sink(db: Connection, name: str) -> None:
+    """Delete the sink *name* with its dead letters; its resends are gone."""
     row = db.execute("select id from sink where name = ?", (name,)).fetchone()
     if row is None:
-        return 0
-    (size,) = db.execute(_SIZE.format('"only"'), row).fetchone()
+        return
     for table, column in (
-        ("spool", '"only"'),
         ("feed", "sink"),
         ("dead_letter", "sink"),
         ("sink", "id"),
     ):
         db.execute(f"delete from {table} where {column} = ?", row)  # noqa: S608  # constants
     seals.forget(db, name)
-    return int(size)

@@ -50,6 +50,15 @@ _ROWS: Final = 16
 _ASKED_BYTES: Final = 1 << 20
 """How many bytes of pages, compressed, are asked for at once; one page may have more."""
 
+DELETED_PAGES: Final = 1000
+DELETED_BYTES: Final = 64 << 20
+"""
+How many pages one write deletes, and about how many bytes of them.
+
+Tens of gigabytes may be due at once, after a sink was down for long or a limit was lowered. Others
+wait for that write, and PostgreSQL is given no more than 30 seconds for it: it would never succeed.
+"""
+
 FACTS_OF_A_PAGE: Final = 2
 """There is one fact about a page, and the last one of a walk brings another, what was covered."""
 
@@ -161,29 +170,42 @@ class Spool:
         self.used_bytes = meta.read(db, "spool_bytes") + change
         meta.write(db, "spool_bytes", self.used_bytes)
 
-    def prune(self, db: Connection, before: int, now: int) -> int:
-        """Delete pages that every sink has and that were stored *before*; return the events."""
+    def prune(self, db: Connection, before: int, now: int) -> tuple[int, bool]:
+        """
+        Delete pages that every sink has and that were stored *before*, but not many at once.
+
+        Returns how many events they had, and whether there are more such pages.
+        """
         floor = delivered_floor(db)
         # Up to the first page that stays, so that one place says which pages may be gone.
         (end,) = db.execute(
             "select coalesce(min(first), ?1) from spool where first + count > ?1 or stored >= ?2",
             (floor, before),
         ).fetchone()
-        return self._delete_before(db, end, "retention", now)
+        some = _end_of_some(db, end, DELETED_BYTES)
+        return self._delete_before(db, some, "retention", now), some < end
 
     def delete_delivered(self, db: Connection, now: int) -> bool:
         """Delete the oldest pages that every sink has until there is room; return if any went."""
         floor, excess = delivered_floor(db), max(self.used_bytes - self.max_bytes, 0) + (4 << 20)
-        end, freed = 0, 0
-        for first, count, size in db.execute(
-            "select first, count, bytes from spool where first + count <= ? "
-            "order by first limit 1000",
-            (floor,),
-        ):
-            end, freed = first + count, freed + size
-            if freed >= excess:
-                break
+        end = _end_of_some(db, floor, min(excess, DELETED_BYTES))
         return self._delete_before(db, end, "room", now) > 0
+
+    def delete_of(self, db: Connection, column: str, owner: int) -> bool:
+        """Delete pages of the *owner* in *column*, but not many at once; return if any went."""
+        found = db.execute(
+            f"select first, bytes from spool where {column} = ? order by first limit ?",  # noqa: S608  # a constant
+            (owner, DELETED_PAGES),
+        ).fetchall()
+        freed = 0
+        for first, size in found:
+            db.execute("delete from spool where first = ?", (first,))
+            freed += size
+            if freed >= DELETED_BYTES:
+                break
+        if found:
+            self.resize(db, -freed)
+        return bool(found)
 
     def _delete_before(self, db: Connection, end: int, why: str, now: int) -> int:
         """Delete the pages before the place *end*; return how many events they had."""
@@ -199,6 +221,19 @@ class Spool:
             body = facts.pruned(before=end, events=count, why=why)
             insert(db, INSTANCE, [body], now)
         return int(count)
+
+
+def _end_of_some(db: Connection, end: int, size: int) -> int:
+    """Return the end of the first pages before the place *end* that have *size* bytes together."""
+    found = db.execute(
+        "select first + count, bytes from spool where first + count <= ? order by first limit ?",
+        (end, DELETED_PAGES),
+    ).fetchall()
+    for place, each in found:
+        size -= each
+        if size <= 0:
+            return int(place)
+    return int(found[-1][0]) if len(found) == DELETED_PAGES else end
 
 
 def read_pages(

@@ -387,7 +387,12 @@ class SqlStore:
     async def prune(self, now: datetime) -> int:
         """Delete delivered pages after *retention* and uids after *remember*; shrink the file."""
         at, before = micros(now), micros(now - self._shared.retention)
-        pruned = await self._spooling.rearrange(lambda db: self._spool.prune(db, before, at))
+        pruned, more = 0, True
+        while more:
+            some, more = await self._spooling.rearrange(
+                lambda db: self._spool.prune(db, before, at)
+            )
+            pruned += some
         await forget_old(self._engine, before=micros(now - self._shared.remember), now=at)
         await self._engine.write(self._engine.room.give_back)
         return pruned
