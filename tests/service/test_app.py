@@ -15,7 +15,7 @@ from tests.support.stores import explained, opened
 from auditrelay.clock import Clock
 from auditrelay.config import load
 from auditrelay.config.model import Config
-from auditrelay.errors import ConfigError, StateError
+from auditrelay.errors import ConfigError, Fenced, RelayError, StateError, StoreFull
 from auditrelay.events.notices import SEALED
 from auditrelay.sandbox.vendors.bland import Bland
 from auditrelay.service.app import App
@@ -175,6 +175,35 @@ async def test_it_serves_until_it_is_stopped_and_stops_in_order(
     assert events.count("ledger_sealed") == 2, "once each source was read, and at the stop"
     explained(tmp_path / "state", sealed=True)
     assert len(lines(tmp_path)) == 5
+
+
+async def test_a_reload_that_the_store_does_not_take_is_made_later(
+    tmp_path: Path, configure: Configure, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The disk may be full just then, or another replica may have taken this one for dead."""
+    monkeypatch.setattr("auditrelay.service.app.RELOAD_AGAIN", 0.01)
+    stop, reload, supervisor = asyncio.Event(), asyncio.Event(), Recorder()
+    with capture_logs() as logged:
+        async with App.open(configure(), Clock()) as app, asyncio.timeout(90):
+            serving = asyncio.create_task(
+                app.serve(stop, reload, configure, lambda _: None, supervisor)
+            )
+            await eventually(lambda: len(lines(tmp_path)) == 5)
+            start_sink = app._store.start_sink
+            refusals: list[RelayError] = [StoreFull("no room"), Fenced("not this replica")]
+
+            async def refused(sink: str, sources: list[str]) -> None:
+                if refusals:
+                    raise refusals.pop()
+                await start_sink(sink, sources)
+
+            monkeypatch.setattr(app._store, "start_sink", refused)
+            reload.set()
+            await eventually(lambda: any(each["event"] == "reloaded" for each in logged))
+            stop.set()
+            await serving
+    events = [each["event"] for each in logged if each["event"].startswith("reload")]
+    assert events == ["reload_postponed", "reload_postponed", "reloaded"]
 
 
 # --- a clock that is wrong

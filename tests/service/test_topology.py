@@ -6,6 +6,7 @@ from contextlib import asynccontextmanager
 from datetime import UTC
 from pathlib import Path
 from typing import Any
+from unittest.mock import AsyncMock
 
 import pytest
 from apscheduler.schedulers.asyncio import AsyncIOScheduler
@@ -19,7 +20,7 @@ from tests.support.stores import opened
 from auditrelay.clock import Clock
 from auditrelay.config import load
 from auditrelay.config.model import Config
-from auditrelay.errors import ConfigError, Refused
+from auditrelay.errors import ConfigError, Fenced, Refused, RelayError, StoreFull
 from auditrelay.events.page import Page
 from auditrelay.service.heap import Heap
 from auditrelay.service.topology import Topology, TopologyDiff
@@ -232,6 +233,23 @@ async def test_a_part_that_cannot_be_built_changes_nothing(
         assert (topology.config, topology.loops) == (before, loops)
         assert set(topology.sinks) == {"out"}
         assert len(closed) == 1, "the sink that was built for nothing"
+
+
+@pytest.mark.parametrize("error", [StoreFull("no room"), Fenced("not this replica any more")])
+async def test_a_configuration_that_the_store_does_not_take_changes_nothing(
+    configure: Configure, monkeypatch: pytest.MonkeyPatch, error: RelayError
+) -> None:
+    async with running(configure({"one": source(), "gone": source()})) as topology:
+        before = topology.config
+        parts = {**topology.collectors, **topology.deliverers}
+        changed = configure({"one": source("key-two"), "new": source()}, ("out", "more"))
+        with monkeypatch.context() as broken:
+            broken.setattr(topology._store, "start_sink", AsyncMock(side_effect=error))
+            with pytest.raises(type(error)):
+                await topology.change(changed)
+        assert topology.config is before
+        assert {**topology.collectors, **topology.deliverers} == parts
+        assert await topology.change(changed) == TopologyDiff(["new", "more"], ["gone"], ["one"])
 
 
 async def test_an_announcement_wakes_every_sink(configure: Configure) -> None:

@@ -25,9 +25,11 @@ from auditrelay.config.model import Config
 from auditrelay.deliver.deliverer import Deliverer
 from auditrelay.errors import (
     ConfigError,
+    LeaseLost,
     PeerBug,
     RelayError,
     StateError,
+    StoreFull,
 )
 from auditrelay.service.commands import Commands
 from auditrelay.service.control_socket import ControlSocket
@@ -55,6 +57,9 @@ ATTEMPTS_ONCE: Final = 5
 
 ROOM_PATIENCE: Final = timedelta(seconds=30)
 """How long a poll of a run that has an end waits for room in the spool."""
+
+RELOAD_AGAIN: Final = 5.0
+"""Seconds after which a configuration is applied again that the store has not taken."""
 
 SWITCH_SECONDS: Final = 0.0005
 """
@@ -261,18 +266,25 @@ class App:
             await due.wait()
             due.clear()
             supervisor.reloading()
+            is_postponed = False
             try:
                 changes = await self._work.change(reread())
             except ConfigError as error:
                 _log.error("reload_refused", problems=list(error.problems))
             except PeerBug as error:
                 _log.error("reload_refused", problems=[str(error)])
+            except (StoreFull, LeaseLost) as error:  # it passes, and nothing else waits for that
+                _log.warning("reload_postponed", reason=str(error))
+                is_postponed = True
             else:
                 _log.info("reloaded", **asdict(changes))
                 await self._work.reload()
                 if self._replica is not None:
                     self._replica.reload(self._config)
             supervisor.ready(self.view.summary())
+            if is_postponed:
+                await self._clock.sleep(RELOAD_AGAIN)
+                due.set()
 
     async def run_command_offline(
         self, request: Request, on_progress: OnProgress

@@ -173,11 +173,13 @@ class Topology:
 
     async def register(self) -> None:
         """Register which sink receives what in the store, and restore the health of each part."""
-        await register(self._store, self.config, self._clock.now())
-        if self._is_sole:
-            known = [*self.config.sources, ALERTS]
-            await retire(self._store, receivers(self.config), known)
+        await self._register(self.config)
         await self._restore()
+
+    async def _register(self, config: Config) -> None:
+        await register(self._store, config, self._clock.now())
+        if self._is_sole:
+            await retire(self._store, receivers(config), [*config.sources, ALERTS])
 
     async def _restore(self, unit: str | None = None) -> None:
         """Restore the health of *unit*, or of each part."""
@@ -306,7 +308,8 @@ class Topology:
         Apply *config*, and return what that has changed.
 
         Raises, with nothing changed, PeerBug if a part cannot be built, and ConfigError if it
-        cannot or if a setting differs that cannot change while the instance runs.
+        cannot or if a setting differs that cannot change while the instance runs; StoreFull or
+        LeaseLost if the store does not take it now.
         """
         _refuse_what_is_fixed(self.config, config)
         config.require_work()
@@ -316,6 +319,12 @@ class Topology:
         if not self._is_sole:
             sources, sinks = _of(self.collectors, sources), _of(self.deliverers, sinks)
         new_sinks, new_collectors = await self._build(config, sources, sinks)
+        try:
+            # What is removed has an end from here on; what still runs spools nothing more for it.
+            await self._register(config)
+        except RelayError:
+            await _close(new_sinks, new_collectors)
+            raise
 
         for name in (*sources.removed, *sources.changed):
             await self._stop_polling(name)
@@ -335,8 +344,7 @@ class Topology:
             retention=config.spool.retention,
             remember=config.spool.remember,
         )
-        await self.register()
-        # Only now is nothing more spooled for them, so that their backlog has an end.
+        await self._restore()
         for name in self._draining.keys() & set(sinks.removed):
             self._drain(name)
         for name in new_sinks:
@@ -359,10 +367,7 @@ class Topology:
                 self._lease_if_sole(f"source {name}")
                 new_collectors[name] = self._collector(config, name)
         except RelayError:
-            for sink, _ in new_sinks.values():
-                await sink.close()
-            for collector in new_collectors.values():
-                await collector.close()
+            await _close(new_sinks, new_collectors)
             raise
         return new_sinks, new_collectors
 
@@ -402,6 +407,16 @@ class Topology:
             await _drain_within_grace([deliverer])
             await asyncio.wait(self._cancel(f"sink {name}"))
             await sink.close()
+
+
+async def _close(
+    sinks: Mapping[str, tuple[Sink, Deliverer]], collectors: Mapping[str, SourceLoop]
+) -> None:
+    """Release what was built and did not begin."""
+    for sink, _ in sinks.values():
+        await sink.close()
+    for collector in collectors.values():
+        await collector.close()
 
 
 async def _ended(tasks: list[asyncio.Task[None]]) -> None:
