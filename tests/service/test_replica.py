@@ -15,6 +15,7 @@ from tests.support.clock import FakeClock
 from auditrelay.config import load
 from auditrelay.config.model import Config
 from auditrelay.deliver.throughput import Throughput
+from auditrelay.errors import StateError, first_of
 from auditrelay.service.ability import LOOK_EVERY
 from auditrelay.service.disagreements import ROLL_OUT
 from auditrelay.service.replica import Replica
@@ -193,6 +194,21 @@ async def test_a_source_is_given_away_when_the_clock_is_off_by_more_than_settle_
     world.rows.ahead = timedelta()
     await world.turns()
     assert "source calls" in world.gained
+
+
+async def test_a_run_that_has_an_end_does_not_wait_for_ever_to_join(
+    world: World, clock: FakeClock
+) -> None:
+    """The database answered when the state was opened, and has gone since."""
+    world.rows.reachable = False
+    began = clock.monotonic()
+    with pytest.raises(ExceptionGroup) as raised:
+        async with asyncio.timeout(30), world.replica.holding(["source calls"]):
+            pytest.fail("nothing is held")
+    error = first_of(raised.value)
+    assert isinstance(error, StateError)
+    assert str(error) == "the database with the state has not answered for 60 seconds"
+    assert 60 <= clock.monotonic() - began < 90
 
 
 async def test_another_clock_is_logged_once_when_that_begins(world: World) -> None:

@@ -20,6 +20,7 @@ from auditrelay.service.instance_view import InstanceView
 from auditrelay.service.keeper import Feeds
 from auditrelay.service.member import Member
 from auditrelay.service.membership import Loss
+from auditrelay.service.state import PATIENCE
 from auditrelay.service.topology import Topology
 from auditrelay.service.workload import Workload
 from auditrelay.status.model import StoreStatus
@@ -269,7 +270,7 @@ class Replica:
         Hold those of *units* that are free, for the length of the block; yield those that are not.
 
         A run that has an end joins for them alone, and leaves them again in good order. What a dead
-        replica held is waited for.
+        replica held is waited for. Raises StateError, in a group, if the store does not answer.
         """
         served = {unit: each for unit, each in self._serves.items() if unit in units}
         self._is_command = True
@@ -286,6 +287,11 @@ class Replica:
     async def _obtain(self, units: set[str], pulsing: asyncio.Task[None]) -> None:
         began = self._clock.monotonic()
         while not (pulsing.done() or (units <= self.member.leases.keys() and self.member.quiet)):
-            if self.member.joined.is_set() and self._clock.monotonic() - began > _PATIENCE:
+            waited = self._clock.monotonic() - began
+            if self.member.joined.is_set() and waited > _PATIENCE:
                 return
+            if self.member.situation is None and waited > PATIENCE:
+                raise StateError(
+                    f"the database with the state has not answered for {PATIENCE:.0f} seconds"
+                )
             await self._clock.sleep(_LOOK)
