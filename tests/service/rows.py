@@ -41,6 +41,8 @@ class Rows:
         self.writes: dict[UUID, int] = {}
         self.requests: list[Waiting] = []
         self.end = 0
+        self.key = ""
+        """The id of the key of the evidence that is in force."""
         self.reachable = True
         self.server: Server | None = Server("15.1", "7", 1)
         self.locked_by: UUID | None = None
@@ -75,6 +77,7 @@ class FakeMembership:
         self.rows = rows
         self.me = uuid4()
         self.beats = 0
+        self.key = ""
         self.ended: list[set[UUID]] = []
         self.partitioned = False
 
@@ -108,7 +111,9 @@ class FakeMembership:
             command=card.command,
             serves=card.serves,
             expires_in=LIFE,
+            info={"key": card.key},
         )
+        self.key = card.key
         rows.expires[self.me] = rows.now() + LIFE
         rows.seats[self.me], rows.writes[self.me] = card.seat, 0
         self._ensure(card.serves)
@@ -128,7 +133,8 @@ class FakeMembership:
         if beat and self.me in rows.replicas:
             self.beats += 1
             old = rows.replicas[self.me]
-            rows.replicas[self.me] = replace(old, beats=old.beats + 1, draining=draining, info=info)
+            said = {**info, "key": self.key}
+            rows.replicas[self.me] = replace(old, beats=old.beats + 1, draining=draining, info=said)
             rows.expires[self.me] = rows.now() + LIFE
         return Situation(
             now=rows.clock.now() + rows.ahead,
@@ -141,6 +147,7 @@ class FakeMembership:
             end=rows.end,
             heads=0,
             writes=rows.writes.get(self.me),
+            key=rows.key,
         )
 
     async def end_sessions(self, dead: Collection[UUID]) -> None:
@@ -212,6 +219,10 @@ class FakeInstance:
         self.ids: list[UUID] = []
         self.known_writes = 0
         self.woken = 0
+        self.registered = 0
+        """How often it was asked to."""
+        self.unregistered: RelayError | None = None
+        """What it raises then."""
         self.seen: Situation | None = None
         self.offered: Sequence[Waiting] = ()
         self.failing: RelayError | None = None
@@ -224,6 +235,11 @@ class FakeInstance:
     def joined(self, replica: UUID) -> None:
         self.ids.append(replica)
         self.known_writes = 0
+
+    async def register(self) -> None:
+        self.registered += 1
+        if self.unregistered is not None:
+            raise self.unregistered
 
     def writes(self) -> int:
         return self.known_writes

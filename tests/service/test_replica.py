@@ -97,7 +97,7 @@ class World:
         self.gained: list[str] = []
         self.may_end = asyncio.Event()
         self.may_end.set()
-        work: Any = SimpleNamespace(gain=self._gain, lose=self._lose)
+        work: Any = SimpleNamespace(gain=self._gain, lose=self._lose, register=self._register)
         parts: tuple[Any, Any, Any, Any] = (self.share, self.topology, work, self.view)
         self.replica = Replica(*parts, Metrics(shared=True), clock=clock)
         self.replica.member.begin(tasks)
@@ -107,6 +107,9 @@ class World:
         path.touch(mode=0o600)
         path.write_text(settings.format(folder=self.folder))
         return load(path, {"HOME": str(self.folder)})
+
+    async def _register(self) -> None:
+        """Register nothing."""
 
     async def _gain(self, lease: Any) -> None:
         self.gained.append(lease.unit)

@@ -35,5 +35,12 @@ def held(unit: str, by: str | None, since: datetime | None = NOW) -> LeaseRow:
 
 def situation(replicas: list[Replica], *leases: LeaseRow) -> Situation:
     return Situation(
-        now=NOW, replicas=tuple(replicas), leases=leases, requests=(), end=0, heads=0, writes=0
+        now=NOW,
+        replicas=tuple(replicas),
+        leases=leases,
+        requests=(),
+        end=0,
+        heads=0,
+        writes=0,
+        key="",
     )

@@ -405,6 +405,7 @@ async def replicas(staged: Stage) -> None:
         end=0,
         heads=0,
         writes=0,
+        key="",
     )
     staged.shared = StoreStatus(up=True, away_since=None, disagreements={})
 

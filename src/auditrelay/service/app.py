@@ -202,7 +202,7 @@ class App:
             try:
                 if app._replica is None:
                     await app._work.gain(sole(KEEPER))
-                await app._topology.register()
+                    await app._topology.register()
                 yield app
             finally:
                 await app._topology.close()

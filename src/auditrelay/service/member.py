@@ -7,7 +7,7 @@ take its time (building, draining, taking) is a task of its own, so that beats a
 """
 
 import asyncio
-from collections.abc import Awaitable, Collection, Mapping, Sequence
+from collections.abc import Awaitable, Collection, Coroutine, Mapping, Sequence
 from dataclasses import replace
 from functools import partial
 from typing import Any, Final, Protocol
@@ -16,8 +16,9 @@ from uuid import UUID
 import structlog
 
 from auditrelay.clock import Clock
-from auditrelay.errors import LeaseLost, RelayError
+from auditrelay.errors import LeaseLost, RelayError, RolledBack, StoreFull
 from auditrelay.service.holdings import Holdings, Runner
+from auditrelay.service.key_in_force import KeyInForce, May
 from auditrelay.service.membership import (
     BEAT,
     PULSE,
@@ -51,6 +52,9 @@ TIDY: Final = 60.0
 
 REST: Final = 60.0
 """Seconds for which a unit that could not begin here is left to others."""
+
+REGISTER_AGAIN: Final = 5.0
+"""Seconds after which a replica registers again with a store that was full."""
 
 _log: structlog.stdlib.BoundLogger = structlog.get_logger(__name__)
 
@@ -97,6 +101,9 @@ class Instance(Runner, Protocol):
 
     def joined(self, replica: UUID) -> None:
         """Write as *replica* from now on; it has written nothing yet."""
+
+    async def register(self) -> None:
+        """Tell the store what is configured. Raises LeaseLost and StoreFull."""
 
     def writes(self) -> int:
         """Return how many transactions of this replica are known to be committed."""
@@ -150,6 +157,10 @@ class Member:
         self._taking: frozenset[str] = frozenset()
         self._took = False
         """Whether what was free has been taken, or was asked for in vain."""
+        self._key, self._may = KeyInForce(card.key), May.NOTHING
+        self._registered = False
+        """Whether the store knows what is configured: not before it has our key, nor afterwards."""
+        self._registering: asyncio.Task[None] | None = None
         self._beaten = self._tidied = float("-inf")
         self._ended: frozenset[UUID] = frozenset()
         self._seen = (0, 0)
@@ -257,6 +268,7 @@ class Member:
         _log.warning("replica_fenced", replica=str(self.me), reason=why.value)
         metrics, is_old = self._metrics, why is Loss.ROLLED_BACK
         (metrics.store_rolled_back if is_old else metrics.fenced).inc()
+        self._registered = self._registered and not is_old  # that may be lost as well
         self._held.lose_all(why)
         with self.reach.not_asking():
             await self._held.settled()
@@ -311,7 +323,11 @@ class Member:
         self._hand_over(now)
         planned = plan(now.replicas, [row.unit for row in now.leases], now.leases)
         self._free.saw(now.leases, now.replicas, dead, at)
-        if not self._draining:
+        self._may = self._key.saw(now, self.me, at)
+        if self._may is May.ALL and not self._registered:
+            self._register()
+            self._may = May.KEEPER
+        if not self._draining and self._may is not May.NOTHING:
             self._take(planned, dead, at)
         if (now.end, now.heads) != self._seen:
             self._seen = (now.end, now.heads)
@@ -321,6 +337,23 @@ class Member:
             self._keep(now, planned, at)
         if self._took and self._held.quiet:
             self.joined.set()
+
+    def _register(self) -> None:
+        if self._registering is None or self._registering.done():
+            self._registering = self._do(self._try_to_register())
+
+    async def _try_to_register(self) -> None:
+        try:
+            await self._instance.register()
+        except LeaseLost as error:
+            is_old = isinstance(error, RolledBack)
+            self.rejoin(Loss.ROLLED_BACK if is_old else Loss.FENCED)
+        except StoreFull as error:
+            _log.warning("replica_not_registered", reason=str(error))
+            await self._clock.sleep(REGISTER_AGAIN)
+        else:
+            self._registered = True
+            self._hurry.set()
 
     # -- what is lost, and what is given -----------------------------------------------------------
 
@@ -386,12 +419,13 @@ class Member:
             if unit in self._card.serves
             and unit not in self._resting
             and (planned.get(unit) == self.me or unit in unclaimed or self._card.command)
+            and (self._may is May.ALL or unit == KEEPER)
         } - self._held.units
         if wanted and not self._taking:
             self._taking = frozenset(wanted)
             origins = {unit: self._origins.of(unit, self.me) for unit in wanted}
             self._do(self._taken(origins, set(dead)))
-        self._took = self._took or not wanted
+        self._took = self._took or (self._may is May.ALL and not wanted)
 
     async def _taken(
         self, units: Mapping[str, tuple[str, str | None]], dead: Collection[UUID]
@@ -403,7 +437,7 @@ class Member:
         except Unreachable:
             leases = []  # the next pulse sees what came of it
         finally:
-            self._taking, self._took = frozenset(), True
+            self._taking, self._took = frozenset(), self._took or self._may is May.ALL
         for lease in leases:
             if self.me == me and self._broken is None:
                 why, former = units[lease.unit]
@@ -448,9 +482,9 @@ class Member:
         assert self._holdings is not None  # noqa: S101  # keep_pulsing makes it
         return self._holdings
 
-    def _do(self, work: Any) -> None:
+    def _do(self, work: Coroutine[Any, Any, None]) -> asyncio.Task[None]:
         assert self._tasks is not None  # noqa: S101  # as above
-        self._tasks.create_task(work)
+        return self._tasks.create_task(work)
 
     async def _pause(self, seconds: float) -> None:
         """Wait for *seconds*, or until there is a reason for haste."""

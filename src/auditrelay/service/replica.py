@@ -110,6 +110,10 @@ class Replica:
         """Write as *replica* from now on."""
         self._share.joined(replica)
 
+    async def register(self) -> None:
+        """Tell the store what is configured."""
+        await self._work.register()
+
     def writes(self) -> int:
         """Return how many transactions of this replica are known to be committed."""
         return self._share.engine.writer.writes
@@ -290,8 +294,8 @@ class Replica:
             waited = self._clock.monotonic() - began
             if self.member.joined.is_set() and waited > _PATIENCE:
                 return
-            if self.member.situation is None and waited > PATIENCE:
-                raise StateError(
-                    f"the database with the state has not answered for {PATIENCE:.0f} seconds"
-                )
+            if not self.member.joined.is_set() and waited > PATIENCE:
+                away = self.member.situation is None
+                why = "the database with the state has not answered" if away else "it has not begun"
+                raise StateError(f"{why} for {PATIENCE:.0f} seconds")
             await self._clock.sleep(_LOOK)

@@ -19,7 +19,7 @@ from auditrelay.clock import Clock
 from auditrelay.config.model import Config
 from auditrelay.errors import StateError
 from auditrelay.evidence import facts
-from auditrelay.evidence.heads import Keys
+from auditrelay.evidence.heads import Keys, key_id
 from auditrelay.service.configured import settings_of
 from auditrelay.service.table_desk import TableDesk
 from auditrelay.service.topology import units_of
@@ -85,12 +85,13 @@ class Share:
         self._name = config.replica or socket.gethostname()
         self._address = address = Address(_address(config))
         self._patience = patience
+        self._keys = config.evidence.keys
         self.engine = PostgresEngine(
             lambda: address.connect(application_name(self._replica)),
             address.schema,
             replica=self._replica,
             clock=clock,
-            keys=config.evidence.keys,
+            keys=self._keys,
             patience=patience,
             metrics=metrics,
         )
@@ -168,6 +169,7 @@ class Share:
             serves=serves,
             seat=self._seat,
             command=command,
+            key="" if self._keys is None else key_id(self._keys.public),
         )
 
     def joined(self, replica: UUID) -> None:

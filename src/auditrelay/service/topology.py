@@ -96,6 +96,7 @@ class Topology:
         self._stores: dict[str, Store] = {}
         """By unit the store under its lease: one, as what it keeps in memory is of that lease."""
         self._is_sole = leases is None
+        self._is_registered = False
         self.may_send: Callable[[], bool] = always
         """Whether a request to a sink may begin, which another replica might make as well."""
         self.on_lost: Callable[[str, BaseException], None] = _unexpected
@@ -174,6 +175,7 @@ class Topology:
     async def register(self) -> None:
         """Register which sink receives what in the store, and restore the health of each part."""
         await self._register(self.config)
+        self._is_registered = True
         await self._restore()
 
     async def _register(self, config: Config) -> None:
@@ -319,13 +321,6 @@ class Topology:
         if not self._is_sole:
             sources, sinks = _of(self.collectors, sources), _of(self.deliverers, sinks)
         new_sinks, new_collectors = await self._build(config, sources, sinks)
-        try:
-            # What is removed has an end from here on; what still runs spools nothing more for it.
-            await self._register(config)
-        except RelayError:
-            await _close(new_sinks, new_collectors)
-            raise
-
         for name in (*sources.removed, *sources.changed):
             await self._stop_polling(name)
         for name in sinks.changed:
@@ -356,7 +351,7 @@ class Topology:
     async def _build(
         self, config: Config, sources: TopologyDiff, sinks: TopologyDiff
     ) -> tuple[dict[str, tuple[Sink, Deliverer]], dict[str, SourceLoop]]:
-        """Build what is new or has changed; if one fails, close the others and raise."""
+        """Build what is new or has changed, and register *config*; if that fails, build nothing."""
         new_sinks: dict[str, tuple[Sink, Deliverer]] = {}
         new_collectors: dict[str, SourceLoop] = {}
         try:
@@ -366,8 +361,14 @@ class Topology:
             for name in (*sources.added, *sources.changed):
                 self._lease_if_sole(f"source {name}")
                 new_collectors[name] = self._collector(config, name)
+            # What is removed has an end from here on; what still runs spools nothing more for it.
+            if self._is_registered:
+                await self._register(config)
         except RelayError:
-            await _close(new_sinks, new_collectors)
+            for sink, _ in new_sinks.values():
+                await sink.close()
+            for collector in new_collectors.values():
+                await collector.close()
             raise
         return new_sinks, new_collectors
 
@@ -407,16 +408,6 @@ class Topology:
             await _drain_within_grace([deliverer])
             await asyncio.wait(self._cancel(f"sink {name}"))
             await sink.close()
-
-
-async def _close(
-    sinks: Mapping[str, tuple[Sink, Deliverer]], collectors: Mapping[str, SourceLoop]
-) -> None:
-    """Release what was built and did not begin."""
-    for sink, _ in sinks.values():
-        await sink.close()
-    for collector in collectors.values():
-        await collector.close()
 
 
 async def _ended(tasks: list[asyncio.Task[None]]) -> None:

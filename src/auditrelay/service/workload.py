@@ -99,6 +99,11 @@ class Workload:
         if self.keeper is not None:
             await self.keeper.prune()
 
+    async def register(self) -> None:
+        """Register what is configured, between what is gained and lost."""
+        async with self._gate.passing():
+            await self._topology.register()
+
     async def change(self, config: Config) -> TopologyDiff:
         """Apply *config* as the topology does, between what is gained and lost."""
         async with self._gate.alone():

@@ -20,6 +20,7 @@ UNKNOWN = Situation(
     end=0,
     heads=0,
     writes=None,
+    key="",
 )
 """What is seen before the first pulse."""
 

@@ -41,7 +41,8 @@ class Card:
 
     The *name* is for people; two replicas may have the same. The *seat* is the lock file that it
     has locked (boot id, device and inode): an earlier replica on the same seat is dead for certain.
-    A replica that runs one *command* takes nothing that it did not ask for.
+    A replica that runs one *command* takes nothing that it did not ask for. *key* is the id of its
+    key of the evidence, "" if it has none.
     """
 
     name: str
@@ -49,6 +50,7 @@ class Card:
     serves: Mapping[str, Served]
     seat: str | None = None
     command: bool = False
+    key: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -114,7 +116,8 @@ class Situation:
 
     *end* is the end of the spool and *heads* the size of the newest head of the evidence: there is
     something to deliver once either has grown. *writes* is how many transactions of this replica
-    have been committed, None if the database does not know it.
+    have been committed, None if the database does not know it. *key* is the id of the key of the
+    evidence that is in force, "" if there is none.
     """
 
     now: datetime
@@ -124,6 +127,7 @@ class Situation:
     end: int
     heads: int
     writes: int | None
+    key: str
 
 
 @dataclass(frozen=True, slots=True)

@@ -18,6 +18,7 @@ from uuid import UUID
 
 import msgspec
 
+from auditrelay.evidence.heads import key_id
 from auditrelay.store.leases import Lease
 from auditrelay.store.postgres import schema
 from auditrelay.store.replicas import (
@@ -31,6 +32,7 @@ from auditrelay.store.replicas import (
     Waiting,
 )
 from auditrelay.store.sql.connection import Connection
+from auditrelay.store.sql.keying import KEY
 
 BEAT_LOCK_SECONDS: Final = 1
 """How long a pulse may wait for a lock; the next one tries again."""
@@ -71,7 +73,8 @@ _ENDS: Final = f"""
 select clock_timestamp(),
        coalesce((select value from meta where name = 'next_position'), 0)::bigint,
        coalesce((select max(size) from head), 0)::bigint,
-       (select writes from writer where replica = :me), {schema.WRITABLE_FROM}, current_schema()
+       (select writes from writer where replica = :me), {schema.WRITABLE_FROM}, current_schema(),
+       (select value from meta_bytes where name = '{KEY}')
 """  # noqa: S608  # a constant
 
 _SERVER: Final = """
@@ -156,7 +159,7 @@ def join(db: Connection, me: UUID, card: Card) -> None:
         "version": card.version,
         "seat": card.seat,
         "serves": _json(card.serves),
-        "info": _json({"command": card.command}),
+        "info": _json({"command": card.command, "key": card.key}),
     }
     db.execute(_JOIN, row)
     db.execute(
@@ -201,7 +204,7 @@ def situation(db: Connection, me: UUID) -> Situation:
     replicas = db.execute(_REPLICAS)
     leases = db.execute(_LEASES)
     requests = db.execute(_REQUESTS)
-    now, end, heads, writes, oldest, name = db.execute(_ENDS, {"me": me}).fetchone()
+    now, end, heads, writes, oldest, name, public = db.execute(_ENDS, {"me": me}).fetchone()
     schema.require_writable(name, oldest)
     return Situation(
         now=now,
@@ -211,6 +214,7 @@ def situation(db: Connection, me: UUID) -> Situation:
         end=end,
         heads=heads,
         writes=writes,
+        key="" if public is None else key_id(public),
     )
 
 

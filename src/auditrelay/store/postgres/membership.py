@@ -50,7 +50,7 @@ class PostgresMembership:
     ) -> None:
         self._me = replica
         self._left = False
-        self._command = False
+        self._card_info: Mapping[str, Any] = {}
         self.on_end: Callable[[int], None] = lambda _: None
         """Called by each pulse with how far the spool reaches."""
         self._pulses = Line(connect, self._name, watch("pulse"))
@@ -64,7 +64,7 @@ class PostgresMembership:
         if self._left:
             self._me, self._left = uuid4(), False
         me = self._me
-        self._command = card.command
+        self._card_info = {"command": card.command, "key": card.key}
         await self._pulses.run(lambda db: leases.join(db, me, card))
         return me
 
@@ -82,7 +82,7 @@ class PostgresMembership:
 
     async def pulse(self, *, beat: bool, draining: bool, info: Mapping[str, Any]) -> Situation:
         """Give a sign of life, if it is a *beat*, and return what there is to see."""
-        me, all_info = self._me, {**info, "command": self._command}
+        me, all_info = self._me, {**info, **self._card_info}
 
         def pulse(db: Connection) -> Situation:
             if beat:

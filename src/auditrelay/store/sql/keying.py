@@ -13,14 +13,14 @@ from auditrelay.store.sql import branches, meta, sinks, tags
 from auditrelay.store.sql.connection import Connection
 from auditrelay.store.sql.facts import INSTANCE, insert
 
-_KEY: Final = "key"
+KEY: Final = "key"
 """The name of the public key that is in force."""
 
 
 def begin(db: Connection, before: Keys | None, now: int) -> None:
     """Compare the key that *db* has with the one in force; *before* is the one that it replaces."""
     keys = db.keys
-    known = meta.find_bytes(db, _KEY)
+    known = meta.find_bytes(db, KEY)
     public = None if keys is None else keys.public
     if public == known:
         _report_wrong(db, now)
@@ -43,7 +43,7 @@ def begin(db: Connection, before: Keys | None, now: int) -> None:
         now,
     )
     tags.put_all(db)
-    meta.put_bytes(db, _KEY, public)
+    meta.put_bytes(db, KEY, public)
 
 
 def _report_wrong(db: Connection, now: int) -> None:
