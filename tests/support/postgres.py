@@ -39,6 +39,7 @@ _SETTINGS = {
     "timezone": "UTC",
 }
 _LOCK = "data/postmaster.pid"
+_SERVING = ("ready", "standby")
 _NO_SYNC = {"fsync": "off", "full_page_writes": "off"}
 
 
@@ -143,7 +144,7 @@ class Server:
             lines = (self.folder / _LOCK).read_text().splitlines()
         except FileNotFoundError:
             return False
-        return len(lines) > 7 and lines[0] == str(pid) and lines[7].strip() == "ready"
+        return len(lines) > 7 and lines[0] == str(pid) and lines[7].strip() in _SERVING
 
     def stop(self, how: Literal["smart", "fast", "immediate"] = "fast") -> None:
         """

@@ -1,0 +1,80 @@
+"""A standby that streams takes over: one that had everything, and one that did not."""
+
+import asyncio
+from collections.abc import Iterator
+
+import pytest
+from tests.support.daemon import eventually
+from tests.support.fleet import CONCURRENCY, Fleet, add, fill
+from tests.support.postgres import Server
+from tests.support.standby import Standby, require_standby, until
+
+from auditrelay.sandbox import Sandbox, faults
+
+pytestmark = pytest.mark.process
+
+
+@pytest.fixture
+def standby(own_server: Server, own_fleet: Fleet) -> Iterator[Standby]:
+    """A standby of the server of *own_fleet*, whose replicas know both."""
+    made = Standby(own_server)
+    own_fleet.address = made.both(own_fleet.address)
+    yield made
+    own_server.kill()  # or it would wait until a standby that is gone has the end of its log
+    made.close()
+    own_server.start()
+    require_standby(own_server, "")
+
+
+async def _fail_over(old: Server, new: Standby) -> None:
+    await asyncio.to_thread(old.kill)
+    await asyncio.to_thread(new.promote)
+
+
+async def test_a_failover_to_a_synchronous_standby_loses_and_repeats_nothing(
+    own_fleet: Fleet, own_server: Server, standby: Standby, sandbox: Sandbox
+) -> None:
+    await asyncio.to_thread(require_standby, own_server, "*")
+    await asyncio.to_thread(until, own_server, "select sync_state from pg_stat_replication", "sync")
+    fill(sandbox)
+    daemons = await own_fleet.start("a", "b")
+    await own_fleet.delivered()
+    under_way = [
+        intake.faults.add(faults.delay(0.5), method="POST", times=CONCURRENCY)
+        for intake in sandbox.siems.values()
+    ]
+    add(sandbox)
+    await eventually(lambda: all(fault.applied for fault in under_way), what="batches under way")
+    await _fail_over(own_server, standby)
+    add(sandbox)
+    await own_fleet.delivered()
+    for daemon in daemons:
+        assert not daemon.logged("unit_fenced")
+        assert not daemon.logged("replica_fenced")
+    await own_fleet.check(bound=0)
+
+
+async def test_what_a_standby_had_not_received_is_read_and_delivered_again(
+    own_fleet: Fleet, own_server: Server, standby: Standby, sandbox: Sandbox
+) -> None:
+    fill(sandbox)
+    (daemon,) = await own_fleet.start("a")
+    await own_fleet.delivered()
+    await own_fleet.idle()
+    behind = "select replay_lsn >= pg_current_wal_lsn() from pg_stat_replication"
+    await asyncio.to_thread(until, own_server, behind, value=True)
+    await asyncio.to_thread(standby.stop)
+    add(sandbox, 12)
+    await own_fleet.delivered()
+    await own_fleet.idle()
+    await asyncio.to_thread(own_server.kill)
+    await asyncio.to_thread(standby.start)
+    await asyncio.to_thread(standby.promote)
+    await eventually(
+        lambda: daemon.logged("replica_fenced", reason="rolled_back"), what="it has noticed"
+    )
+    assert daemon.logged("store_failed_over")
+    add(sandbox, 2)
+    # The history of the leases has lost its end as well.
+    await own_fleet.check(bound=12, holders=False)
+    assert max(own_fleet.repeats().values()) > 0, "the tail was lost"
