@@ -16,7 +16,7 @@ from typing import Any, Literal
 from uuid import UUID
 
 from auditrelay.http import peer
-from auditrelay.service import membership
+from auditrelay.service import member, membership
 from auditrelay.store import replicas
 from auditrelay.store.postgres import leases, writer
 from auditrelay.store.postgres.connection import Connection
@@ -76,6 +76,11 @@ def _shorten(life: float) -> None:
         sql = getattr(leases, name)
         assert old in sql, f"{name} of leases says no more how long a beat lasts"
         setattr(leases, name, sql.replace(old, new))
+
+
+def blind() -> None:
+    """A fault: no pulse sees that the database has lost writes. What is written next has to."""
+    member.rolled_back = lambda *_: False  # type: ignore[assignment]  # the fault
 
 
 Place = Literal["before", "within", "after"]

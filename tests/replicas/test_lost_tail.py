@@ -5,10 +5,12 @@ What is lost is read and delivered again; nothing is passed over, counted as del
 """
 
 import asyncio
+import itertools
 import random
 from datetime import UTC, datetime
 
 import pytest
+from tests.replicas.launch import blind
 from tests.support.daemon import eventually
 from tests.support.extent import extent
 from tests.support.fleet import Fleet, add, fill
@@ -32,20 +34,52 @@ async def _commits(fleet: Fleet, more: int) -> None:
     await eventually(lambda: _committed(fleet) >= wanted, what=f"{more} commits")
 
 
-@pytest.mark.parametrize("lost", extent((1, 3, 6, 10), range(1, 16)))
+async def _frozen_between_writes(fleet: Fleet) -> None:
+    """
+    Let *a* stand still while nothing of it is under way in the database.
+
+    Of a write whose connection breaks it would ask what became of it, and see the count then.
+    """
+    under_way = (
+        "select 1 from pg_stat_activity where application_name like 'auditrelay %%' "
+        "and state <> 'idle'"
+    )
+    while True:
+        fleet.freeze("a")
+        await asyncio.sleep(0.05)  # what it has sent is done
+        if not fleet.rows(under_way):
+            return
+        fleet.thaw("a")
+        await asyncio.sleep(0.01)
+
+
+SEEN = {"by a pulse": None, "by a write": blind}
+
+
+@pytest.mark.parametrize(
+    ("lost", "seen"),
+    extent(
+        ((1, "by a pulse"), (3, "by a write"), (6, "by a pulse"), (10, "by a write")),
+        tuple(itertools.product(range(1, 16), SEEN)),
+    ),
+)
 async def test_what_was_lost_is_read_and_delivered_again(
-    own_fleet: Fleet, own_server: Server, sandbox: Sandbox, lost: int
+    own_fleet: Fleet, own_server: Server, sandbox: Sandbox, lost: int, seen: str
 ) -> None:
     """The tail begins somewhere in a walk of several pages, or in its deliveries."""
     # What is passed over is not read again by chance, as windows hardly overlap.
-    await own_fleet.start("a", tables=own_fleet.settings(overlap="1s"))
+    tables = own_fleet.settings(overlap="1s")
+    await own_fleet.start("a", tables=tables, fault=SEEN[seen])
     for vendor in (sandbox.cekura, sandbox.bland):
         vendor.faults.add(faults.delay(0.4), times=None)
     add(sandbox, 40)
     await _commits(own_fleet, 1)
     image = await asyncio.to_thread(own_server.image)
     await _commits(own_fleet, lost)
+    if seen == "by a write":
+        await _frozen_between_writes(own_fleet)
     await own_fleet.fail_over(own_server, image)
+    own_fleet.thaw("a")
     add(sandbox)
     await own_fleet.delivered()
     daemon = own_fleet.daemons["a"]
