@@ -178,6 +178,12 @@ def _not_shared(config: Config) -> Iterator[str]:
                     f"{kind}.{name}.replicas: there are no replicas without a shared store; set "
                     "store, or leave it out"
                 )
+    for name, sink in config.sinks.items():
+        if config.store is None and sink.parts > 1:
+            yield (
+                f"sinks.{name}.parts: one process delivers everything without a shared store; set "
+                "store, or leave it out"
+            )
     for name, source in config.sources.items():
         if config.store is not None and source.enabled and source.not_shared is not None:
             yield f"sources.{name}.{source.not_shared}"

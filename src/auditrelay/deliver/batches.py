@@ -32,6 +32,8 @@ class Batches:
         self._reached: Reached | None = None
         self._exhausted = False
         """Whether the last read found nothing more, so that another one would not either."""
+        self.held_back = False
+        """Whether what waits may not be read yet: other parts of the sink are too far behind."""
         self._resend: deque[Range] = deque()
         self._postponed: deque[Range] = deque()
         self._first: deque[Sequence[Range]] = deque()
@@ -98,6 +100,7 @@ class Batches:
             if not self._exhausted:
                 pages, self._reached = await self._store.read(self._name, self._reached, missing)
                 self._exhausted = not pages or self._reached.at_end
+                self.held_back = not pages and not self._reached.at_end
             if not pages:
                 if not self._postponed or self.postponed_wait:
                     return False

@@ -224,7 +224,7 @@ class Deliverer:
                 return await self._health.without_bug(self._cut), again
             # While an acknowledgement is being stored its batch is not pending any more.
             busy = in_flight.batches or in_flight.requests or self._pending.events
-            busy = busy or self._postponed.waiting
+            busy = busy or self._postponed.waiting or batches.held_back
             if in_flight.finishing and not busy and not in_flight.spool_changed.is_set():
                 return [], False
             await in_flight.spool_changed.wait()

@@ -20,8 +20,9 @@ class Spool(Protocol):
         Return the next pages for *sink* and how far that has read: about *most* events.
 
         *reached* is what the read before returned; None starts where the sink has everything.
-        There are fewer events if they are large, and no page if nothing waits. Events that the
-        sink has settled are left out.
+        There are fewer events if they are large, and no page if nothing waits, or if what waits is
+        too far ahead of the other parts of the sink: what was reached is not the end then. Events
+        that the sink has settled are left out.
         """
 
     async def reread(self, sink: str, places: Range, most: int) -> list[SpoolPage]:

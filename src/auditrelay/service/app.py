@@ -47,6 +47,7 @@ from auditrelay.service.workload import Workload
 from auditrelay.status.port import StatusPort
 from auditrelay.status.report import Failing
 from auditrelay.store.leases import KEEPER, sole
+from auditrelay.store.parts import name_of
 from auditrelay.telemetry.metrics import Metrics
 
 if TYPE_CHECKING:
@@ -325,8 +326,9 @@ class App:
         source = getattr(request, "source", None)
         if source is None:
             return [*units_of(self._config), KEEPER]
-        sinks = [name for name, fed in receivers(self._config).items() if source in fed]
-        return [f"source {source}", *(f"sink {name}" for name in sinks), KEEPER]
+        sinks = {name for name, fed in receivers(self._config).items() if source in fed}
+        needed = (unit for unit in units_of(self._config) if name_of(unit) in sinks)
+        return [f"source {source}", *needed, KEEPER]
 
     async def once(self) -> list[str]:
         """
@@ -373,25 +375,25 @@ class App:
         """
         failures: list[str] = []
 
-        async def deliver(deliverer: Deliverer) -> None:
+        async def deliver(name: str, deliverer: Deliverer) -> None:
             try:
                 await deliverer.keep_delivering()
             except* StateError:
                 raise
             except* RelayError as group:
-                self._failed.add(deliverer.name)
-                failures.append(f"{deliverer.name}: {group.exceptions[0]}")
+                self._failed.add(name)
+                failures.append(f"{name}: {group.exceptions[0]}")
 
-        deliverers = [
-            deliverer
+        deliverers = {
+            name: deliverer
             for name, deliverer in self._topology.deliverers.items()
             if name not in self._failed
-        ]
+        }
         async with asyncio.TaskGroup() as tasks:
-            for deliverer in deliverers:
-                tasks.create_task(deliver(deliverer))
+            for name, deliverer in deliverers.items():
+                tasks.create_task(deliver(name, deliverer))
             yield failures
-            for deliverer in deliverers:
+            for deliverer in deliverers.values():
                 deliverer.finish()
 
 

@@ -13,6 +13,7 @@ from auditrelay.deliver.deliverer import Deliverer
 from auditrelay.errors import PeerBug
 from auditrelay.service.store import Store
 from auditrelay.sinks import Sink
+from auditrelay.store.parts import Part
 from auditrelay.supervisor import Unmade
 from auditrelay.supervisor.sinks import make_sink
 from auditrelay.supervisor.sources import make_file_source, make_source
@@ -89,9 +90,17 @@ class Builder:
         *,
         may_send: Callable[[], bool],
         strict: bool,
+        part: Part | None,
     ) -> tuple[Sink, Deliverer]:
-        """Return the sink *name*, whose requests begin only if it *may_send*, and what uses it."""
+        """
+        Return the sink *name*, whose requests begin only if it *may_send*, and what uses it.
+
+        If it delivers a *part*, it has its share of the requests in flight.
+        """
         settings = config.sinks[name]
+        if part is not None:
+            share = part.share(settings.concurrency)
+            settings = settings.model_copy(update={"concurrency": share})
         sink: Any
         try:
             sink = make_sink(name, settings, self._metrics, self._clock, may_send)

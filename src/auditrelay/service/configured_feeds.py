@@ -9,6 +9,7 @@ from collections.abc import Iterable
 from typing import Final
 
 from auditrelay.settings.reserved import ALERTS
+from auditrelay.store.parts import name_of
 from auditrelay.store.replicas import Replica
 
 UNWANTED: Final = 600.0
@@ -30,7 +31,7 @@ class ConfiguredFeeds:
             if not replica.fresh:
                 continue
             for unit, served in replica.serves.items():
-                kind, _, name = unit.partition(" ")
+                kind, name = unit.partition(" ")[0], name_of(unit)
                 if kind == "source":
                     self._sources[name] = now
                 for source in (*served.sources, ALERTS) if kind == "sink" else ():

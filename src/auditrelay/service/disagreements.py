@@ -4,6 +4,7 @@ from collections.abc import Iterable
 from datetime import datetime, timedelta
 from typing import Final
 
+from auditrelay.store.parts import peer_of
 from auditrelay.store.replicas import Replica
 
 ROLL_OUT: Final = timedelta(minutes=10)
@@ -22,7 +23,8 @@ class Disagreements:
         for replica in replicas:
             if replica.fresh and not replica.command:
                 for unit, served in replica.serves.items():
-                    digests.setdefault(unit, set()).add(served.digest)
+                    # Also about the number of its parts.
+                    digests.setdefault(peer_of(unit), set()).add(served.digest)
         since, self._since = self._since, {}
         for unit, different in digests.items():
             if len(different) > 1:

@@ -15,7 +15,7 @@ from auditrelay.service.topology import Topology, units_of
 from auditrelay.status.findings import PULSES, STUCK
 from auditrelay.status.model import Report, StoreStatus
 from auditrelay.status.port import Unready
-from auditrelay.status.replicas import UNKNOWN
+from auditrelay.status.replicas import UNKNOWN, holders_of, parts_of
 from auditrelay.status.report import Failing, report
 from auditrelay.store import SinkState, SourceState
 from auditrelay.store.leases import KEEPER
@@ -116,7 +116,10 @@ class InstanceView:
             evidence=stored.evidence,
             failing=self.failing,
             now=self._clock.now(),
-            throughput={name: sink.throughput for name, sink in deliverers.items()},
+            # Of a sink in parts the replicas tell each other.
+            throughput={
+                name: sink.throughput for name, sink in deliverers.items() if name == sink.name
+            },
             stuck=self.stuck(),
             clock_ahead=self._clock.confirmed.differences(),
             restart_command=self.restart_command,
@@ -183,10 +186,11 @@ class InstanceView:
         metrics.pulse_age_seconds.set(fleet.pulse_age())
         metrics.replicas.set(sum(each.fresh and not each.command for each in situation.replicas))
         metrics.unit_held.clear()
-        for unit in (*units_of(config), KEEPER):
+        configured = {f"sink {name}": sink.parts for name, sink in config.sinks.items()}
+        numbers = parts_of(situation, configured)
+        for unit in (*units_of(config, numbers), KEEPER):
             metrics.unit_held.labels(unit).set(unit in held)
-        alive = {each.id for each in situation.replicas if each.fresh}
-        works = {row.unit for row in situation.leases if row.holder in alive}
+        works = {peer for peer, each in holders_of(situation, numbers).items() if each.all}
         for source in stored.sources:
             name, condition = source.name, source.condition
             if name not in config.sources or name in self._topology.collectors:

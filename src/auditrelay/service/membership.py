@@ -15,7 +15,8 @@ from typing import Final
 from uuid import UUID
 
 from auditrelay.store.leases import Lease
-from auditrelay.store.replicas import LIFE, LeaseRow, Replica
+from auditrelay.store.parts import is_superseded, part_of, peer_of
+from auditrelay.store.replicas import LIFE, LeaseRow, Replica, parts_in_force
 
 PULSE: Final = 1.0
 """Seconds from one look at the other replicas to the next."""
@@ -44,19 +45,22 @@ def plan(
     """
     Return which replica is to hold each of *units*; those that none serves are left out.
 
-    Only replicas that are fresh, do not drain and run no command get something. Sources and sinks
-    are balanced each for themselves: no unit could be moved, directly or by a chain of moves, from
-    a replica to one with two fewer. So if all replicas serve the same, they differ by one at most.
+    Only replicas that are fresh, do not drain and run no command get something. Sources, sinks and
+    the parts of each sink are balanced each for themselves: no unit could be moved, directly or by
+    a chain of moves, from a replica to one with two fewer. So if all replicas serve the same, they
+    differ by one at most. Of a sink the units of one number of parts are planned, that in force.
     A unit stays with its holder (or with the replica that it is being moved to) unless balance
     needs it elsewhere. Ties are broken by a hash of unit and replica.
     """
-    able = {replica.id: replica for replica in replicas if can_take(replica)}
+    able = {replica.id: replica for replica in replicas if replica.may_hold}
+    numbers = parts_in_force(able.values())
     at: dict[str, UUID | None] = {
         lease.unit: lease.wanted_by if lease.wanted_by in able else lease.holder for lease in leases
     }
     kinds: defaultdict[str, list[str]] = defaultdict(list)
     for unit in units:
-        kinds[unit.partition(" ")[0]].append(unit)
+        if not is_superseded(unit, numbers):
+            kinds[unit.partition(" ")[0] if part_of(unit) is None else peer_of(unit)].append(unit)
     planned: dict[str, UUID] = {}
     for members in kinds.values():
         balance = _Balance(able.values())
@@ -64,11 +68,6 @@ def plan(
             balance.add(unit, at.get(unit))
         planned |= balance.result()
     return planned
-
-
-def can_take(replica: Replica) -> bool:
-    """Return whether the plan may give something to *replica*, or leave it there."""
-    return replica.fresh and not replica.draining and not replica.command
 
 
 class _Balance:
@@ -368,7 +367,7 @@ class Moves:
             self._members, self._since = members, now
         if now - self._since < SETTLED or now - self._last < MOVE_EVERY:
             return {}
-        able = {replica.id for replica in replicas if can_take(replica)}
+        able = {replica.id for replica in replicas if replica.may_hold}
         moving = sum(row.wanted_by in able for row in rows)
         moves = {
             row.unit: planned[row.unit]

@@ -26,6 +26,7 @@ from auditrelay.service.workload import Workload
 from auditrelay.status.model import StoreStatus
 from auditrelay.status.replica_findings import CLOCK_OFF
 from auditrelay.store.leases import Lease
+from auditrelay.store.parts import name_of
 from auditrelay.store.replicas import LIFE, Card, Served, Situation, Unreachable, Waiting
 from auditrelay.telemetry.metrics import Metrics
 from auditrelay.window import iso
@@ -154,6 +155,7 @@ class Replica:
             ahead = -round(offset.total_seconds(), 1)
             _log.warning("clock_differs", peer="the database", ahead_seconds=ahead)
         self._is_off = is_off
+        self._topology.wake_parts()
         if not self._is_command:
             self._reconsider(offset)
 
@@ -216,14 +218,13 @@ class Replica:
     def configured_at(self, name: str) -> list[str]:
         """Return which live replicas have a source or sink *name*, whether they serve it or not."""
         seen = self.member.situation
-        units = {f"source {name}", f"sink {name}"}
         return [
             each.name
             for each in (() if seen is None else seen.replicas)
             if each.fresh
             and (
-                not units.isdisjoint(each.serves)
-                or not units.isdisjoint(each.info.get("unable", ()))
+                name in map(name_of, each.serves)
+                or name in map(name_of, each.info.get("unable", ()))
                 or name in each.info.get("elsewhere", ())
             )
         ]

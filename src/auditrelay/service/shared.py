@@ -25,6 +25,7 @@ from auditrelay.service.table_desk import TableDesk
 from auditrelay.service.topology import units_of
 from auditrelay.settings.secrets import SecretAddress
 from auditrelay.store.leases import KEEPER
+from auditrelay.store.parts import name_of
 from auditrelay.store.postgres import copying, leases, schema
 from auditrelay.store.postgres.address import Address
 from auditrelay.store.postgres.connection import REQUEST, Connection
@@ -203,7 +204,7 @@ def served_by(config: Config, replica: str) -> Mapping[str, Served]:
     """Return how the *replica* of that name serves each unit that it may serve, with *config*."""
     served = {KEEPER: Served("")}
     for unit in units_of(config):
-        kind, _, name = unit.partition(" ")
+        kind, name = unit.partition(" ")[0], name_of(unit)
         settings = config.sources[name] if kind == "source" else config.sinks[name]
         if not settings.may_be_served_by(replica):
             continue

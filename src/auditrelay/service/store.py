@@ -244,5 +244,6 @@ class Store(
         """
         Return this store with every write fenced by *lease*: once another has it, writes fail.
 
-        A source or sink gets such a store for as long as it runs, see ``store.leases``.
+        A source or sink gets such a store for as long as it runs, see ``store.leases``. That of a
+        part of a sink reads the events of its part, and keeps the health of that.
         """

@@ -26,6 +26,7 @@ from auditrelay.service.store import Store
 from auditrelay.settings.reserved import ALERTS
 from auditrelay.sinks import Sink
 from auditrelay.store.leases import KEEPER, Lease, sole
+from auditrelay.store.parts import name_of, part_of, sink_units
 from auditrelay.supervisor.sinks import always
 from auditrelay.telemetry.metrics import Metrics
 
@@ -38,11 +39,19 @@ JOB: Final[dict[str, Any]] = {"coalesce": True, "max_instances": 1, "misfire_gra
 _log: structlog.stdlib.BoundLogger = structlog.get_logger(__name__)
 
 
-def units_of(config: Config) -> list[str]:
-    """Return the units of what is enabled in *config*: each source, each sink."""
+def units_of(config: Config, numbers: Mapping[str, int] | None = None) -> list[str]:
+    """
+    Return the units of what is enabled in *config*: each source, each sink or its parts.
+
+    If *numbers* are given, sinks are in so many parts, whatever is configured.
+    """
+    sinks = {
+        name: settings.parts if numbers is None else numbers[f"sink {name}"]
+        for name, settings in _enabled(config.sinks).items()
+    }
     return [
         *(f"source {name}" for name in _enabled(config.sources)),
-        *(f"sink {name}" for name in _enabled(config.sinks)),
+        *(unit for name, parts in sinks.items() for unit in sink_units(name, parts)),
     ]
 
 
@@ -57,7 +66,7 @@ class TopologyDiff:
 
 class Topology:
     """
-    The running sources and sinks of *config*.
+    The running sources and sinks of *config*. A part of a sink is there as ``NAME p/n``.
 
     For a run that has an end, *attempts* bounds the attempts at one request of a sink, and
     *patience* how long a page waits for room in the spool.
@@ -121,8 +130,8 @@ class Topology:
     def _collector(self, config: Config, name: str) -> SourceLoop:
         def announce() -> None:
             self._heap.used()
-            for sink, deliverer in self.deliverers.items():
-                if name in _feeds(self.config, sink):
+            for deliverer in self.deliverers.values():
+                if name in _feeds(self.config, deliverer.name):
                     deliverer.wake.set()
 
         return self._builder.collector(
@@ -134,12 +143,14 @@ class Topology:
         )
 
     def _deliverer(self, config: Config, name: str) -> tuple[Sink, Deliverer]:
+        unit = f"sink {name}"
         return self._builder.deliverer(
             config,
-            name,
-            self.leased_store(f"sink {name}"),
+            name_of(unit),
+            self.leased_store(unit),
             may_send=lambda: self.may_send(),  # noqa: PLW0108  # it is set later
             strict=self._tasks is not None,
+            part=part_of(unit),
         )
 
     def _lease_if_sole(self, unit: str) -> None:
@@ -161,6 +172,12 @@ class Topology:
         """Wake every sink: there may be new events for it."""
         for deliverer in self.deliverers.values():
             deliverer.wake.set()
+
+    def wake_parts(self) -> None:
+        """Wake the parts of sinks: the others may have caught up, in other replicas."""
+        for name, deliverer in self.deliverers.items():
+            if name != deliverer.name:
+                deliverer.wake.set()
 
     def has_read(self) -> bool:
         """Return whether each source has been polled since the start, or cannot be."""
@@ -188,9 +205,10 @@ class Topology:
         for source in await self._store.sources():
             if unit in (None, f"source {source.name}") and source.name in self.collectors:
                 self.collectors[source.name].restore(source.condition)
-        for sink in await self._store.sinks():
-            if unit in (None, f"sink {sink.name}") and sink.name in self.deliverers:
-                self.deliverers[sink.name].restore(sink.condition)
+        sinks = {sink.name: sink.condition for sink in await self._store.sinks()}
+        for name, deliverer in self.deliverers.items():
+            if unit in (None, f"sink {name}") and deliverer.name in sinks:
+                deliverer.restore(sinks[deliverer.name])
 
     def begin(self, tasks: asyncio.TaskGroup, scheduler: AsyncIOScheduler) -> None:
         """Start everything as tasks of *tasks*; *scheduler* sets when polls are due."""
@@ -319,7 +337,7 @@ class Topology:
         sinks = _difference(self.config.sinks, config.sinks)
         diff = _both(sources, sinks)
         if not self._is_sole:
-            sources, sinks = _of(self.collectors, sources), _of(self.deliverers, sinks)
+            sources, sinks = _of(self.collectors, sources), self._of_parts(sinks, config)
         new_sinks, new_collectors = await self._build(config, sources, sinks)
         for name in (*sources.removed, *sources.changed):
             await self._stop_polling(name)
@@ -332,7 +350,8 @@ class Topology:
             await self.remove_orphan(name)
             self.sinks[name], self.deliverers[name] = sink, deliverer
         self.collectors.update(new_collectors)
-        pairs = [(source, sink) for sink in self.deliverers for source in _feeds(config, sink)]
+        fed = {deliverer.name for deliverer in self.deliverers.values()}
+        pairs = [(source, sink) for sink in fed for source in _feeds(config, sink)]
         self._metrics.configure(sources=config.sources, sinks=config.sinks, pairs=pairs)
         self._store.resize(
             max_bytes=config.spool.max_bytes,
@@ -347,6 +366,21 @@ class Topology:
         for name in new_collectors:
             self._begin_polling(name)
         return diff
+
+    def _of_parts(self, diff: TopologyDiff, config: Config) -> TopologyDiff:
+        """
+        Return which of the sinks and parts that are held here *diff* has changed.
+
+        What is not in *config* any more, or is divided otherwise, goes on until it is given away.
+        """
+        units = set(units_of(config))
+        return TopologyDiff(
+            changed=[
+                name
+                for name, deliverer in self.deliverers.items()
+                if deliverer.name in diff.changed and f"sink {name}" in units
+            ]
+        )
 
     async def _build(
         self, config: Config, sources: TopologyDiff, sinks: TopologyDiff

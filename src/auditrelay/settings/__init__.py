@@ -251,7 +251,25 @@ class SinkSettings(PeerSettings):
     """How long a batch waits to fill."""
     concurrency: int = Field(4, ge=1, le=64)
     """Most requests in flight."""
+    parts: int = Field(1, ge=1, le=64)
+    """How many replicas may deliver to it at a time, each the events of some of its sources."""
     compression: Literal["gzip", "none"] = "gzip"
+
+    @property
+    def not_divided(self) -> str | None:
+        """Why it cannot be delivered in parts, if it cannot."""
+        return None
+
+    @model_validator(mode="after")
+    def _check_parts(self) -> Self:
+        if self.parts > 1 and self.not_divided is not None:
+            raise ValueError(f"parts: must be 1: {self.not_divided}")
+        if self.parts > self.concurrency:
+            raise ValueError(
+                f"parts: must not be more than concurrency, which is {self.concurrency}: each part "
+                "has a request in flight"
+            )
+        return self
 
     @property
     def proves(self) -> Proves:

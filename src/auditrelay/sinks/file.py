@@ -73,6 +73,11 @@ class Settings(SinkSettings):
     """Lines are written as they are."""
 
     @property
+    def not_divided(self) -> str:
+        """It has one writer."""
+        return "lines of two writers would mix"
+
+    @property
     def address_key(self) -> str:
         """The key that names the destination."""
         return "path"

@@ -14,7 +14,7 @@ import msgspec
 from auditrelay.errors import PeerBug, Unanswered
 from auditrelay.status import replica_findings
 from auditrelay.status.model import AnyPeer, Finding, Report, SinkStatus, SourceStatus
-from auditrelay.status.reading import age, at, command, enabled, peers
+from auditrelay.status.reading import age, at, command, enabled, is_unheld, peers
 from auditrelay.store import REOPENED
 from auditrelay.telemetry import humanize
 from auditrelay.window import iso
@@ -397,6 +397,7 @@ def _starting(report: Report) -> Iterator[Finding]:
             and not row.held
             and row.last_error is None
             and not _is_paused(row)
+            and not is_unheld(report, row)
         ):
             missing = "finished a poll" if row.kind == "source" else "answered"
             what = f"{row.name} has not {missing} since the start."

@@ -62,7 +62,10 @@ class PeerStatus(Struct, frozen=True, kw_only=True):
     credentials: tuple[Credential, ...] | UnsetType = UNSET
     """Its secrets; left out if it is orphaned."""
     held_by: str | UnsetType | None = UNSET
-    """The replica that works for it, null if no live one does; left out without a shared store."""
+    """
+    The replica that works for it, null if no live one does; left out without a shared store. Of a
+    sink in parts those that do, with commas.
+    """
 
 
 class ReplicaStatus(Struct, frozen=True, kw_only=True):
@@ -74,7 +77,7 @@ class ReplicaStatus(Struct, frozen=True, kw_only=True):
     """When it joined."""
     alive: bool
     units: tuple[str, ...]
-    """What it holds: ``source NAME``, ``sink NAME``, ``keeper``."""
+    """What it holds: ``source NAME``, ``sink NAME`` or its part ``sink NAME p/n``, ``keeper``."""
     stuck: tuple[str, ...]
     """Its loops that make no progress."""
     unable: dict[str, str] = {}

@@ -6,6 +6,7 @@ from datetime import datetime, timedelta
 from typing import TypeVar
 
 from auditrelay.status.model import AnyPeer, Report
+from auditrelay.store.parts import peer_of
 
 P = TypeVar("P", bound=AnyPeer)
 
@@ -18,6 +19,11 @@ def peers(report: Report) -> tuple[AnyPeer, ...]:
 def enabled(rows: Iterable[P]) -> Iterator[P]:
     """Yield those of *rows* that are enabled."""
     return (row for row in rows if row.enabled)
+
+
+def is_unheld(report: Report, row: AnyPeer) -> bool:
+    """Return whether no live replica holds *row*, or a part of it."""
+    return any(peer_of(unit) == f"{row.kind} {row.name}" for unit in report.unheld or ())
 
 
 def at(iso: str) -> datetime:

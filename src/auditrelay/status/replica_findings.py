@@ -10,6 +10,7 @@ from msgspec import UNSET
 from auditrelay.status.model import Finding, ReplicaStatus, Report
 from auditrelay.status.reading import age, command, peers
 from auditrelay.store.leases import KEEPER
+from auditrelay.store.parts import part_of, peer_of
 from auditrelay.telemetry import humanize
 
 STORE_PATIENCE: Final = timedelta(minutes=1)
@@ -75,15 +76,17 @@ def unheld(report: Report) -> Iterator[Finding]:
         return
     enabled = {f"{row.kind} {row.name}": row for row in peers(report) if row.enabled}
     for unit, since in (report.unheld or {}).items():
-        row = enabled.get(unit)
+        row = enabled.get(peer_of(unit))
         if row is None and unit != KEEPER:
             continue
+        part = part_of(unit)
+        of = "" if part is None else f"part {part} of "
         reasons = [f"{each.name}: {each.unable[unit]}" for each in living if unit in each.unable]
         found = Finding(
             "recovering",
             "instance" if row is None else row.kind,
             unit if row is None else row.name,
-            f"No replica holds {'the keeper' if row is None else row.name}.",
+            f"No replica holds {of}{'the keeper' if row is None else row.name}.",
             since=since,
             effect="It is taken within seconds by a replica that can serve it.",
         )
@@ -105,7 +108,7 @@ def unable(report: Report) -> Iterator[Finding]:
     enabled = {f"{row.kind} {row.name}" for row in peers(report) if row.enabled}
     for replica in alive(report):
         for unit, why in replica.unable.items():
-            if unit in enabled and unit not in (report.unheld or {}):
+            if peer_of(unit) in enabled and unit not in (report.unheld or {}):
                 # About the replica: the source or sink is well.
                 yield Finding(
                     "recovering",

@@ -1,12 +1,16 @@
 """The replicas on a shared store, for the report: who is alive, and who holds what. Pure."""
 
+from collections import defaultdict
 from collections.abc import Mapping
+from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
+from itertools import zip_longest
 from typing import TYPE_CHECKING, Any
 
 from auditrelay.status.model import ReplicaStatus
 from auditrelay.store.leases import KEEPER
-from auditrelay.store.replicas import Replica, Situation
+from auditrelay.store.parts import is_superseded, name_of, peer_of
+from auditrelay.store.replicas import Replica, Situation, parts_in_force
 from auditrelay.window import iso
 
 if TYPE_CHECKING:
@@ -48,18 +52,45 @@ def replicas_of(situation: Situation) -> tuple[ReplicaStatus, ...]:
     )
 
 
-def holders_of(situation: Situation) -> Mapping[str, str | None]:
-    """Return by unit the name of the live replica that holds it; None: no live one does."""
+@dataclass(frozen=True, slots=True)
+class Holders:
+    """Which live replicas hold a source or sink, and whether *all* of it is held."""
+
+    names: tuple[str, ...]
+    all: bool
+
+    @property
+    def listed(self) -> str | None:
+        """The names in one text; None if there are none."""
+        return ", ".join(self.names) or None
+
+
+def holders_of(situation: Situation, numbers: Mapping[str, int]) -> Mapping[str, Holders]:
+    """
+    Return by source and sink (``sink NAME``) who holds it.
+
+    A sink is in as many parts as *numbers* say, or in one.
+    """
     names = {each.id: each.name for each in situation.replicas if each.fresh}
+    holders: defaultdict[str, list[str | None]] = defaultdict(list)
+    for lease in situation.leases:
+        if not is_superseded(lease.unit, {peer_of(lease.unit): 1, **numbers}):
+            name = None if lease.holder is None else names.get(lease.holder)
+            holders[peer_of(lease.unit)].append(name)
     return {
-        lease.unit: None if lease.holder is None else names.get(lease.holder)
-        for lease in situation.leases
+        peer: Holders(tuple(sorted({each for each in held if each is not None})), None not in held)
+        for peer, held in holders.items()
     }
 
 
-def unheld_since(situation: Situation) -> dict[str, datetime | None]:
+def parts_of(situation: Situation, configured: Mapping[str, int]) -> Mapping[str, int]:
+    """Return by sink into how many parts it is divided; as is *configured*, where none serves it."""
+    return {**configured, **parts_in_force(situation.replicas)}
+
+
+def unheld_since(situation: Situation, numbers: Mapping[str, int]) -> dict[str, datetime | None]:
     """
-    Return the units that no live replica holds, and since when.
+    Return the units that no live replica holds, and since when; of sinks in so many parts.
 
     What a dead one held is held by none since its last beat expired; None: that is not known any
     more, as its row has been tidied away.
@@ -67,6 +98,8 @@ def unheld_since(situation: Situation) -> dict[str, datetime | None]:
     replicas = {each.id: each for each in situation.replicas}
     since: dict[str, datetime | None] = {}
     for lease in situation.leases:
+        if is_superseded(lease.unit, {peer_of(lease.unit): 1, **numbers}):
+            continue
         holder = None if lease.holder is None else replicas.get(lease.holder)
         if lease.holder is None:
             since[lease.unit] = lease.since
@@ -78,12 +111,16 @@ def unheld_since(situation: Situation) -> dict[str, datetime | None]:
 
 
 def throughput_of(situation: Situation) -> dict[str, tuple[int, ...]]:
-    """Return by sink the events of each of the last minutes, as its live holder says."""
-    return {
-        unit.partition(" ")[2]: tuple(map(int, counts))
-        for unit, holder in _live_holders(situation).items()
-        if (counts := holder.info.get("throughput", {}).get(unit)) is not None
-    }
+    """Return by sink the events of each of the last minutes, as its live holders say together."""
+    throughput: dict[str, tuple[int, ...]] = {}
+    for unit, holder in _live_holders(situation).items():
+        if (counts := holder.info.get("throughput", {}).get(unit)) is not None:
+            # They end with the minute that is now, and may not begin with the same one.
+            both = zip_longest(
+                reversed(throughput.get(name_of(unit), ())), map(int, reversed(counts)), fillvalue=0
+            )
+            throughput[name_of(unit)] = tuple(map(sum, both))[::-1]
+    return throughput
 
 
 def failing_of(situation: Situation) -> tuple[str, datetime] | None:

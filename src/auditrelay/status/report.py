@@ -26,8 +26,10 @@ from auditrelay.status.model import (
     StoreStatus,
 )
 from auditrelay.status.replicas import (
+    Holders,
     failing_of,
     holders_of,
+    parts_of,
     replicas_of,
     throughput_of,
     unheld_since,
@@ -46,6 +48,8 @@ SHOWN: Final = timedelta(days=7)
 
 _NOTICEABLE: Final = timedelta(seconds=10)
 """A linger from which on an operator may ask where an event is."""
+
+_NOBODY: Final = Holders((), all=False)
 
 GAPS_SHOWN: Final = timedelta(days=30)
 """How far back gaps are listed and count as problems; older ones are in ``gap_seconds`` only."""
@@ -84,7 +88,9 @@ def report(
     per_minute.update({name: each.per_minute(now) for name, each in (throughput or {}).items()})
     known_sources = {state.name: state for state in sources}
     known_sinks = {state.name: state for state in sinks}
-    holders = None if situation is None else holders_of(situation)
+    configured = {f"sink {name}": sink.parts for name, sink in config.sinks.items()}
+    numbers = None if situation is None else parts_of(situation, configured)
+    holders = None if situation is None or numbers is None else holders_of(situation, numbers)
     state = Report(
         version=__version__,
         at=iso(now),
@@ -96,7 +102,7 @@ def report(
                 known_sources.get(name),
                 now,
                 clock_ahead.get(name, timedelta(0)),
-                held_by=UNSET if holders is None else holders.get(f"source {name}"),
+                holders=None if holders is None else holders.get(f"source {name}", _NOBODY),
             )
             for name in (*config.sources, *sorted(known_sources.keys() - config.sources.keys()))
         ),
@@ -107,7 +113,7 @@ def report(
                 known_sinks.get(name),
                 per_minute.get(name),
                 now,
-                held_by=UNSET if holders is None else holders.get(f"sink {name}"),
+                holders=None if holders is None else holders.get(f"sink {name}", _NOBODY),
             )
             for name in (*config.sinks, *sorted(known_sinks.keys() - config.sinks.keys()))
         ),
@@ -118,10 +124,10 @@ def report(
         restart_command=restart_command,
         replicas=UNSET if situation is None else replicas_of(situation),
         unheld=UNSET
-        if situation is None
+        if situation is None or numbers is None
         else {
             unit: None if since is None else iso(since)
-            for unit, since in unheld_since(situation).items()
+            for unit, since in unheld_since(situation, numbers).items()
         },
         store=store or UNSET,
         findings=(),
@@ -156,7 +162,7 @@ def _source(
     now: datetime,
     clock_ahead: timedelta,
     *,
-    held_by: str | UnsetType | None,
+    holders: Holders | None,
 ) -> SourceStatus:
     checkpoint = lag = None
     ledger: tuple[Span, ...] = ()
@@ -181,9 +187,9 @@ def _source(
         orphaned=UNSET if settings else True,
         address_key=settings.address_key if settings else UNSET,
         credentials=_credentials(settings),
-        held_by=held_by,
+        held_by=UNSET if holders is None else holders.listed,
         directory=None if directory is None else str(directory),
-        up=condition.up if held_by is not None else False,
+        up=condition.up and (holders is None or holders.all),
         held=condition.held,
         since=condition.since,
         paused_since=condition.paused_since,
@@ -246,7 +252,7 @@ def _sink(
     per_minute: Sequence[int] | None,
     now: datetime,
     *,
-    held_by: str | UnsetType | None,
+    holders: Holders | None,
 ) -> SinkStatus:
     settings = config.sinks.get(name)
     condition = SinkCondition() if state is None else state.condition
@@ -259,9 +265,9 @@ def _sink(
         address_key=settings.address_key if settings else UNSET,
         credentials=_credentials(settings),
         proves=settings.proves if settings else None,
-        held_by=held_by,
+        held_by=UNSET if holders is None else holders.listed,
         sources=() if settings is None else tuple(config.sources_of(name)),
-        up=condition.up if held_by is not None else False,
+        up=condition.up and (holders is None or holders.all),
         held=condition.held,
         since=condition.since,
         backlog_events=0 if state is None else state.backlog_events,

@@ -6,9 +6,12 @@ whatever fits, and the default of each field for the rest.
 """
 
 import contextlib
+from collections.abc import Sequence
 from typing import Final, TypeVar
 
 import msgspec
+
+from auditrelay.store.parts import Part
 
 
 class UnreadableSpan(msgspec.Struct, frozen=True):
@@ -93,7 +96,10 @@ def encode_condition(condition: Condition) -> str:
 
 def decode_condition(text: str, kind: type[C]) -> C:
     """Return the condition that *text* is the JSON of."""
-    saved = msgspec.json.decode(text, type=dict[str, object])
+    return _condition(msgspec.json.decode(text, type=dict[str, object]), kind)
+
+
+def _condition(saved: dict[str, object], kind: type[C]) -> C:
     condition = kind()
     for field in msgspec.structs.fields(kind):
         value = saved.get(field.name)
@@ -103,3 +109,40 @@ def decode_condition(text: str, kind: type[C]) -> C:
             with contextlib.suppress(msgspec.ValidationError):
                 setattr(condition, field.name, msgspec.convert(value, field.type))
     return condition
+
+
+_PARTS: Final = "parts"
+"""The field with the conditions of the parts of a sink, beside those of the sink as a whole."""
+
+
+def with_part(whole: str, part: Part, condition: str) -> str:
+    """
+    Return the condition *whole* of a sink with that of its *part* replaced; all are JSON.
+
+    Those of parts of another number are over. The sink as a whole is as its worst part is.
+    """
+    parts = msgspec.json.decode(whole, type=dict[str, object]).get(_PARTS)
+    kept = {
+        name: saved
+        for name, saved in (parts.items() if isinstance(parts, dict) else ())
+        if name.endswith(f"/{part.into}") and isinstance(saved, dict)
+    }
+    kept[str(part)] = msgspec.json.decode(condition)
+    worst = _worst([_condition(saved, SinkCondition) for _, saved in sorted(kept.items())])
+    text = msgspec.json.encode({**msgspec.to_builtins(worst), _PARTS: kept})
+    return text.decode()
+
+
+def _worst(parts: Sequence[SinkCondition]) -> SinkCondition:
+    """Return the condition of a sink with these *parts*: what is wrong with any is."""
+    worst = min(parts, key=lambda each: (not each.held, each.up, each.last_error is None))
+    delivered = [each.last_delivered_at for each in parts if each.last_delivered_at is not None]
+    breaker = next((each for each in parts if each.breaker_reason is not None), worst)
+    return msgspec.structs.replace(
+        worst,
+        last_delivered_at=max(delivered, default=None),
+        breaker_reason=breaker.breaker_reason,
+        breaker_target=breaker.breaker_target,
+        unproven=any(each.unproven for each in parts),
+        unanswered=any(each.unanswered for each in parts),
+    )

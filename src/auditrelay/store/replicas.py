@@ -6,13 +6,14 @@ It is alive by one row, which it renews with every *beat*. All times here are by
 database; what a replica concludes from its own clock alone is in ``service.membership``.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Any, Final
 from uuid import UUID
 
 from auditrelay.errors import RelayError
+from auditrelay.store.parts import in_force
 
 LIFE: Final = 10.0
 """Seconds that a beat keeps a replica alive, by the clock of the database."""
@@ -72,6 +73,16 @@ class Replica:
     def fresh(self) -> bool:
         """Whether it is alive by the clock of the database."""
         return self.expires_in > 0
+
+    @property
+    def may_hold(self) -> bool:
+        """Whether the plan may give something to it, or leave it there."""
+        return self.fresh and not self.draining and not self.command
+
+
+def parts_in_force(replicas: Iterable[Replica]) -> Mapping[str, int]:
+    """Return by sink into how many parts it is divided, by what those serve that may hold any."""
+    return in_force(replica.serves for replica in replicas if replica.may_hold)
 
 
 @dataclass(frozen=True, slots=True)

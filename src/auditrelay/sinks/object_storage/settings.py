@@ -85,6 +85,11 @@ class Settings(SinkSettings):
     """Objects are large: each one in flight takes its size in memory."""
 
     @property
+    def not_divided(self) -> str:
+        """What an object has is sealed before it is sent, whatever its source."""
+        return "an object has events of all sources"
+
+    @property
     def proves(self) -> Proves:
         """A success is an object that can be read from then on."""
         return "stored"

@@ -82,14 +82,30 @@ select current_setting('server_version'), (select system_identifier from pg_cont
        substr(pg_walfile_name(pg_current_wal_lsn()), 1, 8)
 """
 
+_OVERLAPS: Final = """
+    o.unit like 'sink %' and split_part(o.unit, ' ', 2) = split_part(l.unit, ' ', 2)
+    and split_part(o.unit, '/', 2) <> split_part(l.unit, '/', 2) and l.unit like 'sink %'
+"""
+"""Whether the leases *o* and *l* are of one sink, in different numbers of parts."""
+
+_IS_FREE: Final = f"""
+    (l.holder is null
+     or not exists (select from replica r where r.id = l.holder)
+     or (l.holder = any (:dead)
+         and not exists (select from replica r where r.id = l.holder and {_FRESH})))
+"""  # noqa: S608
+
+_FREE_OVERLAPPING: Final = f"""
+update lease l set holder = null, token = null, since = clock_timestamp()
+where l.token is not null and {_IS_FREE}
+  and exists (select from unnest(:units::text[]) as o (unit) where {_OVERLAPS})
+"""  # noqa: S608
+
 _TAKE: Final = f"""
 with free as (
     select l.unit from lease l
-    where l.unit = any (:units)
-      and (l.holder is null
-           or not exists (select from replica r where r.id = l.holder)
-           or (l.holder = any (:dead)
-               and not exists (select from replica r where r.id = l.holder and {_FRESH})))
+    where l.unit = any (:units) and {_IS_FREE}
+      and not exists (select from lease o where o.token is not null and {_OVERLAPS})
       and (l.wanted_by is null or l.wanted_by = :me
            or not exists (select from replica r where r.id = l.wanted_by and {_FRESH}))
       and exists (select from replica r where r.id = :me)
@@ -223,9 +239,11 @@ def take(db: Connection, me: UUID, units: Collection[str], dead: Collection[UUID
     Take those of *units* that are free for the replica *me*, and return their leases.
 
     What a replica holds is free only if it is among the *dead*, whose beats *me* has seen standing
-    still, and has expired by the clock of the database, too.
+    still, and has expired by the clock of the database, too. Nothing of a sink is free while it is
+    held in another number of parts; what the dead hold so is taken from them.
     """
     wanted = {"units": list(units), "dead": list(dead), "me": me}
+    db.execute(_FREE_OVERLAPPING, {"units": wanted["units"], "dead": wanted["dead"]})
     return [Lease(*row) for row in db.execute(_TAKE, wanted)]
 
 

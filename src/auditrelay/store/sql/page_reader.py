@@ -9,6 +9,7 @@ import structlog
 from auditrelay.events import AuditEvent
 from auditrelay.events.page import Page
 from auditrelay.store import SpoolPage
+from auditrelay.store.parts import Part
 from auditrelay.store.progress import Range
 from auditrelay.store.sql import known, spool
 from auditrelay.store.sql.connection import Connection
@@ -32,7 +33,7 @@ class PageReader:
     """
     Reads the pages of the spool; *now* says what time it certainly is (microseconds).
 
-    With *marks* it compares what a sink was handed before.
+    With *marks* it compares what a sink was handed before. Of a sink it reads one *part*, if given.
     """
 
     def __init__(
@@ -44,7 +45,9 @@ class PageReader:
         *,
         now: Callable[[], int],
         marks: Marks | None = None,
+        part: Part | None = None,
     ) -> None:
+        self._part = part
         self._read = reader.read
         self._handover = handover
         self._marks = marks
@@ -89,7 +92,16 @@ class PageReader:
         def read(db: Connection) -> tuple[list[SpoolPage], int, bool]:
             look = None if self._marks is None else self._marks.last(db, sink)
             start, end = places
-            found = read_pages(db, sink, start, most, end, recent=self._recent, marks=self._marks)
+            found = read_pages(
+                db,
+                sink,
+                start,
+                most,
+                end,
+                recent=self._recent,
+                marks=self._marks,
+                part=self._part,
+            )
             if look is not None:
                 look.check()
             return found

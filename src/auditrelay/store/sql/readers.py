@@ -6,18 +6,26 @@ Works on a connection, within the caller's transaction.
 
 import json
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Final
 
 from auditrelay.errors import StateError
 from auditrelay.events.page import Page
 from auditrelay.store import SpoolPage
+from auditrelay.store.parts import Part
 from auditrelay.store.progress import Progress, Range
 from auditrelay.store.sql import meta
-from auditrelay.store.sql.connection import Connection
+from auditrelay.store.sql.connection import Connection, Cursor
 
 FOREVER: Final = 1 << 62
 """Beyond every position."""
+
+MOST_AHEAD: Final = 1000
+"""
+How many ranges beyond its position a sink has at most because of its parts; see Reader.of_part.
+
+They are one text, which each settling reads and writes.
+"""
 
 _FOR_SINK: Final = (
     "first >= coalesce((select max(first) from spool where first <= :start), 0) "
@@ -37,13 +45,34 @@ class Reader:
     """
     A sink: its *number*, its *progress*, the names of its *sources*, where it *ends*.
 
-    The sources may be known to the store or not.
+    The sources may be known to the store or not. Of a part of a sink they are those of the part;
+    *elsewhere* are those of the other parts, and *until* is where it waits for these.
     """
 
     number: int
     progress: Progress
     sources: frozenset[str]
     ends: int
+    elsewhere: frozenset[str] = frozenset()
+    until: int = FOREVER
+
+    def of_part(self, part: Part | None) -> "Reader":
+        """
+        Return this sink as its *part* reads it; all of it without one.
+
+        The ranges that it has settled beyond its position are as many as pages of other parts that
+        wait in between. So a part does not read beyond the last of those that there may be. The one
+        that the position waits for is before that, and goes on.
+        """
+        if part is None:
+            return self
+        mine, ahead = frozenset(filter(part.has, self.sources)), self.progress.ahead
+        return replace(
+            self,
+            sources=mine,
+            elsewhere=self.sources - mine,
+            until=ahead[MOST_AHEAD - 1][1] if len(ahead) >= MOST_AHEAD else FOREVER,
+        )
 
     def parameters(self, db: Connection, start: int, end: int = FOREVER) -> Mapping[str, object]:
         """Return the parameters of :func:`for_sink` for the pages in [*start*, *end*)."""
@@ -98,11 +127,12 @@ def pages_of(
     ]
 
 
-def waits(db: Connection, reader: Reader, places: Range) -> bool:
-    """Return whether any page in *places* is for the sink *reader*."""
+def without_page(db: Connection, reader: Reader, places: Iterable[Range]) -> list[Range]:
+    """Return those of *places* in which no page is for the sink *reader*."""
     query = f"select exists (select 1 from spool where {for_sink(db)})"  # noqa: S608  # constants
-    (found,) = db.execute(query, reader.parameters(db, *places)).fetchone()
-    return bool(found)
+    # Between the pages of other parts there may be many holes: one wait for all of them.
+    asked = [(each, db.execute(query, reader.parameters(db, *each))) for each in places]
+    return [each for each, found in asked if not found.fetchone()[0]]
 
 
 def waiting_for(db: Connection, name: str) -> tuple[int, int | None, int | None]:
@@ -114,8 +144,12 @@ def waiting_for(db: Connection, name: str) -> tuple[int, int | None, int | None]
         f"from spool where {for_sink(db)}"
     )
     events, first, stored = 0, None, None
-    for part in reader.progress.open_ranges(reader.progress.position, FOREVER):
-        count, first_here, stored_here = db.execute(query, reader.parameters(db, *part)).fetchone()
+    asked: list[Cursor] = [
+        db.execute(query, reader.parameters(db, *places))
+        for places in reader.progress.open_ranges(reader.progress.position, FOREVER)
+    ]
+    for found in asked:
+        count, first_here, stored_here = found.fetchone()
         events += count
         first = first_here if first is None else first
         stored = stored_here if stored is None else stored

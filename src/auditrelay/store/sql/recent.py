@@ -103,7 +103,10 @@ class Recent:
                 number, page = self._pages.at.get(position, (-1, None))
                 if page is None or number < self._since:
                     break
-                if page.only is None or page.only == sink:
+                is_for_sink = page.only is None or page.only == sink
+                if is_for_sink and page.source not in reader.elsewhere:
+                    if page.end > reader.until:
+                        break
                     if page.source not in reader.sources or page.end > reader.ends:
                         break
                     if parts := reader.progress.open_ranges(page.first, page.end):

@@ -22,7 +22,7 @@ from auditrelay.store.sql import branches, dead_letters, meta, tags
 from auditrelay.store.sql.connection import Connection
 from auditrelay.store.sql.damage import void
 from auditrelay.store.sql.facts import insert, of_sink
-from auditrelay.store.sql.readers import Reader, reader_of, waiting_for, waits
+from auditrelay.store.sql.readers import Reader, reader_of, waiting_for, without_page
 from auditrelay.store.sql.sources import source_id
 from auditrelay.store.sql.spool import PageDamaged, Placed, Spool, events_at
 
@@ -115,7 +115,7 @@ def settle(
     # what was in it may have been removed.
     seen = set(reader.progress.holes()[1:])
     progress = progress.plus(
-        hole for hole in progress.holes() if hole not in seen and not waits(db, reader, hole)
+        without_page(db, reader, [hole for hole in progress.holes() if hole not in seen])
     )
     db.execute(
         "update sink set position = ?, ahead = ? where name = ?",

@@ -16,6 +16,7 @@ from auditrelay.events.page import Page
 from auditrelay.evidence import facts
 from auditrelay.store import SpoolPage
 from auditrelay.store.packing import pack, unpack
+from auditrelay.store.parts import Part
 from auditrelay.store.progress import Range
 from auditrelay.store.sealing import Waiting
 from auditrelay.store.sql import meta
@@ -245,14 +246,18 @@ def read_pages(
     *,
     recent: Recent | None = None,
     marks: Marks | None = None,
+    part: Part | None = None,
 ) -> tuple[list[SpoolPage], int, bool]:
     """
     Return the backlog of *sink* from *start* on, about *most* events, and how far that has read.
 
-    Also whether nothing waits behind that. Nothing at *end* or beyond it is returned. What is
-    *recent* is not read again; what is returned gets *marks*. Raises PageDamaged.
+    Also whether nothing waits behind that. Nothing at *end* or beyond it is returned; without an
+    *end*, a *part* of a sink reads no further than it may (``Reader.of_part``). What is *recent* is
+    not read again; what is returned gets *marks*. Raises PageDamaged.
     """
-    reader = reader_of(db, sink)
+    reader = reader_of(db, sink).of_part(part)
+    is_held_back = end == FOREVER and reader.until < FOREVER
+    end = min(end, reader.until) if is_held_back else end
     if recent is not None:
         recent.advance(sink, reader)
     pages: list[SpoolPage] = []
@@ -261,7 +266,7 @@ def read_pages(
     while position < end and taken < most and size < MAX_READ_BYTES:
         row = rows.next((position, end), most - taken)
         if row is None:
-            return pages, position, True
+            return pages, position, not is_held_back
         inside = max(row.first, position), min(row.first + row.events, end)
         parts = reader.progress.open_ranges(*inside)
         if parts and (found := rows.page_of(row)) is not None:
@@ -272,7 +277,7 @@ def read_pages(
             taken += sum(part[1] - part[0] for part in parts)
             size += inflated
         position = inside[1]
-    return pages, position, rows.is_last
+    return pages, position, rows.is_last and not is_held_back
 
 
 class _Row(NamedTuple):

@@ -4,7 +4,13 @@ from typing import Literal
 
 from auditrelay.settings.reserved import ALERTS
 from auditrelay.store import Coverage, Lateness, SinkState, SourceState
-from auditrelay.store.conditions import SinkCondition, SourceCondition, decode_condition
+from auditrelay.store.conditions import (
+    SinkCondition,
+    SourceCondition,
+    decode_condition,
+    with_part,
+)
+from auditrelay.store.parts import Part
 from auditrelay.store.sql import dead_letters, ledger
 from auditrelay.store.sql.connection import Connection
 from auditrelay.store.sql.evidence import facts_of, newest_word
@@ -21,6 +27,13 @@ def save_condition(
 ) -> None:
     """Save the *condition* (JSON) of the source or sink *name*."""
     db.execute(f"update {peer} set condition = ? where name = ?", (condition, name))  # noqa: S608  # a Literal
+
+
+def save_part(db: Connection, name: str, part: Part, condition: str) -> None:
+    """Save the *condition* (JSON) of a *part* of the sink *name*, within that of the sink."""
+    row = db.execute("select condition from sink where name = ?", (name,)).fetchone()
+    if row is not None:
+        save_condition(db, "sink", name, with_part(row[0], part, condition))
 
 
 def coverage_of(db: Connection, source: str) -> Coverage | None:

@@ -33,6 +33,7 @@ from auditrelay.store import (
 from auditrelay.store.conditions import Condition, SourceCondition, encode_condition
 from auditrelay.store.keys import known_key, time_of
 from auditrelay.store.leases import Lease
+from auditrelay.store.parts import Part, part_of
 from auditrelay.store.places import place, position_of
 from auditrelay.store.progress import Range
 from auditrelay.store.seals import Seal, Seals
@@ -94,9 +95,16 @@ class SqlStore:
     These functions are in the modules next to this one, and work on a connection.
     """
 
-    def __init__(self, engine: Engine, shared: _Shared, *, alone: bool) -> None:
-        """Work on *engine*; *alone*, if no other instance removes sources meanwhile."""
+    def __init__(
+        self, engine: Engine, shared: _Shared, *, alone: bool, part: Part | None = None
+    ) -> None:
+        """
+        Work on *engine*; *alone*, if no other instance removes sources meanwhile.
+
+        A sink is read, and its condition kept, as its *part*, if one is given.
+        """
         self._engine = engine
+        self._part = part
         self._shared = shared
         self._clock = shared.clock
         self._spool = shared.spool
@@ -113,6 +121,7 @@ class SqlStore:
             shared.spool,
             now=self._now,
             marks=self._marks,
+            part=part,
         )
         self._adding = Adding(
             engine, self._spooling, shared.spool, self._uids, alone=alone, now=self._now
@@ -141,7 +150,8 @@ class SqlStore:
         """Return this store under *lease*: what it keeps in memory is of that lease alone."""
         if not self._engine.shared:  # the lock of the state fences everybody else
             return self
-        return type(self)(self._engine.under(lease), self._shared, alone=True)
+        part = part_of(lease.unit)
+        return type(self)(self._engine.under(lease), self._shared, alone=True, part=part)
 
     def reaches(self, end: int) -> None:
         """Take note that the spool reaches to the place *end*: other instances add to it, too."""
@@ -333,10 +343,10 @@ class SqlStore:
 
         def work(db: Connection) -> tuple[Reader, AbstractSet[int]]:
             look = None if marks is None else marks.done(db, sink, done)
-            settled = sinks.settle(db, self._spool, sink, done, dead, now=now)
+            reader, copies = sinks.settle(db, self._spool, sink, done, dead, now=now)
             if look is not None:
                 look.check()
-            return settled
+            return reader.of_part(self._part), copies
 
         return await self._spooling.settle(sink, work, marks)
 
@@ -380,9 +390,12 @@ class SqlStore:
         self, peer: Literal["source", "sink"], name: str, condition: Condition
     ) -> None:
         """Update the condition of *name*, as JSON."""
-        text = encode_condition(condition)
+        text, part = encode_condition(condition), self._part
         self.on_condition()
-        await self._engine.write(lambda db: states.save_condition(db, peer, name, text))
+        if part is None:
+            await self._engine.write(lambda db: states.save_condition(db, peer, name, text))
+        else:
+            await self._engine.write(lambda db: states.save_part(db, name, part, text))
 
     async def prune(self, now: datetime) -> int:
         """Delete delivered pages after *retention* and uids after *remember*; shrink the file."""
