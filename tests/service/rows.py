@@ -11,6 +11,7 @@ from tests.support.clock import NOON, FakeClock
 
 from auditrelay.service.membership import Loss
 from auditrelay.store.leases import Lease
+from auditrelay.store.parts import part_of, peer_of
 from auditrelay.store.replicas import (
     LIFE,
     Card,
@@ -25,6 +26,12 @@ from auditrelay.store.replicas import (
 
 if TYPE_CHECKING:
     from auditrelay.errors import RelayError
+
+
+def overlap(one: str, other: str) -> bool:
+    """Return whether both units are of one sink, in different numbers of parts."""
+    into = [None if part is None else part.into for part in map(part_of, (one, other))]
+    return one.startswith("sink ") and peer_of(one) == peer_of(other) and into[0] != into[1]
 
 
 class Rows:
@@ -161,10 +168,13 @@ class FakeMembership:
         rows, taken = self.rows, []
         for unit in sorted(units):
             row = rows.leases[unit]
-            free = row.holder not in rows.replicas or (
-                row.holder in dead and not rows.fresh(row.holder)
-            )
-            if not free or self.me not in rows.replicas:
+            overlapping = [each for each in rows.leases.values() if overlap(each.unit, unit)]
+            for each in overlapping:
+                if self._is_free(each, dead):
+                    rows.change(each.unit, token=None, holder=None)
+            if any(rows.holder(each.unit) is not None for each in overlapping):
+                continue
+            if not self._is_free(row, dead) or self.me not in rows.replicas:
                 continue
             if row.wanted_by not in (None, self.me) and rows.fresh(row.wanted_by):
                 continue
@@ -173,6 +183,12 @@ class FakeMembership:
             taken.append(Lease(unit, row.epoch + 1, token))
         self._answer()
         return taken
+
+    def _is_free(self, row: LeaseRow, dead: Collection[UUID]) -> bool:
+        rows = self.rows
+        return row.holder not in rows.replicas or (
+            row.holder in dead and not rows.fresh(row.holder)
+        )
 
     async def rekey(self, row: LeaseRow) -> Lease | None:
         await self._alone()

@@ -5,12 +5,13 @@ from collections.abc import AsyncIterator, MutableMapping, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import replace
 from datetime import timedelta
+from itertools import combinations
 from typing import Any
 from uuid import UUID, uuid4
 
 import pytest
 from structlog.testing import capture_logs
-from tests.service.rows import FakeInstance, FakeMembership, Rows
+from tests.service.rows import FakeInstance, FakeMembership, Rows, overlap
 from tests.support.clock import FakeClock
 
 from auditrelay.errors import ConfigError, Fenced, StoreFull
@@ -105,6 +106,7 @@ class Fleet:
         good = [each for each in self.replicas if each.member.good()]
         running = [unit for each in good for unit in each.running]
         assert len(running) == len(set(running)), running
+        assert not any(overlap(a, b) for a, b in combinations(running, 2)), running
 
 
 @asynccontextmanager

@@ -25,6 +25,7 @@ from auditrelay.service.membership import (
     unknown_to_us,
 )
 from auditrelay.store.leases import KEEPER, Lease
+from auditrelay.store.parts import sink_units
 from auditrelay.store.replicas import LIFE, LeaseRow, Replica, Served
 
 A, B, C, D = (UUID(int=number) for number in range(1, 5))
@@ -87,6 +88,34 @@ def situations(draw: st.DrawFn) -> tuple[list[Replica], list[str], list[LeaseRow
 
 def able(replicas: Sequence[Replica]) -> list[Replica]:
     return [each for each in replicas if each.fresh and not each.draining and not each.command]
+
+
+PARTED = [*UNITS[:3], "sink x", *sink_units("x", 2), *sink_units("x", 3), "sink y", "sink z"]
+
+
+def test_the_parts_of_a_sink_go_to_different_replicas_whatever_else_they_hold() -> None:
+    units = [*UNITS, *sink_units("x", 3)]
+    replicas = [replica(each, units) for each in (A, B, C)]
+    planned = plan(replicas, units, [LeaseRow(unit=unit, holder=A) for unit in units])
+    assert {planned[unit] for unit in sink_units("x", 3)} == {A, B, C}
+    more = [*sink_units("x", 3), *sink_units("y", 4)]
+    planned = plan([replica(each, more) for each in (A, B)], more, [])
+    for sink in ("sink x", "sink y"):
+        shares = Counter(by for unit, by in planned.items() if unit.startswith(sink))
+        assert max(shares.values()) == 2
+
+
+def test_of_a_sink_the_largest_number_of_parts_that_is_served_is_planned() -> None:
+    replicas = [
+        replica(A, ["sink x", "sink y"]),
+        replica(B, [*sink_units("x", 2), "sink y"]),
+        replica(C, sink_units("x", 3), draining=True),
+    ]
+    planned = plan(replicas, PARTED, [LeaseRow(unit="sink x", holder=A)])
+    assert set(planned) == {*sink_units("x", 2), "sink y"}
+    assert {planned[unit] for unit in sink_units("x", 2)} == {B}
+    planned = plan([replicas[0]], PARTED, [])
+    assert planned == {"sink x": A, "sink y": A}
 
 
 @given(situations())

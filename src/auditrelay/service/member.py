@@ -389,7 +389,7 @@ class Member:
             self._held.acquire(row.unit, partial(self._claim, row))
 
     def _superseded(self, now: Situation) -> set[str]:
-        """Return which units are of sinks that are divided otherwise; a command keeps what it has."""
+        """Return the units of sinks that are divided otherwise; a command keeps what it has."""
         if self._card.command:
             return set()
         numbers = parts_in_force(now.replicas)

@@ -84,7 +84,7 @@ def holders_of(situation: Situation, numbers: Mapping[str, int]) -> Mapping[str,
 
 
 def parts_of(situation: Situation, configured: Mapping[str, int]) -> Mapping[str, int]:
-    """Return by sink into how many parts it is divided; as is *configured*, where none serves it."""
+    """Return by sink into how many parts it is divided: as *configured*, if none serves it."""
     return {**configured, **parts_in_force(situation.replicas)}
 
 

@@ -23,6 +23,8 @@ T = TypeVar("T")
 
 UNITS = ("keeper", "sink s", "source a", "source b")
 
+PARTS = ("sink s 0/2", "sink s 1/2")
+
 
 class Seen:
     """A replica in a test, which does one transaction after the other."""
@@ -186,6 +188,42 @@ def test_a_holder_is_robbed_only_if_both_witnesses_say_that_it_is_dead(
         expire(sql, one)
     got = two.take("source a", dead=(one.id,) if stands_still else ())
     assert bool(got) is taken
+
+
+def test_a_sink_is_not_held_in_two_numbers_of_parts(joined: Joined) -> None:
+    one, two = joined(), joined()
+    for unit in (*PARTS, "sink s 0/12", "sink s.2 0/12", "sink t"):
+        two.do(lambda db, unit=unit: leases.ensure_units(db, [unit]))  # type: ignore[misc]  # now
+    (whole,) = one.take("sink s")
+    assert two.take(*PARTS, "sink s.2 0/12", "sink s 0/12") != []
+    assert {row.unit for row in two.see().leases if row.holder == two.id} == {"sink s.2 0/12"}
+    one.do(lambda db: leases.give(db, whole))
+    (first,) = one.take(PARTS[0])
+    (second,) = two.take(PARTS[1])
+    assert [*one.take("sink s", "sink s 0/12"), *two.take("sink s", "sink s 0/12")] == []
+    one.do(lambda db: leases.give(db, first))
+    assert one.take("sink s") == []
+    two.do(lambda db: leases.give(db, second))
+    assert len(one.take("sink s", "sink t")) == 2
+
+
+def test_what_the_dead_hold_of_a_sink_in_other_parts_is_taken_from_them(
+    joined: Joined, sql: Sql
+) -> None:
+    """Else one that was frozen could go on with it."""
+    one, two = joined(), joined()
+    two.do(lambda db: leases.ensure_units(db, PARTS))
+    one.take("sink s")
+    expire(sql, one)
+    assert two.take(*PARTS) == [], "it was not seen standing still"
+    (second,) = two.take(PARTS[1], dead=(one.id,))
+    assert second.unit == PARTS[1]
+    row = two.row("sink s")
+    assert (row.token, row.holder) == (None, None)
+    sql("delete from replica where id = %s", two.id)
+    three = joined()
+    assert len(three.take("sink s")) == 1
+    assert three.row(PARTS[1]).token is None
 
 
 def test_a_holder_without_a_row_is_dead_and_one_without_a_row_takes_nothing(
