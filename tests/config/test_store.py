@@ -171,3 +171,21 @@ def test_a_source_or_sink_that_no_replica_may_serve_is_an_error(file: Path) -> N
     file.write_text(STORE + ONLY.replace("['dc1-*', 'home']", "[]"))
     (problem,) = problems(file)
     assert problem.startswith(f"sinks.{SINK}.replicas: names no replica")
+
+
+def test_parts_of_a_sink_need_a_shared_store(file: Path) -> None:
+    parts = GOOD.replace("[sinks.splunk]", "[sinks.splunk]\nparts = 3")
+    file.write_text(STORE + parts)
+    assert read(file).sinks[SINK].parts == 3
+    file.write_text(parts)
+    (problem,) = problems(file)
+    assert problem.startswith(
+        f"sinks.{SINK}.parts: one process delivers everything without a shared store"
+    )
+
+
+def test_there_are_no_more_parts_than_requests_in_flight(file: Path) -> None:
+    parts = GOOD.replace("[sinks.splunk]", "[sinks.splunk]\nparts = 5")
+    file.write_text(STORE + parts)
+    (problem,) = problems(file)
+    assert problem.startswith(f"sinks.{SINK}.parts: must not be more than concurrency, which is 4")

@@ -19,6 +19,7 @@ from auditrelay.deliver.deliverer import Deliverer
 from auditrelay.deliver.probe import PROBE_FIRST, PROBE_MAX
 from auditrelay.errors import Refused, Rejected, Retryable, TooLarge
 from auditrelay.sinks import Item, Limits, Rejection, Verdict
+from auditrelay.store import Reached
 
 
 @pytest.fixture
@@ -323,6 +324,32 @@ async def test_what_is_spooled_during_the_last_read_is_delivered_before_the_end(
     monkeypatch.setattr(world.store, "read", read_before_that)
     async with asyncio.timeout(10):
         await deliverer.keep_delivering()
+    assert intake.taken == made
+
+
+async def test_what_waits_for_other_parts_of_the_sink_is_delivered_before_the_end(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    read = world.store.read
+    made = await world.spool(1)
+    deliverer = world.deliverer(intake := Intake())
+    held_back = asyncio.Event()
+
+    async def read_later(*args: Any) -> Any:
+        if not held_back.is_set():
+            held_back.set()
+            return [], Reached((0,), at_end=False)
+        return await read(*args)
+
+    monkeypatch.setattr(world.store, "read", read_later)
+    deliverer.finish()
+    task = asyncio.ensure_future(deliverer.keep_delivering())
+    async with asyncio.timeout(10):
+        await held_back.wait()
+        await asyncio.sleep(0)
+        assert not task.done()
+        deliverer.wake.set()  # as each pulse does
+        await task
     assert intake.taken == made
 
 

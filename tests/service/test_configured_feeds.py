@@ -4,6 +4,7 @@ from tests.support.situations import replica
 
 from auditrelay.service.configured_feeds import UNWANTED, ConfiguredFeeds
 from auditrelay.settings.reserved import ALERTS
+from auditrelay.store.parts import sink_units
 from auditrelay.store.replicas import Served
 
 ONE = {"source a": Served("1"), "sink x": Served("1", ("a",))}
@@ -48,3 +49,11 @@ def test_a_sink_that_a_replica_leaves_to_others_is_configured_while_all_of_those
         {"far": ["a", ALERTS], "x": ["a", ALERTS]},
         ["a", ALERTS],
     )
+
+
+def test_each_part_of_a_sink_says_what_the_sink_receives() -> None:
+    of = ConfiguredFeeds()
+    parts = {unit: Served("1", ("a", "b")) for unit in sink_units("x", 2)}
+    of.saw([replica("r", serves=parts)], 0)
+    of.saw([replica("r", serves=parts)], UNWANTED)
+    assert of.current(UNWANTED) == ({"x": ["a", ALERTS, "b"]}, ["a", ALERTS, "b"])

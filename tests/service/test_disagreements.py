@@ -5,6 +5,7 @@ from datetime import timedelta
 from tests.support.situations import NOW, replica
 
 from auditrelay.service.disagreements import ROLL_OUT, Disagreements
+from auditrelay.store.parts import sink_units
 from auditrelay.store.replicas import Replica, Served
 
 TICK = timedelta(seconds=1)
@@ -42,3 +43,12 @@ def test_the_dead_and_commands_do_not_count() -> None:
         [serving("a", "1"), serving("b", "2", alive=False), serving("c", "3", command=True)], NOW
     )
     assert of.lasting(NOW + ROLL_OUT) == {}
+
+
+def test_another_number_of_parts_is_a_disagreement_about_the_sink() -> None:
+    of, later = Disagreements(), NOW + ROLL_OUT
+    some = replica("a", serves={unit: Served("3") for unit in sink_units("x", 3)})
+    of.saw([some, some], NOW)
+    assert of.lasting(later) == {}
+    of.saw([some, replica("b", serves={"sink x": Served("1")})], NOW)
+    assert of.lasting(later) == {"sink x": NOW}

@@ -18,7 +18,8 @@ from auditrelay.status.model import StoreStatus
 from auditrelay.store import Proof
 from auditrelay.store.conditions import SinkCondition, SourceCondition
 from auditrelay.store.leases import KEEPER
-from auditrelay.store.replicas import Situation
+from auditrelay.store.parts import sink_units
+from auditrelay.store.replicas import Served, Situation
 from auditrelay.telemetry.metrics import Metrics
 from auditrelay.window import Interval, iso
 
@@ -114,6 +115,28 @@ async def test_the_gauges_are_those_of_what_another_replica_holds(
     peers.seen = situation([replica("a")], held("source calls", "b"), held("sink out", None))
     assert await world.gauge('source_up{source="calls"}') == 0
     assert await world.gauge('sink_up{sink="out"}') == 0
+
+
+async def test_a_sink_in_parts_is_up_if_all_of_it_is_held_and_well(
+    world: World, peers: Peers
+) -> None:
+    world.view._topology.deliverers.clear()
+    world.view._topology.deliverers["out 0/2"] = world.sink  # another part is elsewhere
+    await world.store.save_condition("sink", "out", SinkCondition(up=True))
+    serving = replica("b", serves={unit: Served("") for unit in sink_units("out", 2)})
+    seen = [held("sink out", None), held("sink out 0/2", "b"), held("sink out 1/2", "b")]
+    peers.seen, peers.units = situation([serving], *seen), {"sink out 0/2"}
+    assert await world.gauge('sink_up{sink="out"}') == 1
+    assert await world.gauge('unit_held{unit="sink out 0/2"}') == 1
+    assert await world.gauge('unit_held{unit="sink out 1/2"}') == 0
+    with pytest.raises(ValueError, match="unpack"):
+        await world.gauge('unit_held{unit="sink out"}')
+    (sink,) = (await world.view.status()).sinks
+    assert (sink.up, sink.held_by) == (True, "b")
+    peers.seen = situation([serving], *seen[:2], held("sink out 1/2", None))
+    assert await world.gauge('sink_up{sink="out"}') == 0
+    (sink,) = (await world.view.status()).sinks
+    assert (sink.up, sink.held_by) == (False, "b")
 
 
 async def test_the_gauges_of_the_replicas(world: World, peers: Peers) -> None:

@@ -90,8 +90,12 @@ class World:
         self.share: Any = Share(self.rows, name)
         self.config = self.read()
         deliverers = {"out": SimpleNamespace(throughput=Throughput(clock.now()))}
+        self.woken: list[bool] = []
         self.topology: Any = SimpleNamespace(
-            config=self.config, deliverers=deliverers, announce=lambda: None
+            config=self.config,
+            deliverers=deliverers,
+            announce=lambda: None,
+            wake_parts=lambda: self.woken.append(True),
         )
         self.view: Any = SimpleNamespace(failing=None, stuck=lambda: ["calls"])
         self.gained: list[str] = []
@@ -258,6 +262,12 @@ async def test_what_commands_have_a_unit_do_ends_before_the_unit_does(world: Wor
     assert "source calls" not in world.replica.held()
 
 
+async def test_each_pulse_wakes_the_parts_of_sinks(world: World) -> None:
+    """What they wait for is what other replicas settle, of which nothing else tells."""
+    await world.turns(3)
+    assert len(world.woken) == 3
+
+
 async def test_replicas_that_disagree_are_logged_once(world: World) -> None:
     await world.turns()
     (mine,) = world.rows.replicas.values()
@@ -279,8 +289,11 @@ async def test_what_others_have_in_their_configuration_is_seen(world: World) -> 
     await world.turns()
     other = FakeMembership(world.rows)
     await other.join(Card(name="b", version="1", serves={"source theirs": Served("x")}))
+    parts = {"sink divided 1/2": Served("x")}
+    await FakeMembership(world.rows).join(Card(name="c", version="1", serves=parts))
     await world.turns(2)
     assert world.replica.configured_at("theirs") == ["b"]
+    assert world.replica.configured_at("divided") == ["c"]
     assert world.replica.configured_at("away") == ["dc1-a"], "though it leaves it to others"
     (world.folder / "exports").rmdir()
     await _until(world, lambda: "source files" not in world.gained)

@@ -4,6 +4,7 @@ import asyncio
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from datetime import UTC
+from pathlib import Path
 from typing import Any
 from uuid import uuid4
 
@@ -13,6 +14,7 @@ from tests.service.test_topology import Configure, configure, source
 from tests.support.clock import FakeClock
 from tests.support.stores import opened
 
+from auditrelay.config import load
 from auditrelay.config.model import Config
 from auditrelay.errors import ConfigError
 from auditrelay.service.building import Builder
@@ -22,7 +24,9 @@ from auditrelay.service.membership import Loss
 from auditrelay.service.store import Store
 from auditrelay.service.topology import Topology, TopologyDiff
 from auditrelay.service.workload import Workload
+from auditrelay.store.conditions import SinkCondition
 from auditrelay.store.leases import Lease
+from auditrelay.store.parts import sink_units
 from auditrelay.telemetry.metrics import Metrics
 
 __all__ = ["configure"]  # a fixture
@@ -160,3 +164,70 @@ async def test_who_is_alone_waits_for_all_inside_and_others_for_it() -> None:
         assert seen == ["a in", "b in"]
         go.set()
     assert seen == ["a in", "b in", "alone in", "alone out", "c in"]
+
+
+PARTS = """state_dir = "{folder}/state"
+store = "postgresql://relay@localhost/x"
+[sources.one]
+type = "bland"
+api_key = "key-one"
+base_url = "https://127.0.0.1:9"
+[sinks.hec]
+type = "splunk_hec"
+url = "https://127.0.0.1:9"
+token = "a-token"
+concurrency = 5
+parts = {parts}
+batch_events = {batch}
+"""
+
+
+def in_parts(folder: Path, parts: int, batch: int = 10) -> Config:
+    path = folder / "parts.toml"
+    path.touch(mode=0o600)
+    path.write_text(PARTS.format(folder=folder, parts=parts, batch=batch))
+    return load(path, {"HOME": str(folder)})
+
+
+async def test_each_part_of_a_sink_has_its_share_of_the_requests(tmp_path: Path) -> None:
+    units = sink_units("hec", 3)
+    async with replica(in_parts(tmp_path, 3), *units) as (topology, work):
+        assert list(topology.deliverers) == ["hec 0/3", "hec 1/3", "hec 2/3"]
+        deliverers = list(topology.deliverers.values())
+        assert {each.name for each in deliverers} == {"hec"}
+        assert [each.settings.concurrency for each in deliverers] == [2, 2, 1]
+        await work.lose(lease(units[0]), Loss.MOVED)
+        await work.lose(lease(units[1]), Loss.FENCED)
+        assert list(topology.deliverers) == ["hec 2/3"]
+        for each in topology.deliverers.values():
+            each.wake.clear()
+        topology.wake_parts()
+        assert all(each.wake.is_set() for each in topology.deliverers.values())
+
+
+async def test_a_reload_changes_the_parts_that_are_held_and_their_number_by_giving_them(
+    tmp_path: Path,
+) -> None:
+    async with replica(in_parts(tmp_path, 3), *sink_units("hec", 3)[:2]) as (topology, work):
+        before = dict(topology.deliverers)
+        diff = await work.change(in_parts(tmp_path, 3, batch=20))
+        assert diff == TopologyDiff([], [], ["hec"])
+        assert [each.settings.batch_events for each in topology.deliverers.values()] == [20, 20]
+        assert list(topology.deliverers) == list(before)
+        before = dict(topology.deliverers)
+        await work.change(in_parts(tmp_path, 2, batch=20))
+        assert topology.deliverers == before, "they go on until they are given away"
+        for unit in sink_units("hec", 3)[:2]:
+            with pytest.raises(ConfigError, match="not in the configuration any more"):
+                await work.gain(lease(unit))
+            await work.lose(lease(unit), Loss.MOVED)
+        await work.gain(lease("sink hec 1/2"))
+        assert [each.settings.concurrency for each in topology.deliverers.values()] == [2]
+
+
+async def test_a_part_goes_on_with_the_health_that_its_sink_had(tmp_path: Path) -> None:
+    since = "2026-01-10T12:00:00+00:00"
+    async with replica(in_parts(tmp_path, 2)) as (topology, work):
+        await topology._store.save_condition("sink", "hec", SinkCondition(since=since))
+        await work.gain(lease("sink hec 0/2"))
+        assert topology.deliverers["hec 0/2"].condition.since == since

@@ -311,6 +311,7 @@ async def test_a_reader_of_stdout_that_stops_reading_does_not_block_the_process(
         ({"path": "-", "rotate_bytes": "1MB"}, "rotate_bytes: stdout cannot be rotated"),
         ({"path": "x", "compression": "gzip"}, "none"),
         ({"path": "x", "concurrency": 2}, "less than or equal to 1"),
+        ({"path": "x", "parts": 2}, "parts: must be 1: lines of two writers would mix"),
         ({"path": "x", "format": "xml"}, "'ecs'"),
     ],
 )

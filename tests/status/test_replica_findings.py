@@ -16,7 +16,8 @@ from auditrelay.status.report import report
 from auditrelay.store import SinkState, SourceState
 from auditrelay.store.conditions import SinkCondition, SourceCondition
 from auditrelay.store.leases import KEEPER
-from auditrelay.store.replicas import LeaseRow, Replica
+from auditrelay.store.parts import sink_units
+from auditrelay.store.replicas import LeaseRow, Replica, Served
 
 UNITS = [
     *(f"source acme-{name}" for name in ("voice", "calls", "access")),
@@ -90,6 +91,29 @@ def test_what_no_replica_holds_is_shown_as_not_up_and_nothing_else_about_it(
     (row,) = (row for row in of.sources if row.name == "acme-voice")
     assert not row.up
     assert found(of) == [("unheld", "recovering", "acme-voice")]
+
+
+def test_a_part_of_a_sink_that_no_replica_holds_is_named(config: Config) -> None:
+    parts = sink_units("splunk", 2)
+    serving = replica("a", serves={unit: Served("") for unit in parts})
+    held_parts = [held(unit, "a") for unit in (*UNITS, *parts) if unit != "sink splunk"]
+    assert found(reported(config, serving, leases=held_parts)) == []
+    old = [*held_parts, held("sink splunk", None)]
+    assert found(reported(config, serving, leases=old)) == [], "it is in two parts now"
+    lost = [each for each in old if each.unit != parts[1]]
+    lost.append(held(parts[1], None, NOW - timedelta(hours=1)))
+    finding = only(reported(config, serving, leases=lost))
+    assert (finding.code, finding.level, finding.name) == ("unheld", "action_required", "splunk")
+    assert finding.what == "No replica holds part 1/2 of splunk."
+
+
+def test_a_part_that_cannot_begin_on_one_replica_is_shown_there(config: Config) -> None:
+    parts = sink_units("splunk", 2)
+    serving = replica("a", serves={unit: Served("") for unit in parts})
+    other = replica("b", info={"unable": {parts[0]: "it has a bug"}})
+    leases = [held(unit, "a") for unit in (*UNITS, *parts) if unit != "sink splunk"]
+    finding = only(reported(config, serving, other, leases=leases))
+    assert finding.what == "The replica b cannot serve splunk 0/2: it has a bug."
 
 
 def test_a_state_without_keeper(config: Config) -> None:

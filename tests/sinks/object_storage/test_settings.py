@@ -81,6 +81,7 @@ def test_the_defaults_are_those_of_an_archive() -> None:
         ({**S3, "endpoint": "http://169.254.169.254"}, "cloud metadata service"),
         ({**S3, "provider": "r2"}, "provider"),
         ({**S3, "batch_bytes": "65MB"}, "batch_bytes"),
+        ({**S3, "parts": 2}, "parts: must be 1: an object has events of all sources"),
         ({**GCS, "access_key_id": None, "secret_access_key": None}, "HMAC key"),
         ({**GCS, "region": "eu"}, 'region: is for provider = "s3"'),
         ({**GCS, "kms_key_id": "k"}, 'kms_key_id: is for provider = "s3"'),
