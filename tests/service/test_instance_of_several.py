@@ -4,6 +4,7 @@ import asyncio
 from collections.abc import AsyncIterator, Collection
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 import pytest
 from msgspec import UNSET
@@ -121,7 +122,8 @@ async def test_a_sink_in_parts_is_up_if_all_of_it_is_held_and_well(
     world: World, peers: Peers
 ) -> None:
     world.view._topology.deliverers.clear()
-    world.view._topology.deliverers["out 0/2"] = world.sink  # another part is elsewhere
+    deliverers: dict[str, Any] = world.view._topology.deliverers  # type: ignore[assignment]  # loops
+    deliverers["out 0/2"] = world.sink  # another part is elsewhere
     await world.store.save_condition("sink", "out", SinkCondition(up=True))
     serving = replica("b", serves={unit: Served("") for unit in sink_units("out", 2)})
     seen = [held("sink out", None), held("sink out 0/2", "b"), held("sink out 1/2", "b")]

@@ -36,6 +36,7 @@ from tests.support.wire import Wire
 
 from auditrelay.sandbox import Sandbox
 from auditrelay.settings.reserved import ALERTS
+from auditrelay.store.parts import part_of, peer_of, sink_units
 
 BATCH = 5
 CONCURRENCY = 2
@@ -135,11 +136,12 @@ class Fleet:
 
     # -- replicas ----------------------------------------------------------------------------------
 
-    def settings(self, **changes: Any) -> tuple[Table, Table]:
-        """Return the tables of sources and sinks: small pages, small batches."""
+    def settings(self, *, parts: int = 1, **changes: Any) -> tuple[Table, Table]:
+        """Return the tables of sources and sinks, these in *parts*: small pages, small batches."""
+        small = {"batch_events": BATCH, "concurrency": CONCURRENCY, "linger": "0s"}
         return (
             sources(self.sandbox, **{"page_size": 4, **changes}),
-            sinks(self.sandbox, batch_events=BATCH, concurrency=CONCURRENCY, linger="0s"),
+            sinks(self.sandbox, **small, **({} if parts == 1 else {"parts": parts})),
         )
 
     def config(
@@ -231,6 +233,20 @@ class Fleet:
             {name: sink for name, sink in sinks.items() if name != "splunk"},
         )
         return {"tables": reading}, {"tables": delivering}
+
+    async def parted(self, *by: str, parts: int) -> None:
+        """Wait until the sinks are held in so many parts, by the replicas *by* and each of them."""
+        wanted = {unit for sink in self.sandbox.siems for unit in sink_units(sink, parts)}
+
+        def is_so() -> bool:
+            held = {
+                unit: leased.name
+                for unit, leased in self.leases().items()
+                if unit.startswith("sink ") and leased.name is not None
+            }
+            return held.keys() == wanted and set(held.values()) == set(by)
+
+        await eventually(is_so, within=60, what=f"{' and '.join(by)} hold {parts} parts")
 
     async def held(self, *by: str, within: float = 60.0) -> None:
         """Wait until every unit is held by one of the replicas *by*."""
@@ -337,6 +353,9 @@ class Fleet:
         history = self.history()
         self._check_written(history)
         for sink in self.sandbox.siems:
+            if any(peer_of(unit) == f"sink {sink}" != unit for unit in history):
+                self._check_parts(sink, history)
+                continue
             terms = history.get(f"sink {sink}", [])
             assert all(a.end <= b.start for a, b in itertools.pairwise(terms))
             begun = -1
@@ -353,6 +372,23 @@ class Fleet:
                 assert mine >= begun, f"{name} has sent to {sink} after its next holder had"
                 begun = mine
 
+    def _check_parts(self, sink: str, history: Mapping[str, list[Held]]) -> None:
+        """Fail if units of *sink* that overlap were held at a time, or who held none has sent."""
+        terms = [
+            (unit, term)
+            for unit, held in history.items()
+            if peer_of(unit) == f"sink {sink}"
+            for term in held
+        ]
+        for (unit, one), (other, two) in itertools.combinations(terms, 2):
+            if unit == other or _into(unit) != _into(other):
+                apart = one.end <= two.start or two.end <= one.start
+                assert apart, f"{unit} and {other} were held at a time"
+        for at, name in self._sendings(sink):
+            assert any(
+                term.name == name and term.start <= at < term.end + _LATE for _, term in terms
+            ), f"{name} has sent to {sink}, and held no part of it"
+
     def _check_written(self, history: Mapping[str, list[Held]]) -> None:
         # Writes and takings wait for each other, so there is nothing to allow for.
         written = self.rows(
@@ -362,9 +398,11 @@ class Fleet:
         )
         assert written
         for at, unit, name in written:
-            assert any(
-                term.name == name and term.start <= at < term.end for term in history[unit]
-            ), f"{name} has written for {unit}, which it did not hold"
+            # Each part of a sink writes the row of the sink.
+            terms = [term for each in history if peer_of(each) == unit for term in history[each]]
+            assert any(term.name == name and term.start <= at < term.end for term in terms), (
+                f"{name} has written for {unit}, which it did not hold"
+            )
 
     async def check(
         self,
@@ -412,6 +450,11 @@ class Fleet:
             if daemon._process is not None and daemon.process.returncode is None:
                 daemon.process.send_signal(signal.SIGKILL)
                 await daemon.process.wait()
+
+
+def _into(unit: str) -> int:
+    part = part_of(unit)
+    return 1 if part is None else part.into
 
 
 def fill(sandbox: Sandbox, count: int = 24) -> None:
