@@ -122,7 +122,7 @@ async def test_a_sink_in_parts_is_up_if_all_of_it_is_held_and_well(
     world: World, peers: Peers
 ) -> None:
     world.view._topology.deliverers.clear()
-    deliverers: dict[str, Any] = world.view._topology.deliverers  # type: ignore[assignment]  # loops
+    deliverers: dict[str, Any] = world.view._topology.deliverers
     deliverers["out 0/2"] = world.sink  # another part is elsewhere
     await world.store.save_condition("sink", "out", SinkCondition(up=True))
     serving = replica("b", serves={unit: Served("") for unit in sink_units("out", 2)})

@@ -7,7 +7,8 @@ import pytest
 from tests.service.test_member import Fleet, Played, _fleet, card
 from tests.support.clock import FakeClock
 
-from auditrelay.service.membership import MOVE_EVERY, SETTLED, Loss
+from auditrelay.errors import ConfigError
+from auditrelay.service.membership import FREE, MOVE_EVERY, SETTLED, Loss
 from auditrelay.store.leases import KEEPER
 from auditrelay.store.parts import sink_units
 from auditrelay.store.replicas import LIFE, Served
@@ -110,3 +111,15 @@ async def test_a_command_ends_what_it_has_begun_and_takes_nothing_away(fleet: Fl
     command.member.drain()
     await fleet.pass_(3)
     assert parts(new) == sink_units("x", 3)
+
+
+async def test_parts_that_cannot_begin_are_not_replaced_by_another_number(fleet: Fleet) -> None:
+    """It would be given up at the next pulse, and taken again, for ever."""
+    old = await fleet.add(card(WHOLE))
+    await fleet.pass_(2)
+    new = await fleet.add(card(THREE))
+    new.instance.failing = ConfigError("it has a bug")
+    await fleet.pass_(4 * FREE)
+    assert [unit for unit, _ in old.instance.lost].count("sink x") == 1
+    assert parts(old) == []
+    assert set(new.member.resting) >= set(sink_units("x", 3))

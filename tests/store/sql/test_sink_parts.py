@@ -202,10 +202,8 @@ async def test_the_health_of_a_sink_is_that_of_its_worst_part(
     await parts[0].save_condition("sink", "splunk", SinkCondition(up=True))
     assert (await store.sinks())[0].condition == SinkCondition(up=True)
     failing = SinkCondition(last_error="reset")
-    await asyncio.gather(
-        parts[1].save_condition("sink", "splunk", failing),
-        parts[0].save_condition("sink", "splunk", SinkCondition(up=True)),
-    )
+    await parts[1].save_condition("sink", "splunk", failing)
+    await parts[0].save_condition("sink", "splunk", SinkCondition(up=True))
     assert (await store.sinks())[0].condition == failing
     await parts[1].save_condition("sink", "splunk", SinkCondition(up=True))
     assert (await store.sinks())[0].condition.up
