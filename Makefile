@@ -16,6 +16,9 @@
 #   make bench [BENCH="--quick"]       the cost of the whole relay, in a few minutes (docs/performance.md)
 #   make bench-grove                   the same next to Grove, which it installs into .venv-grove
 #   make bench-replicas [BENCH="--list"]  replicas on a PostgreSQL of its own; needs its programs
+#   make docs                          the documentation as a site, in build/website/html
+#   make docs-test                     the site in a browser, and the tutorials, command by command
+#   make screenshots                   the pictures of the status page in docs/images, from the demo
 #   make evidence-checker              dist/auditrelay-evidence.pyz, the auditor's program in one file
 #   make interop [INTEROP=opensearch]  the sinks against real receivers (interop/README.md)
 #   make image [IMAGE=auditrelay] [BASE=python:3.12-slim-bookworm]
@@ -30,6 +33,7 @@
 # PYTHON names the interpreter, VENV the folder of the environment.
 
 VENV ?= .venv
+VENV_DOCS ?= .venv-docs
 BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip --disable-pip-version-check --quiet
 UV_VERSION := 0.13.8
@@ -53,7 +57,7 @@ FUZZ ?= 200000
 FUZZ_SECONDS ?= 60
 CHECKER ?= dist/auditrelay-evidence.pyz
 
-.PHONY: install demo test test-all test-unit fuzz check check-format check-lint check-types format generate bench bench-grove bench-replicas interop evidence-checker image image-base image-test changelog lock clean
+.PHONY: docs docs-test screenshots install demo test test-all test-unit fuzz check check-format check-lint check-types format generate bench bench-grove bench-replicas interop evidence-checker image image-base image-test changelog lock clean
 .DEFAULT_GOAL := install
 
 # Many tests wait for a process or a peer, so one more worker than cores keeps the cores busy.
@@ -66,7 +70,7 @@ demo: $(VENV)/.user
 	@$(BIN)/auditrelay demo $(DEMO)
 
 test: $(VENV)/.developer
-	@$(BIN)/python -m pytest $(PARALLEL) $(TEST) $(or $(FOLDERS),--ignore tests/image)
+	@$(BIN)/python -m pytest $(PARALLEL) $(TEST) $(or $(FOLDERS),--ignore tests/image --ignore tests/website)
 
 test-all: export TEST_ALL := 1
 test-all: test
@@ -111,6 +115,22 @@ bench-replicas: $(VENV)/.developer
 interop: $(VENV)/.developer
 	@$(BIN)/python -m interop $(INTEROP)
 
+# What is written in docs, what is generated of the code, and nothing else: a broken link, a page that
+# no other links to, or a request to another host is an error.
+docs: $(VENV)/.user $(VENV_DOCS)/.ready
+	@rm -rf build/website
+	@$(BIN)/python -m docs.website build/website/source
+	@$(VENV_DOCS)/bin/python -m sphinx --quiet --fail-on-warning --keep-going --jobs auto \
+		--doctree-dir build/website/doctrees build/website/source build/website/html
+	@$(BIN)/python -m docs.website.check build/website/html
+	@echo "build/website/html/index.html"
+
+docs-test: $(VENV)/.developer docs
+	@$(BIN)/python -m pytest -n 0 $(TEST) tests/website
+
+screenshots: $(VENV)/.developer
+	@$(BIN)/python -m tests.support.demo_shots docs/images
+
 # The auditor's program, for machines without auditrelay: any Python from 3.11 on runs it.
 evidence-checker:
 	@rm -rf build/evidence
@@ -135,7 +155,8 @@ image-test: $(VENV)/.developer
 changelog: $(VENV)/.developer
 	$(BIN)/towncrier build --yes --version $(or $(VERSION),$(error name the release: make changelog VERSION=0.1.0))
 
-# The development lock has all packages; the other two are subsets. The extras are in the locks, as in
+# The development lock has all packages; those of users and of a build are subsets. The site is made in
+# an environment of its own. The extras are in the locks, as in
 # the image. Dependencies come from wheels only: the code that a source distribution runs while it is
 # built is in no lock.
 COMPILE = UV_CUSTOM_COMPILE_COMMAND="make lock" $(BIN)/uv pip compile --quiet --universal \
@@ -146,9 +167,10 @@ lock: $(VENV)/.developer
 	$(COMPILE) pyproject.toml --all-extras --group dev --output-file requirements-dev.txt
 	$(COMPILE) pyproject.toml --all-extras --constraint requirements-dev.txt --output-file requirements.txt
 	$(COMPILE) --group build --constraint requirements-dev.txt --output-file requirements-build.txt
+	$(COMPILE) --group docs --output-file requirements-docs.txt
 
 clean:
-	rm -rf $(VENV) .venv-grove build dist .pytest_cache .mypy_cache .ruff_cache .hypothesis
+	rm -rf $(VENV) $(VENV_DOCS) .venv-grove build dist .pytest_cache .mypy_cache .ruff_cache .hypothesis
 	rm -rf interop/*/target
 	find src tests benchmarks interop -name __pycache__ -type d -prune -exec rm -rf {} +
 
@@ -168,4 +190,10 @@ $(VENV)/.user: requirements.txt requirements-build.txt pyproject.toml | $(VENV)/
 
 $(VENV)/.developer: requirements-dev.txt $(VENV)/.user
 	$(PIP) install --only-binary :all: --require-hashes -r requirements-dev.txt
+	@touch $@
+
+$(VENV_DOCS)/.ready: requirements-docs.txt | $(VENV)/pyvenv.cfg
+	$(BIN)/python -m venv $(VENV_DOCS)
+	$(VENV_DOCS)/bin/python -m pip --disable-pip-version-check --quiet install --only-binary :all: \
+		--require-hashes -r requirements-docs.txt
 	@touch $@

@@ -23,6 +23,7 @@ from auditrelay.telemetry.metrics import TABLE, Metrics
 
 ROOT = Path(__file__).parents[1]
 README = (ROOT / "README.md").read_text("utf-8")
+LISTED = (ROOT / "docs" / "commands.md").read_text("utf-8")
 PAGES = sorted([*ROOT.glob("*.md"), *(ROOT / "docs").rglob("*.md"), *(ROOT / "siem").rglob("*.md")])
 
 
@@ -71,16 +72,16 @@ COMMANDS = dict(commands({name: lazy.command(name) for name in lazy.COMMANDS}))
 
 
 @pytest.mark.parametrize("path", COMMANDS)
-def test_a_command_is_in_the_readme_and_has_help(path: str) -> None:
-    assert re.search(rf"^\| `{path}\b", README, flags=re.MULTILINE)
+def test_a_command_is_listed_and_has_help(path: str) -> None:
+    assert re.search(rf"^\| `{path}\b", LISTED, flags=re.MULTILINE)
     command = COMMANDS[path]
     assert command.help
     for parameter in command.params:
         assert parameter.help, f"{path}: {parameter.name}"
 
 
-def test_the_readme_names_no_command_that_does_not_exist() -> None:
-    shown = re.findall(r"^\| `(auditrelay [a-z][^`]*)`", README, re.MULTILINE)
+def test_the_list_names_no_command_that_does_not_exist() -> None:
+    shown = re.findall(r"^\| `(auditrelay [a-z][^`]*)`", LISTED, re.MULTILINE)
     assert shown
     for line in shown:
         assert any(f"{line} ".startswith(f"{path} ") for path in COMMANDS), line
@@ -350,6 +351,8 @@ def test_the_readme_has_a_row_for_every_described_vendor_behind_those_with_a_mod
     assert names[len(modules) :] == list(shipped())
     assert described.readme(README) == README, "`make generate` writes the rows"
     assert f"[{len(shipped())} more](#sources)" in README
+    assert len(shipped_receivers()) == 6
+    assert "[six more](#sinks)" in README
 
 
 # --- kinds and verbs ---------------------------------------------------------------------------

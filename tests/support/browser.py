@@ -212,11 +212,18 @@ class Tab:
         await self.call("Input.dispatchKeyEvent", type="keyUp", **common)
 
     async def shoot(self, path: Path, *, height: int | None = None) -> None:
-        """Write a picture of the page to *path*: all of it, or its first *height* pixels."""
+        """
+        Write a picture of the page to *path*: all of it, or its first *height* pixels.
+
+        It is what the name of *path* ends with, .png or .webp.
+        """
         size = (await self.call("Page.getLayoutMetrics"))["cssContentSize"]
         clip = {"x": 0, "y": 0, "width": size["width"], "height": height or size["height"]}
         shot = await self.call(
-            "Page.captureScreenshot", clip={**clip, "scale": 1}, captureBeyondViewport=True
+            "Page.captureScreenshot",
+            format=path.suffix[1:],
+            clip={**clip, "scale": 1},
+            captureBeyondViewport=True,
         )
         path.write_bytes(base64.b64decode(shot["data"]))  # noqa: ASYNC240  # once, of some 100 KB
 

@@ -1,6 +1,8 @@
 """
 Write the screenshots of docs/status-page.md: ``python -m tests.support.shots docs/images``.
 
+Those of a running demo are ``demo_shots``'.
+
 ``pngquant --ext .png --force docs/images/status-*.png`` makes them a quarter as large.
 """
 
