@@ -89,11 +89,12 @@ async def test_a_source_whose_directory_is_not_there_is_not_served(
 async def test_a_directory_that_blocks_delays_nothing(
     config: Config, clock: FakeClock, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    of, over = Directories(config, clock=clock), Event()
+    of, begun, over = Directories(config, clock=clock), Event(), Event()
     looks = []
 
     def block(path: Path) -> bool:
         looks.append(path)
+        begun.set()
         return over.wait(10)
 
     monkeypatch.setattr(Path, "is_dir", block)
@@ -101,9 +102,7 @@ async def test_a_directory_that_blocks_delays_nothing(
         clock.advance(LOOK_EVERY)
         of.look(config)  # it returns, and starts nothing while the first one lasts
         await asyncio.sleep(0)
-    async with asyncio.timeout(10):
-        while not looks:  # the thread of the first one is yet to run
-            await asyncio.sleep(0.01)
+    assert await asyncio.to_thread(begun.wait, 10)
     assert of.missing == {"files"}
     assert len(looks) == 1
     over.set()
