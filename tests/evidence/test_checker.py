@@ -127,6 +127,7 @@ def test_a_signature_has_one_spelling() -> None:
 # --- the report -----------------------------------------------------------------------------------
 
 REPORT = {"whole", "log", "entries", "until", "heads", "branches", "findings"}
+"""The keys that all three have: evidence check, coverage --check, and the first file alone."""
 FINDING = {"level", "code", "entry", "at", "where", "what", "do"}
 
 
@@ -152,7 +153,7 @@ def test_an_honest_export_is_whole(run: Any, tmp_path: Path) -> None:
     found = run(export.write(tmp_path / "x"), "--witness", export.splunk(tmp_path / "splunk.csv"))
     assert (found.status, found.findings) == (0, [])
     report = found.report
-    assert set(report) == REPORT
+    assert set(report) == REPORT | {"proved"}
     assert report["whole"] is True
     assert report["entries"] == 15
     assert report["until"] == BEGIN + 5 * HOUR
@@ -1350,7 +1351,51 @@ def test_a_proof(run: Any, printed: Any, tmp_path: Path) -> None:
     assert "splunk took it by 2026-11-26T02:00:00Z (entry 4)" in out
     assert "s.csv line 6" in out
     assert run(file).notes == {"no_witness"}
-    assert run(file, "--witness", honest(5, log=OTHER_LOG).splunk(witness)).notes == {"no_witness"}
+    found = run(file, "--witness", export.splunk(witness, export.heads[:4]))
+    assert (found.status, found.notes) == (0, {"no_witness"}), "it has heads of this log"
+    assert run(file, "--witness", honest(5, log=OTHER_LOG).splunk(witness)).bad == {"head_foreign"}
+
+
+def test_a_proof_by_the_key_of_another(run: Any, tmp_path: Path) -> None:
+    export, file = keyed(), tmp_path / "proof.json"
+    pin = pinned(tmp_path, export)
+    stranger = Export(key=OTHER_KEY).hour()
+    other = pinned(tmp_path, stranger)
+    file.write_text(json.dumps(export.proof(export.events[4]["uid"])))
+    assert run(file, "--key", pin).notes == {"no_witness"}
+    assert run(file, "--key", pin, "--key", other).bad == set()
+    assert run(file, "--key", other).bad == {"key"}
+    unsigned = honest()
+    file.write_text(json.dumps(unsigned.proof(unsigned.events[4]["uid"])))
+    assert run(file, "--key", pin).bad == {"unsigned"}
+    assert run(file).bad == set()
+
+
+def test_a_proof_and_what_the_siem_has_of_its_event(run: Any, printed: Any, tmp_path: Path) -> None:
+    export, file, siem = honest(), tmp_path / "proof.json", tmp_path / "s.csv"
+    event = export.events[4]
+    file.write_text(json.dumps(export.proof(event["uid"])))
+    siem.write_text(splunk_uids([event]))
+    assert "siem       splunk has it" in printed(file, "--siem", f"splunk={siem}")
+    assert run(file, "--siem", f"splunk={siem}").bad == set()
+    assert run(file, "--siem", f"elastic={siem}").bad == {"nothing"}
+    siem.write_text(splunk_uids(export.events[:4]))
+    found = run(file, "--siem", f"splunk={siem}")
+    assert (found.bad, event["uid"] in found.what("not_in_siem")) == ({"not_in_siem"}, True)
+
+
+def test_no_more_is_said_to_be_proved_than_the_newest_head_proves(
+    run: Any, printed: Any, tmp_path: Path
+) -> None:
+    export = honest()
+    export.write(tmp_path / "x")
+    (tmp_path / "minutes").write_text(export.heads[1])
+    for words, proved, end in (
+        ([], 0, "whole: the export fits itself. No head proves it.\n"),
+        (["--witness", tmp_path / "minutes"], 6, "whole: nothing before entry 6 was changed"),
+    ):
+        assert run(tmp_path / "x", *words).report["proved"] == proved
+        assert end in printed(tmp_path / "x", *words)
 
 
 def forge_proof(proof: dict[str, Any], other: dict[str, Any], forge: str) -> dict[str, Any]:
@@ -1441,6 +1486,9 @@ def test_a_proof_that_a_head_contradicts(run: Any, tmp_path: Path) -> None:
         ["x", "--key", "x/heads.txt"],
         ["x", "--siem", "splunk"],
         ["x", "x", "x"],
+        ["x", "--witness", "x/heads.txt"],
+        ["x", "proof.json"],
+        ["proof.json", "--vendor", "x"],
     ],
 )
 def test_wrong_usage_is_one_line_and_exit_2(

@@ -38,6 +38,7 @@ class Comparisons:
     siems: dict[str, Path]
     vendors: list[Path]
     absent: int = 0  # heads that a file lacks
+    proved: int = 0  # so many entries are as they were when the newest head that fits was made
     mine: list[Accepted] | None = None  # with all uids
     theirs: list[Accepted] | None = None  # the same of the older export
 
@@ -45,6 +46,7 @@ class Comparisons:
         """Compare the heads, the entries, and what others have."""
         report.attempt(None, signatures.judge, given, journal, report, self.pins)
         report.attempt(None, compare_manifest, journal.path.parent, report)
+        self.proved = max((head.size for head in given if head.state == "fit"), default=0)
         replay = Replay(journal, report)
         older = self.replay_older(given, journal, report)
         for path in self.witness:
@@ -122,15 +124,16 @@ def check(
     """Check an export, an older and a newer one, or a proof; return the report."""
     if paths[0].suffix == ".json":
         report, given = Report(), [head for file in witness for head in heads_in(file)]
-        report.attempt(None, check_proof, paths[0], given, report)
-        return finished(checker.result_of(report, given), 0)
+        report.attempt(None, check_proof, paths[0], given, report, pins, siems)
+        return finished(checker.result_of(report, given), 0, 0)
     *older, newer = paths
     others = Comparisons(next(iter(older), None), witness, pins, siems, vendors)
-    return finished(checker.check(newer, witness, others.compare), others.absent)
+    return finished(checker.check(newer, witness, others.compare), others.absent, others.proved)
 
 
-def finished(result: dict[str, Any], absent: int) -> dict[str, Any]:
-    """Return a report with what to do about its findings."""
+def finished(result: dict[str, Any], absent: int, proved: int) -> dict[str, Any]:
+    """Return a report with what to do about its findings, and how much heads have *proved*."""
+    result["proved"] = proved
     for each in result["findings"]:
         each["do"] = DO.get(each["code"]) if each["level"] == "bad" else None
     result["heads"]["absent"] = absent
@@ -149,8 +152,9 @@ def in_words(result: dict[str, Any]) -> str:
         what = (each["what"] + f" ({where})" * bool(where)).replace("\n", "\n     ")
         lines.append(f"{level} {each['code']}: {what}")
         lines += [f"     do: {each['do']}"] * bool(each["do"])
-    end = f"nothing before entry {result['entries']} was changed or removed. After it nothing is "
-    end = f"{end}proved yet." if result["log"] else "the proof fits the head that it leads to."
+    end = f"nothing before entry {result['proved']} was changed or removed. After it nothing is "
+    end = f"{end}proved yet." if result["proved"] else "the export fits itself. No head proves it."
+    end = end if result["log"] else "the proof fits the head that it leads to."
     return "\n".join([*lines, f"whole: {end}" if result["whole"] else "not whole"])
 
 
@@ -172,8 +176,14 @@ def main(argv: list[str] | None = None) -> int:
     parser.add_argument("--vendor", action="append", default=[], type=Path, help="by verify --list")
     parser.add_argument("--json", action="store_true", help="print the report as JSON")
     asked = parser.parse_args(argv)
-    if len(asked.paths) > 2:
+    proofs = [path for path in asked.paths if path.suffix == ".json"]
+    if len(asked.paths) > (1 if proofs else 2):
         return refused("give one export, an older and a newer one, or a proof")
+    if proofs and asked.vendor:
+        return refused("--vendor goes with an export, and not with a proof")
+    own = {path / name for path in asked.paths for name in ("heads.txt", "manifest.json")}
+    if own.intersection(asked.witness):
+        return refused("heads that prove an export come from outside, and not from its own files")
     gc.disable()  # almost all that is read is kept to the end
     try:
         pins = [signatures.pin_in(file) for file in asked.key]

@@ -17,6 +17,8 @@ from typing import Any
 
 from .checker import Entry, Fact, Head, Report, Stop, entry_of, heads_in, iso, node
 from .replay import EVER
+from .siem import records_in
+from .signatures import id_of, is_signed, signature_of
 from .uids import chain
 
 
@@ -51,8 +53,33 @@ def entry_of_sink(head: Head, each: Any, unit: str) -> tuple[Entry, list[Fact]]:
     return last, [fact for line in lines for fact in line["facts"]]
 
 
-def check_proof(path: Path, given: list[Head], report: Report) -> None:
-    """Check the proof that one event was accepted, and which sinks took it."""
+def judge_head(head: Head, given: list[Head], report: Report, pins: list[bytes]) -> None:
+    """Say whether the head to which a proof leads is one of those *given*, and is signed."""
+    if pins and head.key is None:
+        report.say("bad", "unsigned", f"head {head.size}, where it leads, is not signed")
+    elif pins and not any(head.key == id_of(p) and is_signed(p, *signature_of(head)) for p in pins):
+        report.say("bad", "key", f"no key of yours has signed head {head.size}, where it leads")
+    same = [each for each in given if (each.log, each.size) == (head.log, head.size)]
+    for each in same:
+        report.lines.append(f"head       {head.size} is in {each.where}")
+        each.state = "fit" if each.root == head.root else "rewritten"
+        if each.state == "rewritten":
+            report.say("bad", "rewritten", f"head {head.size} has another root", where=each.where)
+    if given and all(each.log != head.log for each in given):
+        what = f"it leads to a head of log {head.log}, and no file has one of that log"
+        report.say("bad", "head_foreign", what)
+    elif not same:
+        report.say("note", "no_witness", f"no file has head {head.size}, where it leads")
+
+
+def check_proof(
+    path: Path,
+    given: list[Head],
+    report: Report,
+    pins: list[bytes],
+    siems: dict[str, Path],
+) -> None:
+    """Check the proof that one event was accepted, which sinks took it, and what *siems* have."""
     (head,), proof = heads_in(path), json.loads(path.read_bytes())
     uid, page = proof["uid"], proof["page"]
     keys, after = base64.b64decode(page["keys"]), [bytes.fromhex(each) for each in page["after"]]
@@ -76,11 +103,12 @@ def check_proof(path: Path, given: list[Head], report: Report) -> None:
             raise Stop("form", f"the sink {name} did not get the source at place {place}")
         refused = any(uid in fact["each"] for fact in facts if fact["fact"] == "dead")
         what = f"sink       {name} {'refused' if refused else 'took'} it by {iso(entry['at'])}"
-        report.lines.append(f"{what} (entry {entry['n']}); if it has it: --siem")
-    same = [each for each in given if (each.log, each.size) == (head.log, head.size)]
-    for each in same:
-        report.lines.append(f"head       {head.size} is in {each.where}")
-        if each.root != head.root:
-            report.say("bad", "rewritten", f"head {head.size} has another root", where=each.where)
-    if not same:
-        report.say("note", "no_witness", f"no file has head {head.size}, where it leads")
+        report.lines.append(f"{what} (entry {entry['n']})" + "; if it has it: --siem" * (not siems))
+        if name in siems and not refused:
+            if bytes.fromhex(uid) in records_in(siems[name]):
+                report.lines.append(f"siem       {name} has it")
+            else:
+                report.say("bad", "not_in_siem", f"{name} lacks {uid}", where=siems[name].name)
+    for name in sorted(siems.keys() - proof["sinks"].keys()):
+        report.say("bad", "nothing", f"the proof does not say that a sink {name} took the event")
+    judge_head(head, given, report, pins)
