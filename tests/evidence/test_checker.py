@@ -1326,6 +1326,28 @@ def test_a_vendor_file_within_which_no_span_lies_compares_nothing(run: Any, tmp_
     assert (found.status, found.bad) == (1, {"nothing"})
 
 
+@pytest.mark.parametrize(
+    ("name", "option"),
+    [
+        ("manifest.json", ""),
+        ("uids.ndjson", ""),
+        ("old/uids.ndjson", ""),
+        ("vendor.ndjson", "--vendor"),
+        ("proof.json", "proof"),
+    ],
+)
+def test_a_file_that_cannot_be_read_is_named(
+    name: str, option: str, run: Any, tmp_path: Path
+) -> None:
+    export = honest(2)
+    asked = [export.write(tmp_path / "old"), export.write(tmp_path)]
+    (tmp_path / name).write_text("{}\n")
+    words = {"": asked, "proof": [tmp_path / name]}.get(option, [tmp_path, option, tmp_path / name])
+    (finding,) = [each for each in run(*words).findings if each["level"] == "bad"]
+    assert finding["code"] == "form"
+    assert Path(name).name in (finding["where"] or finding["what"])
+
+
 # --- the proof of one event -----------------------------------------------------------------------
 
 

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from . import checker, comparison, siem, signatures, uids, vendor
-from .checker import Head, Journal, Report, heads_in, iso, journal_in
+from .checker import Head, Journal, Report, Step, heads_in, iso, journal_in
 from .proof import check_proof
 from .replay import Replay
 from .uids import Accepted
@@ -45,7 +45,8 @@ class Comparisons:
     def compare(self, given: list[Head], journal: Journal, report: Report) -> None:
         """Compare the heads, the entries, and what others have."""
         report.attempt(None, signatures.judge, given, journal, report, self.pins)
-        report.attempt(None, compare_manifest, journal.path.parent, report)
+        folder = journal.path.parent
+        attempt(report, folder / "manifest.json", compare_manifest, folder, report)
         self.proved = max((head.size for head in given if head.state == "fit"), default=0)
         replay = Replay(journal, report)
         older = self.replay_older(given, journal, report)
@@ -54,7 +55,7 @@ class Comparisons:
             self.absent += comparison.compare_witness(path, heads, replay)
         if replay.whole:
             replay.say_units()
-            listed = report.attempt(None, self.read_uids, journal)
+            listed = attempt(report, folder / "uids.ndjson", self.read_uids, journal)
             both = self.mine, self.theirs
             report.attempt(None, comparison.compare_left, given, replay, older, *both)
             if listed:
@@ -80,10 +81,10 @@ class Comparisons:
             return None
         older = Replay(Journal(file, apart), apart)
         if older.whole:
-            apart.attempt(None, self.read_older, older.journal)
+            attempt(apart, self.older / "uids.ndjson", self.read_older, older.journal)
         for each in apart.findings:
             if each["level"] == "bad":
-                report.say("bad", each["code"], f"the older export: {each['what']}", each["entry"])
+                report.findings.append({**each, "what": f"the older export: {each['what']}"})
         report.attempt(None, comparison.compare_older, older.journal, journal, given, report)
         return older
 
@@ -93,12 +94,20 @@ class Comparisons:
         for name, file in self.siems.items():
             if accepted is not None and f"sink {name}" in replay.units:
                 step = siem.compare_siem
-                report.attempt(None, step, name, file, given, accepted, replay)
+                attempt(report, file, step, name, file, given, accepted, replay)
             else:
                 what = f"{name} is no sink of this export, or it has not all uids"
                 report.say("bad", "nothing", what)
         for file in self.vendors:
-            report.attempt(None, vendor.compare_vendor, file, accepted, replay)
+            attempt(report, file, vendor.compare_vendor, file, accepted, replay)
+
+
+def attempt(report: Report, file: Path, step: Step, *given: Any) -> bool:
+    """Take a step; a fault in the *file* that it reads becomes a finding, which names it."""
+    whole = report.attempt(None, step, *given)
+    if not whole:
+        report.findings[-1]["where"] = file.name
+    return whole
 
 
 def compare_manifest(folder: Path, report: Report) -> None:
@@ -124,7 +133,7 @@ def check(
     """Check an export, an older and a newer one, or a proof; return the report."""
     if paths[0].suffix == ".json":
         report, given = Report(), [head for file in witness for head in heads_in(file)]
-        report.attempt(None, check_proof, paths[0], given, report, pins, siems)
+        attempt(report, paths[0], check_proof, paths[0], given, report, pins, siems)
         return finished(checker.result_of(report, given), 0, 0)
     *older, newer = paths
     others = Comparisons(next(iter(older), None), witness, pins, siems, vendors)
