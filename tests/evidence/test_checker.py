@@ -658,7 +658,7 @@ def test_what_a_dead_branch_had_claimed(made_up: int, lost: int, run: Any, tmp_p
     assert f"of before that time {made_up} were accepted since" in what
     assert ("so 2 or more are lost" if lost else "only both exports with uids tell") in what
     assert "made up" not in what
-    # Without uids nobody can tell.
+    # Without uids it cannot be said.
     (tmp_path / "x" / "uids.ndjson").unlink()
     for arguments in (
         [tmp_path / "x", "--witness", witness],
@@ -670,10 +670,10 @@ def test_what_a_dead_branch_had_claimed(made_up: int, lost: int, run: Any, tmp_p
 def test_what_happened_after_a_branch_makes_up_for_nothing(run: Any, tmp_path: Path) -> None:
     export = honest(3)
     dead = export.copy().hour(20)
-    told = {"fact": "restored", "reason": "disk died", "by": 0}
+    said: Fact = {"fact": "restored", "reason": "disk died", "by": 0}
     gap = span("gap", 3, 4)
     export.at += HOUR
-    export.hour(10, source=[gap], instance=[export.branch(OTHER_LOG), told], salt="newer")
+    export.hour(10, source=[gap], instance=[export.branch(OTHER_LOG), said], salt="newer")
     found = run(dead.write(tmp_path / "dead"), export.write(tmp_path / "x"))
     assert found.status == 0, found.findings
     assert "okta had accepted 20 more, until 2026-11-26T04:00:00Z; made up: 0; lost: 20" in (
@@ -696,10 +696,10 @@ def test_events_of_auditrelay_itself_are_not_lost(run: Any, tmp_path: Path) -> N
     dead = export.copy()
     own = dead.page(1, salt="own")
     dead.hour(3, source=[dead.accepted(own, via="notice")])
-    told = {"fact": "restored", "reason": "disk died", "by": 0}
+    said: Fact = {"fact": "restored", "reason": "disk died", "by": 0}
     export.place += 1  # so that the uids are those of the dead log
     export.position += 1
-    export.hour(3, instance=[export.branch(OTHER_LOG), told])
+    export.hour(3, instance=[export.branch(OTHER_LOG), said])
     export.write(tmp_path / "x")
     what = run(dead.write(tmp_path / "dead"), tmp_path / "x").what("branch")
     assert "made up: 3; lost: 0; of auditrelay itself or replayed: 1" in what

@@ -103,7 +103,7 @@ async def test_a_restored_state_goes_on_in_a_log_of_its_own(state: State, ended:
         assert branches_found(backup) == [("bad", None)]
     await seal(store)
     entry = branch.size if branch is not None else None
-    assert branches_found(backup) == [("bad", entry)], "nobody has said why"
+    assert branches_found(backup) == [("bad", entry)], "no operator has said why"
     await store.log.restored("the disk died", by=1000)
     assert branches_found(backup) == [("note", entry)]
     await seal(store)

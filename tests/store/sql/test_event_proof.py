@@ -66,7 +66,7 @@ def proof_of(state: State, event: AuditEvent) -> dict[str, Any]:
         return view.in_snapshot(partial(event_proof, uid=event.uid))
 
 
-def told(state: State, event: AuditEvent, folder: Path) -> dict[str, str]:
+def shown(state: State, event: AuditEvent, folder: Path) -> dict[str, str]:
     """Return by sink what the proof says of it, which the auditor's program must say as well."""
     proof, file = proof_of(state, event), folder / "proof.json"
     file.write_text(json.dumps(proof))
@@ -88,8 +88,8 @@ async def test_a_sink_that_does_not_get_the_source_has_not_taken_its_event(
     await add(store, voice, calls)
     await take_all(store, "wide", "narrow")  # its position passes what is not for it
     await seal(store)
-    assert told(state, voice, tmp_path) == {"wide": "took"}
-    assert told(state, calls, tmp_path) == {"wide": "took", "narrow": "took"}
+    assert shown(state, voice, tmp_path) == {"wide": "took"}
+    assert shown(state, calls, tmp_path) == {"wide": "took", "narrow": "took"}
 
 
 async def test_a_sink_that_got_the_source_later_has_not_taken_what_was_before(
@@ -101,8 +101,8 @@ async def test_a_sink_that_got_the_source_later_has_not_taken_what_was_before(
     await add(store, event(2))
     await take_all(store, "wide", "narrow")
     await seal(store)
-    assert told(state, event(1), tmp_path) == {"wide": "took"}
-    assert told(state, event(2), tmp_path) == {"wide": "took", "narrow": "took"}
+    assert shown(state, event(1), tmp_path) == {"wide": "took"}
+    assert shown(state, event(2), tmp_path) == {"wide": "took", "narrow": "took"}
 
 
 async def test_a_sink_has_not_taken_what_was_pruned_while_it_was_not_configured(
@@ -122,9 +122,9 @@ async def test_a_sink_has_not_taken_what_was_pruned_while_it_was_not_configured(
     await add(store, event(3))
     await take_all(store, "wide", "narrow")
     await seal(store)
-    assert told(state, event(1), tmp_path) == {"wide": "took"}
-    assert told(state, event(2), tmp_path) == {}
-    assert told(state, event(3), tmp_path) == {"wide": "took"}
+    assert shown(state, event(1), tmp_path) == {"wide": "took"}
+    assert shown(state, event(2), tmp_path) == {}
+    assert shown(state, event(3), tmp_path) == {"wide": "took"}
 
 
 @pytest.mark.parametrize("longest", [60_000, 600])
@@ -146,7 +146,7 @@ async def test_a_refused_event_was_not_taken(
         proof = proof_of(state, events[number])
         assert ("more" in proof["sinks"]["wide"]) is (longest < 60_000)
         said = "took" if number % 2 else "refused"
-        assert told(state, events[number], tmp_path) == {"wide": said}
+        assert shown(state, events[number], tmp_path) == {"wide": said}
     if longest < 60_000:  # a line that names the letter cannot be left out
         proof = proof_of(state, events[0])
         for left in range(len(proof["sinks"]["wide"]["more"])):
@@ -164,10 +164,10 @@ async def test_an_entry_of_the_time_of_the_one_before_it_is_proved_as_well(
         await add(store, event(number))
         await take_all(store, "wide")
         await seal(store)
-    assert told(state, event(2), tmp_path) == {"wide": "took"}
+    assert shown(state, event(2), tmp_path) == {"wide": "took"}
 
 
-async def test_a_record_that_was_put_aside_has_no_proof_and_is_told_so(
+async def test_a_record_that_was_put_aside_has_no_proof_and_is_reported_so(
     store: SqlStore, state: State, event: Make
 ) -> None:
     letter = DeadLetter(event(1), "bad_row", "no", None, 1, NOON, NOON)

@@ -127,7 +127,7 @@ def by_uid(mine: list[Accepted], dead: Iterable[Accepted]) -> str:
 
 
 def by_time(since: list[Accepted], more: int, until: int) -> str:
-    """Return what is known of *more* events of the dead log whose uids nobody has."""
+    """Return what is known of *more* events of the dead log of which there are no uids."""
     end = (until + 2**63).to_bytes(8)
     count = sum(key[:8] < end for each in since for _, key in each.events())
     became = f"of before that time {count} were accepted since"

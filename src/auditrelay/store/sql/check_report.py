@@ -68,7 +68,7 @@ class Left:
         return str(self.fact.body["log"])
 
     def finding(self, beyond: int = 0, newest: int = 0) -> Finding:
-        """Return what is told of it: how many heads lie *beyond*, and how large the *newest* is."""
+        """Return what to say of it: so many heads lie *beyond*, the largest is *newest*."""
         body = self.fact.body
         what = f"log {self.log} was left for another one at entry {body['size']}: {body['why']} "
         what += f"({'; '.join(self.said) or 'no operator has said why'})"
