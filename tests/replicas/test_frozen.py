@@ -12,8 +12,9 @@ from pathlib import Path
 
 import pytest
 from tests.replicas.launch import AtWrite
+from tests.replicas.mishaps import paused_guest
 from tests.support.daemon import eventually
-from tests.support.fleet import CONCURRENCY, Fleet, add
+from tests.support.fleet import BOUND, CONCURRENCY, Fleet, add
 
 from auditrelay.sandbox import Sandbox, faults
 
@@ -76,6 +77,25 @@ async def test_a_replica_that_stood_still_sends_and_writes_nothing(
     cut = 0 if when == "idle" else CONCURRENCY  # in a walk, other sources' events are sent, too
     await _woken(fleet, cut=cut)
     await fleet.check(cut={"a": cut})
+
+
+async def test_a_replica_whose_clock_stood_still_with_it_sends_little_and_writes_nothing(
+    fleet: Fleet, sandbox: Sandbox
+) -> None:
+    """As a guest that was paused: by its own clock it may go on, until the database says no."""
+    await fleet.start("a", fault=paused_guest)
+    await fleet.start("b")
+    under_way = [
+        intake.faults.add(faults.delay(1.0), method="POST", times=CONCURRENCY)
+        for intake in sandbox.siems.values()
+    ]
+    add(sandbox)
+    await eventually(lambda: all(fault.applied for fault in under_way), what="it is under way")
+    fleet.freeze("a")
+    await _taken_over(fleet)
+    cut = 2 * CONCURRENCY  # what was half sent, and what was cut into batches already
+    await _woken(fleet, cut=cut)
+    await fleet.check(bound=2 * BOUND, cut={"a": cut})
 
 
 @pytest.mark.parametrize("method", ["add", "settle"])

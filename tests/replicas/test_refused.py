@@ -23,6 +23,45 @@ create trigger no_room before insert on auditrelay.spool for each row execute fu
 """
 
 
+_IN_THE_WAY = """
+create sequence test.tries;
+create function test.in_the_way() returns trigger language plpgsql as $$
+declare
+    try bigint := nextval('test.tries');  -- it goes on though the transaction is undone
+begin
+    if try % 12 < 4 then
+        raise exception using message = 'others were in the way',
+            errcode = (array['40001', '40P01', '55P03'])[1 + try % 3];
+    end if;
+    return null;
+end $$;
+"""
+_TRIGGER = """
+create trigger in_the_way after insert or update on auditrelay.{table}
+    for each statement execute function test.in_the_way();
+"""
+
+
+async def test_transactions_that_fail_because_of_others_are_repeated_and_nothing_is_seen_of_it(
+    fleet: Fleet, sandbox: Sandbox
+) -> None:
+    """Serialization failures, deadlocks, locks that were waited for too long, in turn."""
+    with raw(fleet.address) as connection:
+        connection.execute(_IN_THE_WAY.encode())
+        for table in ("spool", "sink"):
+            connection.execute(_TRIGGER.format(table=table).encode())
+    fill(sandbox)
+    daemons = await fleet.start("a", "b")
+    await fleet.delivered()
+    add(sandbox)
+    await fleet.check(bound=0)
+    tried = fleet.rows("select last_value from test.tries")
+    assert tried > [(30,)]
+    for daemon in daemons:
+        assert not daemon.logged("unit_fenced")
+        assert not daemon.logged("store_unreachable")
+
+
 async def test_a_full_database_stops_reading_and_nothing_is_lost(
     fleet: Fleet, sandbox: Sandbox
 ) -> None:
