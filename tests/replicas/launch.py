@@ -80,7 +80,7 @@ def _shorten(life: float) -> None:
 
 def blind() -> None:
     """A fault: no pulse sees that the database has lost writes. What is written next has to."""
-    member.rolled_back = lambda *_: False  # type: ignore[assignment]  # the fault
+    member.rolled_back = lambda *_: False  # type: ignore[attr-defined]  # the fault
 
 
 Place = Literal["before", "within", "after"]

@@ -31,7 +31,7 @@ class ClockOff:
         def wrong(clock: Clock) -> datetime:
             return now(clock) + timedelta(seconds=self.ahead)
 
-        Clock.now = wrong  # type: ignore[method-assign]  # the fault
+        Clock.now = wrong  # type: ignore[method-assign,assignment]  # the fault
 
 
 def paused_guest() -> None:
@@ -54,7 +54,8 @@ def paused_guest() -> None:
     def seconds(_: Clock) -> float:
         return 1000.0 + shown[1]
 
-    Clock.monotonic = Clock.boottime = seconds  # type: ignore[method-assign]  # the fault
+    Clock.monotonic = seconds  # type: ignore[method-assign,assignment]  # the fault
+    Clock.boottime = seconds  # type: ignore[method-assign,assignment]  # the fault
 
 
 @dataclass(frozen=True)

@@ -5,13 +5,18 @@ from collections.abc import Iterator
 
 import pytest
 from tests.support.daemon import eventually
+from tests.support.extent import ALL
 from tests.support.fleet import CONCURRENCY, Fleet, add, fill
 from tests.support.postgres import Server
 from tests.support.standby import Standby, require_standby, until
+from tests.support.wire import Wire
 
 from auditrelay.sandbox import Sandbox, faults
 
 pytestmark = pytest.mark.process
+
+MUCH = 10_000
+"""A bound for repeats where a whole tail may be repeated."""
 
 
 @pytest.fixture
@@ -78,3 +83,36 @@ async def test_what_a_standby_had_not_received_is_read_and_delivered_again(
     # The history of the leases has lost its end as well.
     await own_fleet.check(bound=12, holders=False)
     assert max(own_fleet.repeats().values()) > 0, "the tail was lost"
+
+
+@pytest.mark.skipif(not ALL, reason="what differs is the count, which test_lost_tail.py sees")
+async def test_a_replica_on_the_old_primary_is_fenced_when_it_meets_the_new_one(
+    own_fleet: Fleet, own_server: Server, standby: Standby, sandbox: Sandbox
+) -> None:
+    """Two primaries, each with a replica that believes to be the only one: events are repeated."""
+    address = own_server.address(own_fleet.address.rpartition("/")[2])
+    fill(sandbox)
+    with Wire(own_server.address()) as first, Wire(own_server.address()) as second:
+        own_fleet.address = address
+        await own_fleet.start("a", through=first)
+        await own_fleet.start("b", through=second)
+        await own_fleet.delivered()
+        behind = "select replay_lsn >= pg_current_wal_lsn() from pg_stat_replication"
+        await asyncio.to_thread(until, own_server, behind, value=True)
+        await asyncio.to_thread(standby.promote)
+        second.switch(standby.address())
+        second.reset()
+        own_fleet.address = standby.address(address.rpartition("/")[2])
+        add(sandbox)
+        await own_fleet.held("b")
+        await own_fleet.idle()
+        add(sandbox)
+        await own_fleet.delivered()
+        assert not own_fleet.daemons["a"].logged("replica_fenced"), "it works on, on the old one"
+        first.switch(standby.address())
+        first.reset()
+        await eventually(
+            lambda: own_fleet.daemons["a"].logged("replica_fenced"), what="it meets the new one"
+        )
+        add(sandbox)
+        await own_fleet.check(bound=MUCH, holders=False)

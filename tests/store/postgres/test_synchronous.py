@@ -21,7 +21,7 @@ from tests.support.standby import require_standby, until
 from auditrelay.store.postgres import leases
 from auditrelay.store.postgres.connection import Connection
 from auditrelay.store.postgres.leases import application_name
-from auditrelay.store.postgres.writer import Writer
+from auditrelay.store.postgres.writer import Work, Writer
 
 pytestmark = pytest.mark.process
 
@@ -95,7 +95,7 @@ async def test_writes_that_are_cancelled_while_commits_wait_cancel_nothing_in_th
     writer = Writer(link(url, limit=0.5), me)
     kept = 0
 
-    def put(number: int) -> object:
+    def put(number: int) -> Work[None]:
         def work(db: Connection) -> None:
             db.execute("insert into source (name, started) values (?, 1)", (str(number),))
 
@@ -103,7 +103,7 @@ async def test_writes_that_are_cancelled_while_commits_wait_cancel_nothing_in_th
 
     async def one(number: int) -> None:
         nonlocal kept
-        writing = asyncio.create_task(writer.write(put(number)))  # type: ignore[arg-type]  # a work
+        writing = asyncio.create_task(writer.write(put(number)))
         if rng.random() < 0.1:
             kept += 1
             await writing
