@@ -7,11 +7,12 @@ What is lost is read and delivered again; nothing is passed over, counted as del
 import asyncio
 import itertools
 import random
+from collections import Counter
 from datetime import UTC, datetime
 
 import pytest
 from tests.replicas.launch import blind
-from tests.support.daemon import eventually
+from tests.support.daemon import command, eventually
 from tests.support.extent import extent
 from tests.support.fleet import Fleet, add, fill
 from tests.support.postgres import Server
@@ -152,6 +153,35 @@ async def test_a_sink_that_has_read_beyond_the_end_goes_back(
         lambda: not sandbox.elastic.stored.lost(new), within=20, what="it is delivered"
     )
     await own_fleet.check(bound=MUCH)
+
+
+async def test_the_replay_of_a_dead_letter_is_lost_and_made_again(
+    own_fleet: Fleet, own_server: Server, sandbox: Sandbox
+) -> None:
+    letters = "select count(*) from dead_letter where dropped is null"
+    sandbox.elastic.fail_items(400, times=2)
+    fill(sandbox)
+    (a,) = await own_fleet.start("a")
+    await eventually(lambda: own_fleet.rows(letters) == [(2,)], what="two events are refused")
+    await own_fleet.idle()
+    image = await asyncio.to_thread(own_server.image)
+    replay = ("dead-letters", "replay", "--all")
+    assert (await command(a.config, *replay)).stdout == "2 delivered\n"
+    assert own_fleet.rows(letters) == [(0,)]
+    await own_fleet.fail_over(own_server, image)
+    await eventually(
+        lambda: a.logged("replica_fenced", reason="rolled_back"), what="it has noticed"
+    )
+    assert own_fleet.rows(letters) == [(2,)], "they are there again"
+    again = await command(a.config, *replay)
+    assert (again.status, again.stdout) == (0, "2 delivered\n"), again.stderr
+    assert own_fleet.rows(letters) == [(0,)]
+    add(sandbox)
+    await own_fleet.delivered()
+    assert await a.end() == 0
+    assert "Traceback" not in a.log
+    uids = Counter(sandbox.elastic.stored.uids)
+    assert uids.most_common(1)[0][1] == 1
 
 
 async def test_a_takeover_is_lost(own_fleet: Fleet, own_server: Server, sandbox: Sandbox) -> None:
