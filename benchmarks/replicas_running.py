@@ -71,16 +71,20 @@ def _toml(settings: Mapping[str, Any]) -> str:
 
 
 def _tables(
-    sandbox: Sandbox, sources: Mapping[str, str], sinks: Collection[str], poll: str
+    sandbox: Sandbox,
+    sources: Mapping[str, str],
+    sinks: Collection[str],
+    poll: str,
+    parts: int = 1,
 ) -> dict[str, Any]:
-    """Return the tables of *sources*, by name the vendor of each, and of *sinks*."""
+    """Return the tables of *sources*, by name the vendor of each, and of *sinks* in *parts*."""
     pace = {**PACE, "poll_interval": poll}
     tables: dict[str, Any] = {
         f"sources.{name}": {**sandbox.vendors[vendor].settings(), **pace}
         for name, vendor in sources.items()
     }
     for name in sinks:
-        tables[f"sinks.{name}"] = sandbox.siems[name].settings()
+        tables[f"sinks.{name}"] = {**sandbox.siems[name].settings(), "parts": parts}
     return tables
 
 
@@ -98,7 +102,7 @@ async def running(
             for each in replicas[1:]:
                 each.start()
             with connected(server, database) as watching:
-                units = len(tables) + 1  # and the keeper
+                units = sum(table.get("parts", 1) for table in tables.values()) + 1  # the keeper
                 await _shared_out(watching, units, count)
                 yield replicas, watching
         finally:
@@ -142,33 +146,41 @@ async def _until(holds: Any) -> None:
 
 
 def scale(server: Server, options: Options) -> Iterator[str]:
-    """Run 1, 2 and 3 replicas: over 3 sources and 3 sinks, and over 300 sources and one sink."""
-    yield "| sources | sinks | replicas | events/s | relay, CPU µs | server, CPU µs | of one's |"
-    yield "| --- " * 7 + "|"
-    for sources, sinks in ((3, 3), (300, 1)):
-        first = 0.0
+    """
+    Run 1, 2 and 3 replicas: over 3 sources and 3 sinks, and over 300 sources and one sink.
+
+    The latter also with the sink in 3 parts; then "of one's" is of one replica and one part.
+    """
+    yield (
+        "| sources | sinks | parts | replicas | events/s | relay, CPU µs | server, CPU µs "
+        "| of one's |"
+    )
+    yield "| --- " * 8 + "|"
+    first: dict[tuple[int, int], float] = {}
+    for sources, sinks, parts in ((3, 3, 1), (300, 1, 1), (300, 1, 3)):
         for count in (1, 2, 3):
             database = server.create()
+            shape = (sources, sinks, parts)
             rate, ours, theirs = asyncio.run(
-                _scaled(server, database, options.events, (sources, sinks), count)
+                _scaled(server, database, options.events, shape, count)
             )
             server.drop(database)
-            first = first or rate
+            of_one = first.setdefault((sources, sinks), rate)
             yield (
-                f"| {sources} | {sinks} | {count} | {rate:,.0f} | {ours:.1f} | {theirs:.1f} "
-                f"| {rate / first:.2f} |"
+                f"| {sources} | {sinks} | {parts} | {count} | {rate:,.0f} | {ours:.1f} "
+                f"| {theirs:.1f} | {rate / of_one:.2f} |"
             )
 
 
 async def _scaled(
-    server: Server, database: str, events: int, shape: tuple[int, int], count: int
+    server: Server, database: str, events: int, shape: tuple[int, int, int], count: int
 ) -> tuple[float, float, float]:
     """
     Return the events/s read, and CPU µs an event of all replicas and of the server.
 
-    The *shape* is how many sources and sinks there are.
+    The *shape* is how many sources and sinks there are, and in how many parts these are.
     """
-    sources, sinks = shape
+    sources, sinks, parts = shape
     vendors = ["bland", "jitsudo", "cekura"]
     async with Sandbox(only=vendors) as sandbox:
         taken = list(sandbox.siems)[:sinks]
@@ -180,7 +192,7 @@ async def _scaled(
         for siem in sandbox.siems.values():
             siem.lean = True
         named = {f"s{place}": vendors[place % len(vendors)] for place in range(sources)}
-        tables = _tables(sandbox, named, taken, "2s")
+        tables = _tables(sandbox, named, taken, "2s", parts)
         async with running(server, database, count, tables) as (replicas, _):
             before = sum(replica.cpu for replica in replicas), server_cpu(server)
             for vendor in sandbox.vendors.values():
