@@ -25,6 +25,7 @@
 #                                      the image, with docker, podman or buildah (docs/container.md)
 #   make image-base                    a base for it from Debian packages, where no registry can be reached
 #   make image-test                    the image as it is run, as root; builds it, and a base if it must
+#   make kubernetes-test               kubernetes/ rendered and checked, with tools that Go builds
 #   make install                       the virtual environment alone, with the development tools
 #   make changelog VERSION=0.1.0       the fragments of changelog.d into CHANGELOG.md, at a release
 #   make lock [LOCK=--upgrade]         requirements*.txt from pyproject.toml
@@ -57,7 +58,7 @@ FUZZ ?= 200000
 FUZZ_SECONDS ?= 60
 CHECKER ?= dist/auditrelay-evidence.pyz
 
-.PHONY: docs docs-test screenshots install demo test test-all test-unit fuzz check check-format check-lint check-types format generate bench bench-grove bench-replicas interop evidence-checker image image-base image-test changelog lock clean
+.PHONY: docs docs-test screenshots install demo test test-all test-unit fuzz check check-format check-lint check-types format generate bench bench-grove bench-replicas interop evidence-checker image image-base image-test kubernetes-test changelog lock clean
 .DEFAULT_GOAL := install
 
 # Many tests wait for a process or a peer, so one more worker than cores keeps the cores busy.
@@ -101,6 +102,7 @@ generate: $(VENV)/.developer
 	$(BIN)/python -m auditrelay.config.example > config.example.toml
 	$(BIN)/python siem/splunk/props.py > siem/splunk/TA-auditrelay/default/props.conf
 	$(BIN)/python siem/sentinel/template.py > siem/sentinel/template.json
+	$(BIN)/python kubernetes/rules.py > kubernetes/monitoring/prometheusrule.yaml
 	$(BIN)/python docs/described.py
 
 bench: $(VENV)/.developer
@@ -151,6 +153,10 @@ image-base:
 image-test: $(VENV)/.developer
 	@packaging/image.sh archive build/image.tar
 	@TEST_IMAGE=build/image.tar $(BIN)/python -m pytest -n 0 $(TEST) tests/image
+
+kubernetes-test: $(VENV)/.developer
+	@packaging/kubernetes/build.sh
+	@$(BIN)/python -m pytest -n 0 $(TEST) tests/packaging/test_kubernetes.py
 
 changelog: $(VENV)/.developer
 	$(BIN)/towncrier build --yes --version $(or $(VERSION),$(error name the release: make changelog VERSION=0.1.0))

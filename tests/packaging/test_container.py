@@ -1,4 +1,4 @@
-"""The image, its manifests and its health check, as far as tests can without a container engine."""
+"""The image, its compose files and its health check, as far as tests can without an engine."""
 
 import contextlib
 import json
@@ -24,12 +24,10 @@ from tests.support.daemon import Daemon, configure, eventually, sinks, sources
 from auditrelay import __version__, config, healthcheck
 from auditrelay.config import model
 from auditrelay.sandbox import Sandbox, faults
-from auditrelay.status.access import PROBES
 from auditrelay.telemetry.scrubber import Scrubber
 
 ROOT = Path(__file__).parents[2]
 DOCKERFILE = (ROOT / "Dockerfile").read_text("utf-8")
-MANIFESTS = sorted((ROOT / "kubernetes").glob("*.yaml"))
 
 
 # --- the health check --------------------------------------------------------------------------
@@ -227,7 +225,7 @@ def child(daemon: Daemon) -> int:
     return int(Path(f"/proc/{pid}/task/{pid}/children").read_text())
 
 
-# --- manifests ------------------------------------------------------------------------------
+# --- compose files --------------------------------------------------------------------------
 
 
 @pytest.mark.process
@@ -297,97 +295,6 @@ def free_ports(count: int) -> int:
                 for port in range(first + 1, first + count):
                     taken.enter_context(socket.create_server(("127.0.0.1", port)))
                 return first
-
-
-def pods() -> Iterator[tuple[str, Any]]:
-    """Yield each manifest's name with each pod template in it."""
-    for path in MANIFESTS:
-        for document in yaml.safe_load_all(path.read_text("utf-8")):
-            if "template" in document.get("spec", {}):
-                yield path.name, document["spec"]["template"]["spec"]
-
-
-def ours(pod: Any) -> Any:
-    """Return the container that runs auditrelay."""
-    containers = [*pod["containers"], *pod.get("initContainers", ())]
-    (found,) = [each for each in containers if each["image"].startswith("auditrelay:")]
-    return found
-
-
-PODS = list(pods())
-
-
-@pytest.mark.parametrize(("name", "pod"), PODS, ids=[name for name, _ in PODS])
-def test_a_pod_runs_this_version_with_no_right_that_it_does_not_need(name: str, pod: Any) -> None:
-    container = ours(pod)
-    assert container["image"] == f"auditrelay:{__version__}"
-    assert pod["automountServiceAccountToken"] is False
-    assert pod["enableServiceLinks"] is False
-    assert pod["terminationGracePeriodSeconds"] >= 15
-    security = container["securityContext"]
-    assert security["readOnlyRootFilesystem"] is True
-    assert security["allowPrivilegeEscalation"] is False
-    assert security["capabilities"] == {"drop": ["ALL"]}
-    assert {**pod["securityContext"], **security}["runAsNonRoot"] is True
-
-
-@pytest.mark.parametrize(("name", "pod"), PODS, ids=[name for name, _ in PODS])
-def test_the_probes_of_a_pod_ask_for_paths_that_there_are(name: str, pod: Any) -> None:
-    probes = {key: each for key, each in ours(pod).items() if key.endswith("Probe")}
-    paths = {key: probe["httpGet"]["path"] for key, probe in probes.items()}
-    assert set(paths.values()) <= PROBES
-    # A restart helps a stuck loop, and nothing else.
-    assert paths["livenessProbe"] == "/healthz"
-
-
-CONFIGURED = [
-    (path.name, document["data"]["config.toml"])
-    for path in MANIFESTS
-    for document in yaml.safe_load_all(path.read_text("utf-8"))
-    if document["kind"] == "ConfigMap"
-]
-
-
-@pytest.mark.parametrize(("name", "text"), CONFIGURED, ids=[name for name, _ in CONFIGURED])
-def test_the_configuration_of_a_manifest_is_read_without_a_problem(
-    name: str, text: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(config, "scrubber", Scrubber())
-    (tmp_path / "store").write_text("postgresql://relay:a-pretend-secret@db1/auditrelay")
-    (tmp_path / "key").write_text("a-pretend-secret-for-a-peer")
-    text = text.replace("/run/secrets/auditrelay/store", f"{tmp_path}/store")
-    text = re.sub(r"/run/secrets/auditrelay/\w+", f"{tmp_path}/key", text)
-    path = tmp_path / "config.toml"
-    path.write_text(text)
-    for file in tmp_path.iterdir():
-        file.chmod(0o600)
-    read = config.load(path, {"HOME": str(tmp_path), "AUDITRELAY_REPLICA": "auditrelay-7d9f-x2x"})
-    assert read.warnings == ()
-    assert (read.store is not None) == (name == "replicas.yaml")
-
-
-def test_several_replicas_are_rolled_out_one_by_one_and_never_by_what_a_vendor_says() -> None:
-    documents = list(yaml.safe_load_all((ROOT / "kubernetes" / "replicas.yaml").read_text("utf-8")))
-    kinds = {each["kind"]: each["spec"] for each in documents if "spec" in each}
-    deployment = kinds["Deployment"]
-    assert deployment["replicas"] == 3
-    assert deployment["strategy"]["rollingUpdate"] == {"maxUnavailable": 1, "maxSurge": 1}
-    assert kinds["PodDisruptionBudget"]["maxUnavailable"] == 1
-    pod = deployment["template"]["spec"]
-    container = ours(pod)
-    assert container["readinessProbe"]["httpGet"]["path"] == "/joined"
-    names = {each["name"]: each for each in container["env"]}
-    assert names["AUDITRELAY_REPLICA"]["valueFrom"] == {"fieldRef": {"fieldPath": "metadata.name"}}
-    assert "cpu" not in container["resources"]["limits"], "who is throttled is taken for dead"
-    volumes = {each["name"]: each for each in pod["volumes"]}
-    (seat,) = [each for each in container["volumeMounts"] if not each.get("readOnly")]
-    assert "emptyDir" in volumes[seat["name"]]
-    topologies = {each["topologyKey"] for each in pod["topologySpreadConstraints"]}
-    assert topologies == {"kubernetes.io/hostname", "topology.kubernetes.io/zone"}
-    labels = deployment["selector"]["matchLabels"]
-    for spread in pod["topologySpreadConstraints"]:
-        assert spread["labelSelector"]["matchLabels"] == labels
-    assert kinds["PodDisruptionBudget"]["selector"]["matchLabels"] == labels
 
 
 def test_the_compose_file_of_replicas_differs_from_the_other_by_their_number_and_the_store(
