@@ -180,6 +180,19 @@ def test_a_secret_file_that_other_users_can_open_is_a_warning(
     assert found == ([] if words is None else [warned])
 
 
+def test_in_a_pod_a_secret_that_everybody_can_read_is_no_warning(file: Path) -> None:
+    secret = file.with_name("key")
+    secret.write_text("key-of-a-file")
+    file.write_text(GOOD.replace("literal-key-1", f"${{file:{secret}}}"))
+    secret.chmod(0o644)
+    pod = {"KUBERNETES_SERVICE_HOST": "10.96.0.1"}
+    # The files of a CSI driver are root's: with 0600 they could not be read.
+    assert read(file, pod).warnings == ()
+    assert read(file).warnings
+    secret.chmod(0o666)
+    assert read(file, pod).warnings
+
+
 def test_a_secret_in_a_variable_is_not_in_the_file(file: Path) -> None:
     file.chmod(0o644)
     file.write_text(

@@ -91,7 +91,7 @@ def load(
             sources=found_sources,
             sinks=found_sinks,
             warnings=(
-                *_warnings(path, table, whole, found_sources, found_sinks),
+                *_warnings(path, table, whole, found_sources, found_sinks, environ=environ),
                 *_unmatched_patterns(found_sources, found_sinks),
                 *_notes("sources", found_sources),
                 *_notes("sinks", found_sinks),
@@ -239,6 +239,8 @@ def _warnings(
     whole: ConfigFile,
     sources: Mapping[str, SourceSettings],
     sinks: Mapping[str, SinkSettings],
+    *,
+    environ: Mapping[str, str],
 ) -> Iterator[str]:
     tables: list[tuple[str, BaseModel, Mapping[str, Any]]] = [
         ("", whole, table),
@@ -254,7 +256,7 @@ def _warnings(
             path_of = f"{section}.{key}" if section else key
             if secret.literal and secret.hidden and secret.reveal() == _written_at(written, key):
                 literal.append(path_of)
-            for file, doing in _open_to_all(secret):
+            for file, doing in _open_to_all(secret, environ):
                 yield (f"{path_of}: every user of this machine can {doing} {file}: chmod 600")
             if any(len(each) < SHORT for each in secret.hidden):
                 yield (
@@ -277,8 +279,14 @@ def _written_at(written: Mapping[str, Any], key: str) -> object:
     return value.get(inner) if inner and isinstance(value, Mapping) else value
 
 
-def _open_to_all(secret: Secret) -> Iterator[tuple[str, str]]:
-    """Yield each file that *secret* is read from and other users can read or write, and which."""
+def _open_to_all(secret: Secret, environ: Mapping[str, str]) -> Iterator[tuple[str, str]]:
+    """
+    Yield each file that *secret* is read from and other users can read or write, and which.
+
+    In a pod of Kubernetes no other user sees its volumes, and the files of some drivers, which are
+    root's, can only be read because everybody may.
+    """
+    alone = "KUBERNETES_SERVICE_HOST" in environ
     for reference in secret.references:
         kind, _, path = reference.removeprefix("${").removesuffix("}").partition(":")
         if kind != "file":
@@ -287,5 +295,5 @@ def _open_to_all(secret: Secret) -> Iterator[tuple[str, str]]:
             mode = Path(path).stat().st_mode
             if mode & stat.S_IWOTH:
                 yield path, "write"
-            elif mode & stat.S_IROTH:
+            elif mode & stat.S_IROTH and not alone:
                 yield path, "read"

@@ -7,6 +7,7 @@ from typing import Protocol
 import httpx
 
 from auditrelay.settings.secrets import Secret
+from auditrelay.telemetry.logs import log
 
 
 class Credentials(Protocol):
@@ -57,6 +58,11 @@ class Rotation:
             for secret in self._secrets:
                 if await asyncio.to_thread(secret.reload):
                     self.count += 1
+                elif secret.problem:
+                    # We are refused, and the secret that may be the right one is not used.
+                    log.warning(
+                        "secret_not_read", references=secret.references, reason=secret.problem
+                    )
         # Another request may have found the new secret while this one was in flight.
         return self.count != count
 

@@ -114,9 +114,13 @@ class Secret:
     Its repr and str are stars. ``reveal`` is the only way to the value.
     """
 
-    __slots__ = ("_environ", "_template", "_value")
+    __slots__ = ("_environ", "_template", "_value", "problem")
+
+    problem: str | None
+    """Why what its reference stands for now cannot be used, if so; it has no part of a secret."""
 
     def __init__(self, value: str) -> None:
+        self.problem = None
         self._template: str | None = None
         self._environ: Mapping[str, str] = os.environ
         if isinstance(value, Resolved):
@@ -151,8 +155,10 @@ class Secret:
         try:
             value = self._resolve(self._template, self._environ)
             self._check(value)
-        except ValueError:
+        except ValueError as error:
+            self.problem = str(error)
             return False  # its file may be being replaced: keep the old value
+        self.problem = None
         changed = value != self._value
         self._value = value
         return changed
