@@ -128,7 +128,7 @@ docs: $(VENV)/.user $(VENV_DOCS)/.ready
 	@echo "build/website/html/index.html"
 
 docs-test: $(VENV)/.developer docs
-	@$(BIN)/python -m pytest -n 0 $(TEST) tests/website
+	@$(BIN)/python -m pytest -n 2 --dist loadfile $(TEST) tests/website
 
 screenshots: $(VENV)/.developer
 	@$(BIN)/python -m tests.support.demo_shots docs/images

@@ -33,7 +33,7 @@ LOADED: Final = {
 """What a browser asks for by itself, or sends to."""
 
 _IN_STYLES: Final = re.compile(r"""(?:url\(\s*|@import\s+)["']?([^"')\s]+)""")
-_NO_PAGES: Final = {"search.html", "genindex.html"}
+NO_PAGES: Final = {"search.html", "genindex.html"}
 """What the site has beside the pages: it is reached by a form, or not at all."""
 
 
@@ -89,7 +89,7 @@ def problems(folder: Path) -> Iterator[str]:
     for path, page in pages.items():
         name = path.relative_to(folder)
         yield from (f"{name}: {what}" for what in _of_page(path, page, pages))
-        if path not in reached and name.name not in _NO_PAGES:
+        if path not in reached and name.name not in NO_PAGES:
             yield f"{name}: no page links to it"
     for path in sorted(folder.rglob("*.css")):
         for loaded in _IN_STYLES.findall(path.read_text("utf-8")):

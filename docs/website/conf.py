@@ -26,6 +26,7 @@ suppress_warnings = [
 ]
 
 html_theme = "furo"
+html_favicon = "_static/icon.svg"
 html_static_path = ["_static"]
 html_css_files = ["style.css"]
 html_show_sphinx = False

@@ -58,8 +58,7 @@ def configuration() -> str:
         lines += [f"### Of every {title[:-1].lower()}", "", *_rows(common)]
         lines += [
             "",
-            "The others depend on the `type`. Those of described types are on "
-            f"[their pages]({page}.md).",
+            f"The others depend on the `type`; of described types see [their pages]({page}.md).",
         ]
         for table in of_kind:
             lines += ["", f'### `type = "{table.type}"`', ""]

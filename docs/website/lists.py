@@ -19,8 +19,8 @@ def vendors() -> str:
     """Return the page of all sources, with the README's table."""
     return _listed(
         "Vendors",
-        "Each has a page with its configuration, the rights that its key needs, what its log leaves "
-        "out, and what its documentation leaves open. An API that is not here: [add your "
+        "Each has a page with its configuration, the rights that its key needs, what its log "
+        "leaves out, and what its documentation leaves open. An API that is not here: [add your "
         "vendor](add-your-vendor.md).",
         "Sources",
     )
@@ -30,8 +30,8 @@ def sinks() -> str:
     """Return the page of all sinks, with the README's table."""
     return _listed(
         "Sinks",
-        "The page of each has its configuration, the rights that it needs, where its events go, and "
-        "how to count none twice. A product that is not here: [add your "
+        "The page of each has its configuration, the rights that it needs, where its events go, "
+        "and how to count none twice. A product that is not here: [add your "
         "receiver](add-your-receiver.md).",
         "Sinks",
     )

@@ -140,12 +140,13 @@ class Site:
         static = self._target / "_static"
         static.mkdir()
         shutil.copy(HERE / "style.css", static)
+        shutil.copy(HERE / "icon.svg", static)
         shutil.copy(HERE / "conf.py", self._target)
         sidebar = {"parts": parts.parts, "below": parts.below}
         (self._target / "navigation.json").write_text(json.dumps(sidebar), "utf-8")
 
     def converted(self, text: str, path: Path) -> str:
-        """Return the page *text*, which stands at *path*, with its links as they are on the site."""
+        """Return the page *text*, which stands at *path*, with links as they are on the site."""
         name = self._names.get(path) or FOLDERS.get(str(path.relative_to(ROOT))) or path.stem
         parts = re.split(r"(^ *```.*?^ *```|^ *~~~.*?^ *~~~)", text, flags=re.MULTILINE | re.DOTALL)
         for number, part in enumerate(parts):

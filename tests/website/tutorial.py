@@ -1,10 +1,11 @@
 """
-Follow a page of ``docs`` as a reader would: its blocks of commands, one after the other, in one shell.
+Follow a page of ``docs`` as a reader would: its blocks of commands, one by one, in one shell.
 
 Nothing of a command is changed. That its products are the sandbox's doubles is in the environment,
 which overrides the configuration (AUDITRELAY_...), and in the reader's ``.curlrc``. What the page
-asks for with ``read`` is typed in. A block under the comment ``in a terminal of its own`` runs beside
-the others; when it has done what the test waits for, they go on, and it gets Ctrl-C at the end.
+asks for with ``read`` is typed in. A block under the comment ``in a terminal of its own`` runs
+beside the others; when it has done what the test waits for, they go on, and it gets Ctrl-C at the
+end.
 """
 
 import asyncio
@@ -17,9 +18,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
+from tests.support.daemon import eventually
+
 ROOT: Final = Path(__file__).parents[2]
-_BLOCK: Final = re.compile(r"^(<!-- in a terminal of its own -->\n)?```sh\n(.*?)^```$", re.M | re.S)
-_ASKED: Final = re.compile(r'^read -rsp "[^"]+" (\w+)$', re.M)
+_BLOCK: Final = re.compile(
+    r"^(<!-- in a terminal of its own -->\n)?```sh\n(.*?)^```$", re.MULTILINE | re.DOTALL
+)
+_ASKED: Final = re.compile(r'^read -rsp "[^"]+" (\w+)$', re.MULTILINE)
 
 
 @dataclass(frozen=True, slots=True)
@@ -85,8 +90,7 @@ async def follow(
     try:
         async with asyncio.timeout(300):
             started = home / "auditrelay" / "started"
-            while not started.exists() and not ended.done():
-                await asyncio.sleep(0.1)
+            await eventually(lambda: started.exists() or ended.done(), within=250)
             if not ended.done():
                 await beside()
                 (started.parent / "go").touch()
