@@ -273,12 +273,12 @@ def test_a_cut_in_the_middle_of_much_passes_no_byte_more(ends: Ends) -> None:
     try:
         client.sendall(bytes(6_000_000))
     except ConnectionResetError:  # before all of it was in the buffers of the system
-        told = True
+        reset = True
     else:
-        told = False
+        reset = False
     assert len(received(server, 6_000_000)) == 3_000_000
     assert happened.wait(LONG)
-    assert told or is_reset(client)
+    assert reset or is_reset(client)
     assert ends.wire.sent == 3_000_000
 
 

@@ -54,7 +54,9 @@ def test_a_sink_in_parts_is_held_by_several_and_whole_if_all_parts_are() -> None
     rows = [held("sink x", None), held("sink x 0/2", "a"), held("sink x 1/2", "b")]
     seen = situation([replica("b"), replica("a"), replica("dead", expires_in=-1.0)], *rows)
     assert holders_of(seen, {"sink x": 2}) == {"sink x": Holders(("a", "b"), all=True)}
-    assert unheld_since(seen, {"sink x": 2}) == {}, "it is in two parts, and so nobody has it whole"
+    assert unheld_since(seen, {"sink x": 2}) == {}, (
+        "it is in two parts, and so no replica has it whole"
+    )
     rows[2] = held("sink x 1/2", "dead")
     seen = situation(list(seen.replicas), *rows)
     assert holders_of(seen, {"sink x": 2}) == {"sink x": Holders(("a",), all=False)}

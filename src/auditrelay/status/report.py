@@ -49,7 +49,7 @@ SHOWN: Final = timedelta(days=7)
 _NOTICEABLE: Final = timedelta(seconds=10)
 """A linger from which on an operator may ask where an event is."""
 
-_NOBODY: Final = Holders((), all=False)
+_UNHELD: Final = Holders((), all=False)
 
 GAPS_SHOWN: Final = timedelta(days=30)
 """How far back gaps are listed and count as problems; older ones are in ``gap_seconds`` only."""
@@ -102,7 +102,7 @@ def report(
                 known_sources.get(name),
                 now,
                 clock_ahead.get(name, timedelta(0)),
-                holders=None if holders is None else holders.get(f"source {name}", _NOBODY),
+                holders=None if holders is None else holders.get(f"source {name}", _UNHELD),
             )
             for name in (*config.sources, *sorted(known_sources.keys() - config.sources.keys()))
         ),
@@ -113,7 +113,7 @@ def report(
                 known_sinks.get(name),
                 per_minute.get(name),
                 now,
-                holders=None if holders is None else holders.get(f"sink {name}", _NOBODY),
+                holders=None if holders is None else holders.get(f"sink {name}", _UNHELD),
             )
             for name in (*config.sinks, *sorted(known_sinks.keys() - config.sinks.keys()))
         ),

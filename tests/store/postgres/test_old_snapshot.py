@@ -1,4 +1,4 @@
-"""A snapshot that somebody holds: old rows stay, and what is written all the time grows slower."""
+"""A snapshot that another session holds: old rows stay, and what is written all the time grows slower."""
 
 import statistics
 import time
