@@ -1,7 +1,7 @@
 """
 Commits wait for a synchronous standby that is gone: what is not replicated is not made visible.
 
-That would be done by an administrator who ends the session that waits, or asks the server to cancel.
+An administrator who ends the session that waits, or asks the server to cancel, would do that.
 """
 
 import asyncio
