@@ -33,7 +33,7 @@ async def test_a_key_is_replaced_with_all_replicas_stopped(fleet: Fleet, sandbox
     assert "To replace it, stop all of them first" in alone.log
     assert fleet.units("c") == []
 
-    assert list(await asyncio.gather(a.end(), b.end())) == [0, 0]
+    assert list(await asyncio.gather(a.end(within=29), b.end(within=29))) == [0, 0]
     for intake in sandbox.siems.values():
         intake.faults.clear()
     for name in "de":

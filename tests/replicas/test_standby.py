@@ -4,7 +4,7 @@ import asyncio
 from collections.abc import Iterator
 
 import pytest
-from tests.support.daemon import eventually
+from tests.support.daemon import eventually, missing
 from tests.support.extent import ALL
 from tests.support.fleet import CONCURRENCY, Fleet, add, fill
 from tests.support.postgres import Server
@@ -36,7 +36,7 @@ async def _fail_over(old: Server, new: Standby) -> None:
     await asyncio.to_thread(new.promote)
 
 
-async def test_a_failover_to_a_synchronous_standby_loses_and_repeats_nothing(
+async def test_a_synchronous_standby_is_waited_for_and_takes_over_without_a_repeat(
     own_fleet: Fleet, own_server: Server, standby: Standby, sandbox: Sandbox
 ) -> None:
     await asyncio.to_thread(require_standby, own_server, "*")
@@ -44,6 +44,17 @@ async def test_a_failover_to_a_synchronous_standby_loses_and_repeats_nothing(
     fill(sandbox)
     daemons = await own_fleet.start("a", "b")
     await own_fleet.delivered()
+
+    # While the standby is away commits wait for it, and so does everything.
+    await asyncio.to_thread(standby.stop)
+    add(sandbox)
+    waits = "select count(*) > 0 from pg_stat_activity where wait_event = 'SyncRep'"
+    await asyncio.to_thread(until, own_server, waits, value=True)
+    await asyncio.sleep(2 * own_fleet.life)
+    assert missing(sandbox)
+    await asyncio.to_thread(standby.start)
+    await own_fleet.delivered()
+
     under_way = [
         intake.faults.add(faults.delay(0.5), method="POST", times=CONCURRENCY)
         for intake in sandbox.siems.values()
