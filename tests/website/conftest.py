@@ -5,6 +5,7 @@ from pathlib import Path
 
 import pytest
 from tests.support.browser import CHROMIUM, NO_CHROMIUM, Browser, running
+from tests.website.axe import script
 
 HERE = Path(__file__).parent
 SITE = HERE.parents[1] / "build" / "website" / "html"
@@ -23,6 +24,12 @@ def site() -> Path:
     if not (SITE / "index.html").exists():
         pytest.skip("there is no site in build/website/html: make docs builds one")
     return SITE
+
+
+@pytest.fixture(scope="session")
+def axe() -> str:
+    """The script of axe-core."""
+    return script()
 
 
 @pytest.fixture
