@@ -34,7 +34,7 @@ RUN /opt/build/bin/python -m hatchling build -t wheel -d /tmp/wheel \
 FROM ${BASE}
 LABEL org.opencontainers.image.title="auditrelay" \
       org.opencontainers.image.description="Carries SaaS audit logs into SIEMs: every event, once, soon, with proof that nothing is missing." \
-      org.opencontainers.image.version="0.1.0" \
+      org.opencontainers.image.version="0.2.0" \
       org.opencontainers.image.licenses="Apache-2.0"
 # Without the programs for it, which a small base does not have.
 RUN echo 'auditrelay:x:10001:' >>/etc/group \

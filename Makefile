@@ -11,8 +11,8 @@
 #                                      them for FUZZ_SECONDS=60 of each pair (make test: 4,200, 1 second)
 #   make check                         format, lint, types
 #   make format                        fix what can be fixed automatically
-#   make generate                      config.example.toml, Splunk's props.conf and the pages of described
-#                                      vendors, after a new source, sink or description
+#   make generate                      config.example.toml, Splunk's props.conf, the pages of described vendors,
+#                                      and the version where it is literal; after a change of these
 #   make bench [BENCH="--quick"]       the cost of the whole relay, in a few minutes (docs/performance.md)
 #   make bench-grove                   the same next to Grove, which it installs into .venv-grove
 #   make bench-replicas [BENCH="--list"]  replicas on a PostgreSQL of its own; needs its programs
@@ -27,7 +27,15 @@
 #   make image-test                    the image as it is run, as root; builds it, and a base if it must
 #   make kubernetes-test               kubernetes/ rendered and checked, with tools that Go builds
 #   make install                       the virtual environment alone, with the development tools
-#   make changelog VERSION=0.1.0       the fragments of changelog.d into CHANGELOG.md, at a release
+#   make dist                          wheel, sdist, bill of materials, licences, checksums of the last
+#                                      commit into dist/ (docs/releases.md)
+#   make deb                           that, and the package for the Debian that it is built on
+#   make rpm                           the same for the systems of Red Hat that have this Python
+#   make release-test                  the wheel in an environment of its own, and, as root, the .deb in
+#                                      a clean Debian: installed, run, upgraded, removed
+#   make release-notes TAG=v0.2.0      what CHANGELOG.md says of it, if all is as a release must be
+#   make audit                         known vulnerabilities of what the locks have, by pip-audit
+#   make changelog                     the fragments of changelog.d into CHANGELOG.md, at a release
 #   make lock [LOCK=--upgrade]         requirements*.txt from pyproject.toml
 #   make clean                         remove all that the targets above have created but images
 #
@@ -35,6 +43,7 @@
 
 VENV ?= .venv
 VENV_DOCS ?= .venv-docs
+VENV_AUDIT ?= .venv-audit
 BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip --disable-pip-version-check --quiet
 UV_VERSION := 0.13.8
@@ -58,7 +67,7 @@ FUZZ ?= 200000
 FUZZ_SECONDS ?= 60
 CHECKER ?= dist/auditrelay-evidence.pyz
 
-.PHONY: docs docs-test screenshots install demo test test-all test-unit fuzz check check-format check-lint check-types format generate bench bench-grove bench-replicas interop evidence-checker image image-base image-test kubernetes-test changelog lock clean
+.PHONY: docs docs-test screenshots install demo test test-all test-unit fuzz check check-format check-lint check-types format generate bench bench-grove bench-replicas interop evidence-checker image image-base image-test kubernetes-test dist deb rpm release-test release-notes audit changelog lock clean
 .DEFAULT_GOAL := install
 
 # Many tests wait for a process or a peer, so one more worker than cores keeps the cores busy.
@@ -71,7 +80,7 @@ demo: $(VENV)/.user
 	@$(BIN)/auditrelay demo $(DEMO)
 
 test: $(VENV)/.developer
-	@$(BIN)/python -m pytest $(PARALLEL) $(TEST) $(or $(FOLDERS),--ignore tests/image --ignore tests/website)
+	@$(BIN)/python -m pytest $(PARALLEL) $(TEST) $(or $(FOLDERS),--ignore tests/image --ignore tests/release --ignore tests/website)
 
 test-all: export TEST_ALL := 1
 test-all: test
@@ -104,6 +113,7 @@ generate: $(VENV)/.developer
 	$(BIN)/python siem/sentinel/template.py > siem/sentinel/template.json
 	$(BIN)/python kubernetes/rules.py > kubernetes/monitoring/prometheusrule.yaml
 	$(BIN)/python docs/described.py
+	$(BIN)/python -m release.version
 
 bench: $(VENV)/.developer
 	@$(BIN)/python benchmarks/run.py $(BENCH)
@@ -158,8 +168,27 @@ kubernetes-test: $(VENV)/.developer
 	@packaging/kubernetes/build.sh
 	@$(BIN)/python -m pytest -n 0 $(TEST) tests/packaging/test_kubernetes.py
 
+dist: $(VENV)/.developer
+	@$(BIN)/python -m release.dist dist
+
+deb: dist
+	@$(BIN)/python -m release.system deb dist
+
+rpm: dist
+	@$(BIN)/python -m release.system rpm dist
+
+release-test: dist
+	@$(BIN)/python -m release.system deb dist || [ $$? = 69 ]
+	@TEST_DIST=dist $(BIN)/python -m pytest -n 2 --dist loadfile $(TEST) tests/release
+
+release-notes: $(VENV)/.developer
+	@$(BIN)/python -m release.notes $(or $(TAG),$(error name the tag: make release-notes TAG=v0.2.0))
+
+audit: $(VENV_AUDIT)/.ready
+	$(VENV_AUDIT)/bin/pip-audit --disable-pip --require-hashes $(foreach each,$(wildcard requirements*.txt),-r $(each))
+
 changelog: $(VENV)/.developer
-	$(BIN)/towncrier build --yes --version $(or $(VERSION),$(error name the release: make changelog VERSION=0.1.0))
+	$(BIN)/towncrier build --yes --version $$($(BIN)/python -m release.version --show)
 
 # The development lock has all packages; those of users and of a build are subsets. The site is made in
 # an environment of its own. The extras are in the locks, as in
@@ -174,9 +203,10 @@ lock: $(VENV)/.developer
 	$(COMPILE) pyproject.toml --all-extras --constraint requirements-dev.txt --output-file requirements.txt
 	$(COMPILE) --group build --constraint requirements-dev.txt --output-file requirements-build.txt
 	$(COMPILE) --group docs --output-file requirements-docs.txt
+	$(COMPILE) --group audit --output-file requirements-audit.txt
 
 clean:
-	rm -rf $(VENV) $(VENV_DOCS) .venv-grove build dist .pytest_cache .mypy_cache .ruff_cache .hypothesis
+	rm -rf $(VENV) $(VENV_DOCS) $(VENV_AUDIT) .venv-grove build dist .pytest_cache .mypy_cache .ruff_cache .hypothesis
 	rm -rf interop/*/target
 	find src tests benchmarks interop -name __pycache__ -type d -prune -exec rm -rf {} +
 
@@ -196,6 +226,12 @@ $(VENV)/.user: requirements.txt requirements-build.txt pyproject.toml | $(VENV)/
 
 $(VENV)/.developer: requirements-dev.txt $(VENV)/.user
 	$(PIP) install --only-binary :all: --require-hashes -r requirements-dev.txt
+	@touch $@
+
+$(VENV_AUDIT)/.ready: requirements-audit.txt | $(VENV)/pyvenv.cfg
+	$(BIN)/python -m venv $(VENV_AUDIT)
+	$(VENV_AUDIT)/bin/python -m pip --disable-pip-version-check --quiet install --only-binary :all: \
+		--require-hashes -r requirements-audit.txt
 	@touch $@
 
 $(VENV_DOCS)/.ready: requirements-docs.txt | $(VENV)/pyvenv.cfg
