@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 from cyclonedx.schema import SchemaVersion
 from cyclonedx.validation.json import JsonStrictValidator
-from license_expression import get_spdx_licensing
+from license_expression import get_spdx_licensing  # type: ignore[import-untyped]  # it has no hints
 from packaging.requirements import Requirement
 
 from release import PROJECT, VERSION, licences, locks, sbom, version

@@ -1,4 +1,4 @@
-"""A snapshot that another session holds: old rows stay, and what is written all the time grows slower."""
+"""Another session holds a snapshot: old rows stay, and what is written often grows slower."""
 
 import statistics
 import time
