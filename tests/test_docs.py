@@ -254,6 +254,7 @@ def test_operations_links_all_pages_for_operators() -> None:
         "container",
         "upgrade",
         "sizing",
+        "cost",
     ):
         assert f"]({page}.md)" in first, page
 

@@ -22,6 +22,6 @@ async def test_a_replay_without_an_outcome_is_waited_for_a_minute_and_then_shown
         with open_view(staged.config.state_dir) as view:
             letters = view.dead_letters()
         await staged.store.replay([letters[0].id])
-        outcomes = await dead_letters._outcomes(staged.config, clock, letters)
+        outcomes = await dead_letters._outcomes(staged.config, clock, letters, ())
     assert [row.outcome for row in outcomes] == ["replaying", "refused_again"]
     assert sum(clock.waits) == pytest.approx(60, abs=0.5)

@@ -1,7 +1,7 @@
 """A past range compared with its source: missing events, deleted events, repairs."""
 
 import sqlite3
-from collections.abc import AsyncGenerator, Sequence
+from collections.abc import AsyncGenerator, Mapping, Sequence
 from contextlib import closing
 from datetime import datetime, timedelta
 from typing import Any
@@ -11,9 +11,10 @@ from tests.support.collecting import DAY, HOUR, NOON, SECOND, World
 from tests.support.stores import backlog, explained
 
 from auditrelay.collect.collector import Collector
-from auditrelay.collect.verify import Deleted, Verifier, VerifyReport
+from auditrelay.collect.verify import NO_EXCLUDES, Deleted, Verifier, VerifyReport
 from auditrelay.errors import Refused
 from auditrelay.events import AuditEvent
+from auditrelay.events.exclude import Exclude
 from auditrelay.sources import Page
 from auditrelay.store import RejectedEvent
 from auditrelay.store.keys import known_key
@@ -52,6 +53,7 @@ async def verify(
     *,
     span: Interval = LAST_HOUR,
     repair: bool = False,
+    excludes: Mapping[str, Exclude] = NO_EXCLUDES,
     **searchable: Index,
 ) -> VerifyReport:
     async def silent(_: object) -> None: ...
@@ -62,6 +64,7 @@ async def verify(
         span=span,
         sinks=["sink", "other"],
         searchable=searchable,
+        excludes=excludes,
         repair=repair,
         clock=world.clock,
         on_progress=silent,
@@ -123,6 +126,35 @@ async def test_the_status_of_each_event_is_reported_by_sink(world: World) -> Non
     assert report.sinks["other"] == {"delivered": 1, "waiting": 3}
     assert report.sinks["late"] == {"before_sink": 4}
     assert missing(report) == [], "all of it is accounted for"
+
+
+LOGOUTS = Exclude(["auth.logout"])
+"""What all events of this vendor fit."""
+
+
+async def test_what_a_sink_excluded_is_not_missing(world: World) -> None:
+    for number in range(4):
+        world.vendor.add(NOON - 50 * MINUTE + number * SECOND)
+    await world.collector().poll()
+    await world.store.settle("sink", [(0, 2)], excluded={"auth.*": [(2, 4)]})
+    await world.store.settle("other", [(0, 4)])
+    index = Index()
+    report = await verify(world, sink=index)
+    assert report.sinks["sink"] == {"delivered": 2, "excluded": 2}
+    assert index.asked == [["r0", "r1"]], "what it was not sent is not looked for"
+    assert missing(report) == []
+
+
+async def test_what_a_sink_excludes_now_is_not_missing_there(world: World) -> None:
+    made = await read_all(world, 3)
+    lost = world.vendor.add(NOON - 30 * MINUTE)
+    sink, other = Index(made), Index(made[:1])
+    excludes = {"sink": LOGOUTS}
+    report = await verify(world, excludes=excludes, sink=sink, other=other)
+    assert missing(report) == [(made[0], ["other"]), (lost, ["other"])]
+    assert not sink.asked
+    report = await verify(world, excludes=excludes | {"other": LOGOUTS}, sink=sink, other=other)
+    assert missing(report) == [(lost, [])], "it was never read: that is not for a sink to say"
 
 
 async def test_a_repair_forwards_what_is_missing_and_tells_of_it_in_facts(

@@ -883,6 +883,7 @@ def change_state(unit: str, **fields: Any) -> Callable[[dict[str, Any]], None]:
         (change_state("source okta", looked_again={"3600": BEGIN}), "state"),
         (change_state("sink splunk", dead=1), "letters"),
         (change_state("sink splunk", dropped=1), "letters"),
+        (change_state("sink splunk", excluded=1), "letters"),
         (change_state("sink splunk", position=9), "position"),
         (change_state("sink splunk", position=11), "position"),
         (change_state("sink splunk", ahead=[[11, 2]]), "position"),
@@ -1072,8 +1073,9 @@ def test_a_siem(write: Any, run: Any, printed: Any, tmp_path: Path) -> None:
         return run(tmp_path / "x", "--siem", f"splunk={file}")
 
     assert check(events).bad == set()
-    assert "siem       splunk: 15 of 15 found; 0 more than were sent; 0 twice" in printed(
-        tmp_path / "x", "--siem", f"splunk={file}"
+    assert (
+        "siem       splunk: 15 of 15 found; 0 more than were sent; 0 twice; 0 excluded"
+        in printed(tmp_path / "x", "--siem", f"splunk={file}")
     )
     found = check(events[:7] + events[8:])
     assert found.bad == {"not_in_siem"}
@@ -1089,6 +1091,45 @@ def test_a_siem(write: Any, run: Any, printed: Any, tmp_path: Path) -> None:
     assert entry == events[3]["n"]
     assert check([*events, events[0]]).bad == set()
     assert "1 twice" in printed(tmp_path / "x", "--siem", f"splunk={file}")
+
+
+def excluding(*places: list[int], glob: str = "session.*") -> Fact:
+    events = sum(count for _, count in places)
+    return {"fact": "excluded", "glob": glob, "places": list(places), "events": events}
+
+
+def test_what_a_sink_excludes_is_not_due_to_it(run: Any, printed: Any, tmp_path: Path) -> None:
+    settings = {"sinks.splunk.exclude": "user.*, session.*", "sources.okta.settle": "5m"}
+    configured: Fact = {"fact": "configured", "digest": "0" * 64, "settings": settings}
+    export = Export().hour(instance=[configured])
+    export.hour(sink=[excluding([4, 1], [6, 1])]).hour()
+    export.write(tmp_path / "x")
+    file = tmp_path / "s.csv"
+
+    def check(*left_out: int) -> Any:
+        file.write_text(splunk_uids([e for e in export.events if e["place"] not in left_out]))
+        return run(tmp_path / "x", "--siem", f"splunk={file}")
+
+    assert check(4, 6).bad == set()
+    out = printed(tmp_path / "x", "--siem", f"splunk={file}")
+    assert "splunk: 7 of 7 found; 0 more than were sent; 0 twice; 2 excluded" in out
+    assert "2026-11-26T01:00:00Z: sinks.splunk.exclude None -> user.*, session.*" in out
+    line = 'sink splunk: 2 events were not sent, as its exclude has "session.*", from '
+    assert f"{line}2026-11-26T01:00:00Z to 2026-11-26T02:00:00Z (entry" in out
+    assert "settle" not in out
+    assert check().bad == set(), "what was sent by an earlier configuration is there"
+    assert check(4, 5).bad == {"not_in_siem"}
+
+
+def test_what_no_configuration_excludes_is_named(printed: Any, tmp_path: Path) -> None:
+    export = honest(2).hour(sink=[excluding([8, 1], glob="*")])
+    assert 'exclude has "*"' in (out := printed(export.write(tmp_path / "x")))
+    assert "; no configuration says so" in out
+
+
+def test_what_is_excluded_must_be_settled(run: Any, tmp_path: Path) -> None:
+    export = honest(2).hour(sink=[excluding([9, 2])], deliver=False)
+    assert run(export.write(tmp_path / "x")).bad == {"position"}
 
 
 def test_what_came_into_the_siem_later_is_a_note(run: Any, tmp_path: Path) -> None:

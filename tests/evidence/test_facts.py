@@ -41,6 +41,7 @@ ALL: dict[str, Body] = {
     "backfill": facts.backfill(id=1, start=1, end=2, sinks=["splunk"], by=1000),
     "forgot": facts.forgot(before=5, events=2),
     "delivered": facts.delivered(done=[(7, 3)]),
+    "excluded": facts.excluded(glob="session.*", places=[(7, 8), (9, 10)]),
     "dead": facts.dead(reason="400", uids=["a" * 40]),
     "replayed": facts.replayed(first=7, count=1, uids=["a" * 40], stored=HASH, by=0),
     "dropped": facts.dropped(reason="400", uids=["a" * 40], by=0),
@@ -246,6 +247,21 @@ def test_spans_do_not_join_across_what_makes_one_something_else(name: str) -> No
 def test_spans_join_across_everything_else() -> None:
     before, between, after = covered(0, 2), ALL["looked_again"], covered(2, 4)
     assert merge([before, between, after]) == [covered(0, 4), between]
+
+
+def test_what_one_glob_excludes_becomes_one_fact_and_a_place_counts_once() -> None:
+    bodies = [
+        facts.excluded(glob="session.*", places=[(7, 9), (12, 13)]),
+        facts.excluded(glob="user.*", places=[(9, 12)]),
+        facts.excluded(glob="session.*", places=[(13, 15), (7, 8)]),  # the latter after a crash
+    ]
+    assert merge(bodies) == [
+        facts.excluded(glob="session.*", places=[(7, 9), (12, 15)]),
+        facts.excluded(glob="user.*", places=[(9, 12)]),
+    ]
+    first, second = halves(merge(bodies)[0])
+    assert (first["events"], second["events"]) == (2, 3)
+    assert (first["places"], second["places"]) == ([[7, 2]], [[12, 3]])
 
 
 def test_merging_leaves_the_open_facts_alone() -> None:

@@ -66,7 +66,7 @@ def commands_of(world: World, collector: Collector) -> Commands:
         remove_orphan=stopped,
         config=SimpleNamespace(
             sources={"calls": None},
-            sinks={"sink": SimpleNamespace(enabled=True)},
+            sinks={"sink": SimpleNamespace(enabled=True, exclude=[])},
             sources_of=lambda _: ["calls"],
             spool=SimpleNamespace(remember=timedelta(days=400)),
         ),

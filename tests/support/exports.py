@@ -191,8 +191,8 @@ class Export:
             facts["instance"].append({"fact": "head", "size": int(size), "root": digest})
         for unit in sorted(facts):
             sums = self.sums.setdefault(unit, Counter())
-            names = {"source": ("accepted", "put_aside", "vanished")}
-            names["sink"] = ("dead", "replayed", "dropped")
+            names: dict[str, tuple[str, ...]] = {"source": ("accepted", "put_aside", "vanished")}
+            names["sink"] = ("dead", "replayed", "dropped", "excluded")
             for fact in facts[unit]:
                 sums[fact["fact"]] += fact.get("events", 0)
             state = {name: sums[name] for name in names.get(unit.split()[0], ())}

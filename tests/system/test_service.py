@@ -39,6 +39,8 @@ METRICS = [
     "auditrelay_events_duplicate_total",
     "auditrelay_events_late_total",
     "auditrelay_events_delivered_total",
+    "auditrelay_events_excluded_total",
+    "auditrelay_sent_bytes_total",
     "auditrelay_events_unknown_total",
     "auditrelay_events_possible_duplicate_total",
     "auditrelay_dead_letters_total",

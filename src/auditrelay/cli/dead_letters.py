@@ -3,6 +3,7 @@
 import asyncio
 import json
 from collections import Counter
+from collections.abc import Collection
 from typing import Annotated, Any
 
 import msgspec
@@ -131,8 +132,8 @@ def replay(
     options = Options.of(context)
     config, found = _selected(options, sink, source, reason, id, everything=everything)
     ids = tuple(each.id for each in found)
-    _, undelivered = run_command(config, options.clock, Replay(ids, _of(found)), Replayed)
-    outcomes = asyncio.run(_outcomes(config, options.clock, found))
+    replayed, undelivered = run_command(config, options.clock, Replay(ids, _of(found)), Replayed)
+    outcomes = asyncio.run(_outcomes(config, options.clock, found, replayed.excluded))
     if as_json:
         typer.echo(json.dumps(msgspec.to_builtins(outcomes), indent=2))
     else:
@@ -142,6 +143,11 @@ def replay(
         for row in outcomes:
             if row.outcome == "refused_again":
                 typer.echo(f"  {row.id} {row.sink}: {row.message}")
+            if row.outcome == "excluded":
+                typer.echo(
+                    f"  {row.id} {row.sink}: its exclude leaves it out; take the glob out of the "
+                    "configuration, or drop the letter"
+                )
         if not outcomes:
             typer.echo("no dead letter matches")
     for each in undelivered or ():
@@ -199,9 +205,13 @@ def _selected(
 
 
 async def _outcomes(
-    config: Config, clock: Clock, sent: list[StoredDeadLetter]
+    config: Config, clock: Clock, sent: list[StoredDeadLetter], excluded: Collection[int]
 ) -> list[_ReplayedRow]:
-    """Return the outcome of each of *sent*, once it is known or _PATIENCE has passed."""
+    """
+    Return the outcome of each of *sent*, once it is known or _PATIENCE has passed.
+
+    Those *excluded* were not sent.
+    """
     began = clock.monotonic()
     ids = [each.id for each in sent]
     while True:
@@ -213,7 +223,9 @@ async def _outcomes(
     outcomes = []
     for each in sent:
         after = left.get(each.id)
-        if after is None:
+        if each.id in excluded:
+            outcome = "excluded"
+        elif after is None:
             outcome = "delivered" if each.sink is not None else "forwarded"
         else:
             outcome = "replaying" if after.replayed else "refused_again"

@@ -3,6 +3,7 @@
 import json
 from collections.abc import Iterable, Iterator
 from datetime import datetime
+from itertools import chain
 from typing import Annotated
 
 import msgspec
@@ -15,7 +16,14 @@ from auditrelay.cli.options import Options
 from auditrelay.cli.tables import console, table
 from auditrelay.config.model import Config
 from auditrelay.service.state import is_there, situation_of, view_of
-from auditrelay.status.model import AnyPeer, Finding, ReplicaStatus, Report, SourceStatus
+from auditrelay.status.model import (
+    AnyPeer,
+    Finding,
+    ReplicaStatus,
+    Report,
+    SinkStatus,
+    SourceStatus,
+)
 from auditrelay.status.report import report
 from auditrelay.telemetry import humanize
 
@@ -55,14 +63,35 @@ def current(config: Config, now: datetime) -> Report:
 
 def _print(state: Report) -> None:
     out = console()
-    sources = table("source", others=("state",))
-    sources.add_column("read up to", min_width=_CLOCK)
-    sources.add_column("lag")
-    sources.add_column("last event", min_width=_CLOCK)
-    sources.add_column("not read")
-    sources.add_column("unknown types", justify="right")
+    if state.replicas is not UNSET:
+        out.print(_replicas(state.replicas))
+    out.print(_sources(state.sources))
     for source in state.sources:
-        sources.add_row(
+        if source.lateness is not None:
+            out.print(f"{source.name}: {source.lateness}{_advice(source)}", markup=False)
+    out.print(_sinks(state.sinks))
+    # A column of a table would leave a message a word a line.
+    peers: list[AnyPeer] = [*state.sources, *state.sinks]
+    for line in chain(_left_out(state.sinks), _last_errors(peers)):
+        out.print(Text(line), soft_wrap=True)
+    spool = state.spool
+    out.print(f"spool: {spool.bytes:,} of {spool.max_bytes:,} bytes")
+    evidence = state.evidence
+    if evidence.sealed_at is not None:
+        out.print(f"evidence: {evidence.entries:,} entries, sealed {_time(evidence.sealed_at)}")
+    for finding in state.findings:
+        out.print(Text("\n".join(_lines(finding))), soft_wrap=True)
+
+
+def _sources(sources: Iterable[SourceStatus]) -> Table:
+    rows = table("source", others=("state",))
+    rows.add_column("read up to", min_width=_CLOCK)
+    rows.add_column("lag")
+    rows.add_column("last event", min_width=_CLOCK)
+    rows.add_column("not read")
+    rows.add_column("unknown types", justify="right")
+    for source in sources:
+        rows.add_row(
             source.name,
             _state(source),
             _time(source.last_fetched_timestamp) or "never",
@@ -71,35 +100,32 @@ def _print(state: Report) -> None:
             _span(source.gap_seconds),
             f"{source.unknown_actions:,}",
         )
-    columns = ("state", "backlog", "oldest waiting", "dead letters")
-    sinks = table("sink", others=columns)
-    for sink in state.sinks:
-        sinks.add_row(
+    return rows
+
+
+def _sinks(sinks: Iterable[SinkStatus]) -> Table:
+    rows = table("sink", others=("state", "backlog", "oldest waiting", "dead letters"))
+    for sink in sinks:
+        rows.add_row(
             sink.name,
             _state(sink),
             f"{sink.backlog_events:,}",
             _span(sink.oldest_undelivered_seconds),
             f"{sink.dead_letters:,}",
         )
-    if state.replicas is not UNSET:
-        out.print(_replicas(state.replicas))
-    out.print(sources)
-    for source in state.sources:
-        if source.lateness is not None:
-            out.print(f"{source.name}: {source.lateness}{_advice(source)}", markup=False)
-    out.print(sinks)
-    # A column of a table would leave a message a word a line.
-    peers: list[AnyPeer] = [*state.sources, *state.sinks]
+    return rows
+
+
+def _left_out(sinks: Iterable[SinkStatus]) -> Iterator[str]:
+    for sink in sinks:
+        if sink.exclude:
+            yield f"{sink.name} is not sent: {', '.join(sink.exclude)}"
+
+
+def _last_errors(peers: Iterable[AnyPeer]) -> Iterator[str]:
     for peer in peers:
         if peer.last_error:
-            out.print(Text(f"last error of {peer.name}: {peer.last_error}"), soft_wrap=True)
-    spool = state.spool
-    out.print(f"spool: {spool.bytes:,} of {spool.max_bytes:,} bytes")
-    evidence = state.evidence
-    if evidence.sealed_at is not None:
-        out.print(f"evidence: {evidence.entries:,} entries, sealed {_time(evidence.sealed_at)}")
-    for finding in state.findings:
-        out.print(Text("\n".join(_lines(finding))), soft_wrap=True)
+            yield f"last error of {peer.name}: {peer.last_error}"
 
 
 def _replicas(replicas: Iterable[ReplicaStatus]) -> Table:

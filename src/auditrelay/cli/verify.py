@@ -11,7 +11,7 @@ from auditrelay.cli.options import Options
 from auditrelay.cli.remote import run_command
 from auditrelay.cli.times import parse_time
 from auditrelay.clock import Clock
-from auditrelay.collect.verify import MISSING_AT_SINK, UNPROVED, Shown, VerifyReport
+from auditrelay.collect.verify import MISSING_AT_SINK, UNPROVED, Missing, Shown, VerifyReport
 from auditrelay.config.model import Config
 from auditrelay.errors import ConfigError, RelayError
 from auditrelay.service.desk import Progress, Verified, Verify
@@ -144,7 +144,7 @@ def _print(report: VerifyReport) -> None:
     for each in missing[:_SHOWN]:
         typer.echo(
             f"    {each.occurred_at} {each.native_id or each.uid} "
-            f"(not in {', '.join(each.sinks) or 'any sink'}"
+            f"({_not_in(each)}"
             f"{'' if each.gap is None else ', in a gap: ' + each.gap})"
         )
     if len(missing) > _SHOWN:
@@ -165,6 +165,11 @@ def _print_changed(report: VerifyReport) -> None:
         typer.echo(f"    and {len(report.changed) - _SHOWN:,} more, see --json")
     if report.not_compared:
         typer.echo(f"  {report.not_compared:,} more have changed too often to be compared any more")
+
+
+def _not_in(missing: Missing) -> str:
+    sinks = ", ".join(missing.sinks)
+    return f"not in {sinks}" if sinks else "not read; no sink gets it, as their exclude says"
 
 
 def _words(status: str) -> str:

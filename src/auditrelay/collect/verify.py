@@ -12,6 +12,7 @@ from collections.abc import Awaitable, Callable, Collection, Iterable, Mapping, 
 from dataclasses import dataclass
 from datetime import datetime
 from hashlib import sha256
+from types import MappingProxyType
 from typing import Final, Protocol, runtime_checkable
 
 from msgspec import Struct, field
@@ -27,6 +28,7 @@ from auditrelay.collect.reader import backfilled, rows_in, well_inside
 from auditrelay.collect.unreadable import Failure, report
 from auditrelay.collect.walk import walk
 from auditrelay.events import AuditEvent
+from auditrelay.events.exclude import Exclude
 from auditrelay.events.notices import changed_uid
 from auditrelay.events.page import Page
 from auditrelay.sources import UNREADABLE
@@ -40,6 +42,9 @@ MISSING_AT_SINK: Final = "missing_at_sink"
 
 UNPROVED: Final = "unproved"
 """The status of an event that is known, and that the evidence does not say to be accepted."""
+
+NO_EXCLUDES: Final[Mapping[str, Exclude]] = MappingProxyType({})
+"""That each sink is sent everything."""
 
 _LISTED: Final = 1000
 """How many events are passed on at once."""
@@ -68,7 +73,11 @@ class Shown(Struct, frozen=True, tag=True):
 
 
 class Missing(Struct, frozen=True):
-    """An event that *sinks* lack; *gap* is the reason of the gap that it is in, if it is in one."""
+    """
+    An event that *sinks* lack: none, if it was never forwarded, and all of them exclude it.
+
+    *gap* is the reason of the gap that it is in, if it is in one.
+    """
 
     uid: str
     native_id: str | None
@@ -177,7 +186,8 @@ class Verifier:
     """
     One comparison of the source of *collector* over *span*.
 
-    *searchable* are the sinks to ask themselves, by name. With *repair* missing events are
+    *searchable* are the sinks to ask themselves, by name. What *excludes* say that a sink is not
+    sent is not missing there, whether it was sent before or not. With *repair* missing events are
     forwarded: to every sink if they were never forwarded, else to the sink that lacks them.
     *by* is the user id of the operator who asked for it. *on_progress* is called after each part;
     if it *lists*, first with what the source shows there.
@@ -191,6 +201,7 @@ class Verifier:
         span: Interval,
         sinks: Sequence[str],
         searchable: Mapping[str, Searchable],
+        excludes: Mapping[str, Exclude] = NO_EXCLUDES,
         repair: bool,
         lists: bool = False,
         clock: Clock,
@@ -205,6 +216,7 @@ class Verifier:
         self._span = span
         self._sinks = sinks
         self._searchable = searchable
+        self._excludes = excludes
         self._repairs = repair
         self._lists = lists
         self._clock = clock
@@ -290,7 +302,9 @@ class Verifier:
         for event, by_sink in zip(found, statuses, strict=True):
             self._checked += 1
             if by_sink is None:
-                self._record_missing(event, self._sinks)
+                self._record_missing(
+                    event, [sink for sink in self._sinks if not self._is_excluded(event, sink)]
+                )
                 continue
             missing_at = []
             for sink, delivered in by_sink.items():
@@ -299,7 +313,7 @@ class Verifier:
                 # A sink may have been added since the comparison began.
                 counts = self._statuses.setdefault(sink, Counter())
                 counts[MISSING_AT_SINK if missing and not unproved else delivered] += 1
-                if missing:
+                if missing and not self._is_excluded(event, sink):
                     missing_at.append(sink)
                     to_resend.setdefault(sink, []).append(event)
             if missing_at:
@@ -390,7 +404,9 @@ class Verifier:
             wanted = [
                 event
                 for event, by_sink in zip(found, statuses, strict=True)
-                if by_sink is not None and by_sink.get(name) == "delivered"
+                if by_sink is not None
+                and by_sink.get(name) == "delivered"
+                and not self._is_excluded(event, name)
             ]
             for wait in (REFRESH_SECONDS, None):
                 stored = await sink.find_stored(wanted) if wanted else frozenset()
@@ -400,6 +416,10 @@ class Verifier:
                 await self._clock.sleep(wait)
             missing[name] = {event.uid for event in wanted}
         return missing
+
+    def _is_excluded(self, event: AuditEvent, sink: str) -> bool:
+        exclude = self._excludes.get(sink)
+        return exclude is not None and exclude.glob_of(event) is not None
 
     async def _record_deleted(self, part: Interval, seen: set[bytes], before: int) -> None:
         inside = well_inside(self._reader.bounds(part))

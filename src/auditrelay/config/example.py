@@ -193,6 +193,9 @@ _SINK_KEYS = """\
 # Names of the sources that it receives, or patterns such as "acme-*". A name that is no source is
 # an error, a pattern that matches none (yet) is a warning.
 # sources = ["*"]
+# What it is not sent: globs over the kind and verb of an event ("session.*", "user.read") and over
+# the vendor's own actions ("user.session.start"). Events of auditrelay itself are always sent.
+# exclude = []
 # Shown with each sink are "format", the form of the events ("asim", "cim", "datadog", "ecs", "ocsf"
 # or "raw", as the vendor sent them), and "batch_bytes", the most bytes of one before compression.
 # The most events of one request.

@@ -10,6 +10,7 @@ from collections.abc import Iterable, Sequence
 from itertools import accumulate, chain
 from typing import Final
 
+from auditrelay.deliver.exclusion import Exclusion
 from auditrelay.deliver.spool import Spool
 from auditrelay.errors import PeerBug, TooLarge
 from auditrelay.events.page import Page
@@ -22,12 +23,19 @@ READ_AHEAD_BYTES: Final = 8 << 20
 
 
 class Batches:
-    """Reads the events that wait for the sink called *name*, as batches within its limits."""
+    """
+    Reads the events that wait for the sink called *name*, as batches within its limits.
 
-    def __init__(self, name: str, sink: Sink, store: Spool) -> None:
+    What the *exclusion* leaves out is not among them.
+    """
+
+    def __init__(
+        self, name: str, sink: Sink, store: Spool, exclusion: Exclusion | None = None
+    ) -> None:
         self._name = name
         self._sink = sink
         self._store = store
+        self._exclusion = exclusion
         self._ready: deque[_Waiting] = deque()
         self._reached: Reached | None = None
         self._exhausted = False
@@ -97,16 +105,25 @@ class Batches:
                 await self._reread(self._resend.popleft(), missing, self._resend)
                 continue
             pages: list[SpoolPage] = []
+            waiting: Iterable[_Waiting] = ()
             if not self._exhausted:
-                pages, self._reached = await self._store.read(self._name, self._reached, missing)
-                self._exhausted = not pages or self._reached.at_end
-                self.held_back = not pages and not self._reached.at_end
+                pages, reached = await self._store.read(self._name, self._reached, missing)
+                waiting = await self._sift(chain.from_iterable(map(self._unreserved, pages)))
+                self._reached = reached
+                self._exhausted = not pages or reached.at_end
+                self.held_back = not pages and not reached.at_end
             if not pages:
                 if not self._postponed or self.postponed_wait:
                     return False
                 await self._reread(self._postponed.popleft(), missing, self._postponed)
                 continue
-            self._ready += map(_Waiting, chain.from_iterable(map(self._unreserved, pages)))
+            self._ready += waiting
+
+    async def _sift(self, pages: Iterable[SpoolPage]) -> Iterable["_Waiting"]:
+        """Return *pages* without what is excluded."""
+        if self._exclusion is None:
+            return map(_Waiting, pages)
+        return [_Waiting(page, places) for page, places in await self._exclusion.sift(pages)]
 
     def _unreserved(self, page: SpoolPage) -> Sequence[SpoolPage]:
         """Return *page* without what is sent first."""
@@ -196,8 +213,9 @@ class Batches:
                 if not pages:
                     break
                 for page in pages:
-                    items += _rendered(self._sink, page.first, page.events, now)
                     read_to = page.first + len(page.events)
+                    positions = range(page.first, read_to)
+                    items += _rendered(self._sink, positions, page.events, now)
         return items
 
 
@@ -205,13 +223,17 @@ class _Waiting:
     """
     A page that waits to be sent, from its next row on.
 
-    What was rendered of it and did not fit into a batch is kept for the next one.
+    Its events are at *places*; None: one after the other. What was rendered of it and did not fit
+    into a batch is kept for the next one.
     """
 
-    def __init__(self, page: SpoolPage, *, comes_again: bool = False) -> None:
+    def __init__(
+        self, page: SpoolPage, places: Sequence[int] | None = None, *, comes_again: bool = False
+    ) -> None:
         self.comes_again = comes_again
         """Whether it was postponed."""
         self._page = page
+        self._places = places or range(page.first, page.first + len(page.events))
         self._row = 0
         self._rendered: list[Item] = []
 
@@ -237,8 +259,7 @@ class _Waiting:
             page, row = self._page.events, self._row
             sizes = accumulate(map(len, page.raw[row : row + most]))
             end = row + max(sum(size <= room for size in sizes), 1)
-            first = self._page.first + row
-            self._rendered = _rendered(sink, first, page[row:end], now)
+            self._rendered = _rendered(sink, self._places[row:end], page[row:end], now)
         return self._rendered[:most]
 
     def take(self, count: int) -> None:
@@ -247,9 +268,8 @@ class _Waiting:
         self._rendered = self._rendered[count:]
 
 
-def _rendered(sink: Sink, first: int, page: Page, now: int) -> list[Item]:
-    """Return the events of *page*, whose first position is *first*, as items for *sink*."""
-    positions = range(first, first + len(page))
+def _rendered(sink: Sink, positions: Sequence[int], page: Page, now: int) -> list[Item]:
+    """Return the events of *page*, which are at *positions*, as items for *sink*."""
     return Item.of_page(positions, page, sink.render(page, now), sink.limits)
 
 

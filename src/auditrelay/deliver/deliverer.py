@@ -11,6 +11,8 @@ stands.
 ::
 
     spool -> Batches -> Deliverer -> Sink
+                |           |          |
+            Exclusion       |          |
                             |          |
                             |       Verdict -> CircuitBreaker -> Outcomes -> store, metrics, log
                             |          |
@@ -32,6 +34,7 @@ from auditrelay.deliver.batches import Batches
 from auditrelay.deliver.circuit_breaker import CircuitBreaker
 from auditrelay.deliver.concurrency import AdaptiveConcurrency
 from auditrelay.deliver.delivery import Delivery
+from auditrelay.deliver.exclusion import Exclusion
 from auditrelay.deliver.first_check import check_until_up
 from auditrelay.deliver.health import SinkHealth
 from auditrelay.deliver.in_flight import InFlight
@@ -72,10 +75,15 @@ class Deliverer:
         self._sink = sink
         self._clock = clock
         self._in_flight = InFlight(clock, on_batch)
-        self._batches = Batches(name, sink, store)
+        state = StateWriter(name, store, self._in_flight, clock)
+        exclusion = (
+            Exclusion(name, settings.exclude, state=state, metrics=metrics)
+            if settings.exclude
+            else None
+        )
+        self._batches = Batches(name, sink, store, exclusion)
         self._concurrency = AdaptiveConcurrency(settings.concurrency)
         self._breaker = CircuitBreaker()
-        state = StateWriter(name, store, self._in_flight, clock)
         self._health = SinkHealth(
             name,
             self._breaker,
@@ -86,7 +94,13 @@ class Deliverer:
             fail_fast=attempts is not None,
         )
         self._outcomes = Outcomes(
-            name, sink, self._health.condition, state=state, metrics=metrics, clock=clock
+            name,
+            sink,
+            self._health.condition,
+            state=state,
+            metrics=metrics,
+            clock=clock,
+            exclusion=exclusion,
         )
         self._pending = PendingAcknowledgements()
         self._size = BatchSize()

@@ -6,6 +6,7 @@ import structlog
 
 from auditrelay.clock import Clock
 from auditrelay.deliver.acknowledgements import SentBatch
+from auditrelay.deliver.exclusion import Exclusion, by_glob
 from auditrelay.deliver.state_writer import StateWriter
 from auditrelay.deliver.throughput import Throughput
 from auditrelay.sinks import Item, Sink, Verdict
@@ -31,6 +32,7 @@ class Outcomes:
         state: StateWriter,
         metrics: Metrics,
         clock: Clock,
+        exclusion: Exclusion | None = None,
     ) -> None:
         self.throughput = Throughput(clock.now())
         self._name = name
@@ -39,6 +41,7 @@ class Outcomes:
         self._state = state
         self._metrics = metrics
         self._clock = clock
+        self._exclusion = exclusion
         self._warned: tuple[str, ...] = ()
 
     async def commit(
@@ -50,10 +53,16 @@ class Outcomes:
         """
         Store that the ranges in *done* are done, together with the *dead* letters, then count.
 
-        One transaction writes both: neither is right without the other. Returns how many reduced
-        copies it has added to the spool.
+        One transaction writes both: neither is right without the other. What is excluded between
+        those ranges is done with them. Returns how many reduced copies it has added to the spool.
         """
-        copies = await self._state.settle(done, [rejected for _, rejected in dead])
+        letters = [rejected for _, rejected in dead]
+        if self._exclusion is None:
+            copies = await self._state.settle(done, letters)
+        else:
+            excluded = self._exclusion.take_beside(done)
+            copies = await self._state.settle(done, letters, by_glob(excluded))
+            self._exclusion.count(excluded)
         for item, rejected in dead:
             self._count_dead_letter(item, rejected, reduced=rejected.place in copies)
         for sent in delivered:

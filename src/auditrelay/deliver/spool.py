@@ -1,10 +1,10 @@
 """What delivering needs of the store, all of it; ``store`` says what holds for every method."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from collections.abc import Set as AbstractSet
 from typing import Literal, Protocol
 
-from auditrelay.store import Reached, RejectedEvent, SpoolPage
+from auditrelay.store import NOTHING_EXCLUDED, Reached, RejectedEvent, SpoolPage
 from auditrelay.store.conditions import Condition
 from auditrelay.store.progress import Range
 from auditrelay.store.seals import Seal, Seals
@@ -29,7 +29,11 @@ class Spool(Protocol):
         """Return what *sink* has yet to settle of *places*, from their start: as ``read`` does."""
 
     async def settle(
-        self, sink: str, done: Sequence[Range], dead: Sequence[RejectedEvent] = ()
+        self,
+        sink: str,
+        done: Sequence[Range],
+        dead: Sequence[RejectedEvent] = (),
+        excluded: Mapping[str, Sequence[Range]] = NOTHING_EXCLUDED,
     ) -> AbstractSet[int]:
         """
         Record that *sink* is done with the places in each half-open range of *done*.
@@ -42,6 +46,9 @@ class Spool(Protocol):
         With a letter that is new comes the reduced copy of its event, if one is asked for: an event
         at the end of the spool, for *sink* alone, even if the spool is full. Returns the places of
         the *dead* that have one. There is none of an event that is a reduced copy itself.
+
+        It is also done with what is *excluded*, by the glob that excludes it: that was not sent,
+        and the evidence says so.
         """
 
     async def batch_seals(self, sink: str) -> Seals:

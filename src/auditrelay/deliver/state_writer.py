@@ -1,6 +1,6 @@
 """Write one sink's state to the store, and retry while the disk is full."""
 
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from collections.abc import Set as AbstractSet
 from typing import Final, TypeVar
 
@@ -10,7 +10,7 @@ from auditrelay.clock import Clock
 from auditrelay.deliver.in_flight import InFlight
 from auditrelay.deliver.spool import Spool
 from auditrelay.errors import StoreFull
-from auditrelay.store import RejectedEvent
+from auditrelay.store import NOTHING_EXCLUDED, RejectedEvent
 from auditrelay.store.conditions import SinkCondition
 from auditrelay.store.progress import Range
 
@@ -32,14 +32,20 @@ class StateWriter:
         self._clock = clock
 
     async def settle(
-        self, done: Sequence[Range], dead: Sequence[RejectedEvent] = ()
+        self,
+        done: Sequence[Range],
+        dead: Sequence[RejectedEvent] = (),
+        excluded: Mapping[str, Sequence[Range]] = NOTHING_EXCLUDED,
     ) -> AbstractSet[int]:
         """
         Write, in one transaction, that the ranges in *done* are done, and the *dead* letters.
 
-        Returns the places of the dead of which a reduced copy is in the spool.
+        So are those that are *excluded*, by glob. Returns the places of the dead of which a reduced
+        copy is in the spool.
         """
-        return await self._until_written(lambda: self._store.settle(self._name, done, dead))
+        return await self._until_written(
+            lambda: self._store.settle(self._name, done, dead, excluded)
+        )
 
     async def save_condition(self, condition: SinkCondition) -> None:
         """Write the health of the sink."""

@@ -183,6 +183,16 @@ def delivered(*, done: Iterable[tuple[int, int]]) -> Body:
     return {"fact": "delivered", "done": _pairs(done)}
 
 
+def excluded(*, glob: str, places: Ranges) -> Body:
+    """
+    Return: what is at these *places* was not sent to the sink, as *glob* of its ``exclude`` fits.
+
+    It has settled them all the same: ``delivered`` has them as well.
+    """
+    pairs = [(start, end - start) for start, end in places]
+    return {"fact": "excluded", "glob": _cut(glob), "places": _pairs(pairs), "events": _sum(pairs)}
+
+
 def newly_done(before: tuple[int, Ranges], now: tuple[int, Ranges]) -> list[tuple[int, int]]:
     """
     Return the places that a sink has settled *now* and had not *before*, as first and count.
@@ -409,6 +419,9 @@ def found(
 _OF_LEDGER: Final = frozenset({"gap", "filled", "reopened", "retracted", "void"})
 """Facts that change what a span is: spans covered before and after do not join."""
 
+_JOIN: Final = {"covered": "via", "excluded": "glob"}
+"""Facts that join others that are alike in this field."""
+
 
 def merge(bodies: Iterable[Body]) -> list[Body]:
     """
@@ -416,13 +429,13 @@ def merge(bodies: Iterable[Body]) -> list[Body]:
 
     Pages accepted by one kind of read become facts of up to MOST_PAGES pages; no more than these
     are kept at a time. Covered spans of one kind that touch become one, unless a fact between them
-    says that a span has become something else. All others stay as they are. A fact stands where its
-    first one stood.
+    says that a span has become something else. What was excluded by one glob becomes one. All
+    others stay as they are. A fact stands where its first one stood.
     """
     groups: list[list[Body]] = []
     accepted: dict[str, list[Body]] = {}
     pages: dict[str, list[Body]] = {}
-    covered: dict[str, list[Body]] = {}
+    joining: dict[tuple[str, str], list[Body]] = {}
     for body in bodies:
         kind = body["fact"]
         if kind == "accepted":
@@ -434,21 +447,39 @@ def merge(bodies: Iterable[Body]) -> list[Body]:
             if len(pages[via]) == MOST_PAGES:
                 accepted[via].append(_chained(pages[via]))
                 pages[via] = []
-        elif kind == "covered" and body["via"] in covered:
-            covered[body["via"]].append(body)
+        elif kind in _JOIN:
+            what = kind, body[_JOIN[kind]]
+            if what not in joining:
+                groups.append([])
+                joining[what] = groups[-1]
+            joining[what].append(body)
         else:
             groups.append([body])
-            if kind == "covered":
-                covered[body["via"]] = groups[-1]
-            elif kind in _OF_LEDGER:
-                covered = {}
+            if kind in _OF_LEDGER:
+                joining = {}
     for via, rest in pages.items():
         accepted[via] += [_chained(rest)] if rest else []
     return [fact for group in groups for fact in _joined(group)]
 
 
 def _joined(group: list[Body]) -> Iterable[Body]:
-    return _spanned(group) if group[0]["fact"] == "covered" else group
+    match group[0]["fact"]:
+        case "covered":
+            return _spanned(group)
+        case "excluded":
+            return [_all_excluded(group)]
+    return group
+
+
+def _all_excluded(group: Sequence[Body]) -> Body:
+    """Return the one fact about all places of *group*; some may be in it twice, after a crash."""
+    places: list[list[int]] = []
+    for first, count in sorted(pair for body in group for pair in body["places"]):
+        if places and first <= sum(places[-1]):
+            places[-1][1] = max(places[-1][1], first + count - places[-1][0])
+        else:
+            places.append([first, count])
+    return {**group[0], "places": places, "events": _sum(places)}
 
 
 def _chained(pages: Sequence[Body]) -> Body:
@@ -493,6 +524,7 @@ _CUT: Final = {
     "dead": "each",
     "delivered": "done",
     "dropped": "each",
+    "excluded": "places",
     "refilled": "each",
     "replayed": "each",
     "taken_over": "records",
@@ -520,6 +552,8 @@ def halves(body: Body) -> tuple[Body, Body]:
         left, right = {**body, name: field[:middle]}, {**body, name: field[middle:]}
     if name == "each":
         left["events"], right["events"] = len(left[name]), len(right[name])
+    if name == "places":
+        left["events"], right["events"] = _sum(left[name]), _sum(right[name])
     if "stored" in body:
         right |= {"pages": [], "stored": None}
     if name == "records":
@@ -533,6 +567,10 @@ def _cut(text: str) -> str:
     if text.isprintable():
         return text
     return "".join(each if each.isprintable() else "\ufffd" for each in text)
+
+
+def _sum(pairs: Iterable[Sequence[int]]) -> int:
+    return sum(count for _, count in pairs)
 
 
 def _pairs(ranges: Iterable[tuple[int, int]]) -> list[list[int]]:

@@ -36,6 +36,7 @@ from auditrelay.http.rate import RateLimiter
 from auditrelay.http.replies import Reply
 from auditrelay.http.requests import Params, add_headers, build_request, json_body
 from auditrelay.http.retry import SOURCE_ATTEMPTS, retrying
+from auditrelay.http.sent import count_sent
 from auditrelay.http.tls import tls_context
 from auditrelay.http.transport import Transport, proxied
 from auditrelay.settings import PeerSettings, SourceSettings
@@ -140,13 +141,14 @@ class Peer:
         base_url: str | None = None,
         background: bool = False,
         status_counts: bool = False,
+        has_events: bool = False,
     ) -> Reply:
         """
         Make one request and return the reply, whatever its status.
 
         After a 401 or 403 it is sent once more if the credentials have changed. *base_url* replaces
         the peer's own for this request. In the *background* it gives way to other requests at the
-        rate limit.
+        rate limit. If its content *has_events*, its size is counted as sent.
 
         A reply that is not a success counts whether its body can be read or not: it is empty if
         not. Where the *status_counts*, so does a success, see :attr:`Reply.unread`. Raises
@@ -164,6 +166,7 @@ class Peer:
             content,
             background=background,
             status_counts=status_counts,
+            has_events=has_events,
         )
         reply, number = await attempt()
         if reply.status in (401, 403) and await self._credentials.renewed(number, reply.status):
@@ -292,6 +295,7 @@ class Peer:
         *,
         background: bool,
         status_counts: bool,
+        has_events: bool,
     ) -> tuple[Reply, int]:
         """Make one request; return the reply and the number of the credentials it went with."""
         if self._quota is not None:
@@ -318,9 +322,13 @@ class Peer:
             reply = await self._exchange(request, f"{method} {url}", status_counts=status_counts)
         except Retryable as failure:
             forget(failure)
+            if has_events and content and failure.sent:
+                count_sent(self._metrics, self.name, content)
             seconds = self._observe(failure.reason, started)
             self._log_request(request, seconds, reason=failure.reason)
             raise
+        if has_events and content:
+            count_sent(self._metrics, self.name, content)
         if self._heard is not None:
             self._heard(request, reply)
         seconds = self._observe(str(reply.status), started)

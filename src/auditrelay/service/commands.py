@@ -2,7 +2,7 @@
 
 import contextlib
 from collections import Counter
-from collections.abc import Awaitable, Callable, Iterator, Sequence
+from collections.abc import Awaitable, Callable, Iterable, Iterator, Sequence
 from datetime import datetime
 from typing import Final
 
@@ -13,6 +13,7 @@ from auditrelay.collect.backfill import Backfiller
 from auditrelay.collect.collector import Collector
 from auditrelay.collect.verify import Searchable, Verifier
 from auditrelay.errors import ConfigError
+from auditrelay.events.exclude import Exclude
 from auditrelay.events.page import Page
 from auditrelay.service.desk import (
     Backfill,
@@ -38,7 +39,7 @@ from auditrelay.service.desk import (
 from auditrelay.service.store import OperatorStore
 from auditrelay.service.topology import Topology
 from auditrelay.settings.values import format_duration
-from auditrelay.store import REOPENED, Proof, SinkState, SourceState
+from auditrelay.store import REOPENED, Proof, SinkState, SourceState, StoredDeadLetter
 from auditrelay.window import EPOCH, Interval, holes, iso, until
 
 LETTERS: Final = 500
@@ -162,6 +163,7 @@ class Commands:
             span=Interval(span.start, end),
             sinks=sinks,
             searchable=searchable,
+            excludes=self._excludes(sinks),
             repair=request.repair,
             lists=request.listed,
             clock=self._clock,
@@ -220,13 +222,29 @@ class Commands:
         return Reopened(tuple(gaps), expired)
 
     async def _replay(self, request: Replay, by: int | None) -> Replayed:
+        excludes = self._excludes(self._topology.config.sinks)
+        excluded: set[int] = set()
+
+        def is_excluded(letter: StoredDeadLetter) -> bool:
+            exclude = excludes.get(letter.sink or "")
+            if exclude is None or exclude.glob_of(letter.letter.event) is None:
+                return False
+            excluded.add(letter.id)
+            return True
+
         sent: list[int] = []
         for ids in _some(request.ids):
-            replayed = await self._store.replay(ids, of=request.of, by=by)
+            # An excluded one would be gone from the letters, and not be sent.
+            replayed = await self._store.replay(ids, of=request.of, by=by, unless=is_excluded)
             sent += [letter.id for letter in replayed]
             for deliverer in self._topology.deliverers.values():
                 deliverer.wake.set()
-        return Replayed(tuple(sent))
+        return Replayed(tuple(sent), tuple(sorted(excluded)))
+
+    def _excludes(self, sinks: Iterable[str]) -> dict[str, Exclude]:
+        """Return what is excluded from each of *sinks* that does not get everything."""
+        settings = self._topology.config.sinks
+        return {name: Exclude(settings[name].exclude) for name in sinks if settings[name].exclude}
 
     async def _drop(self, request: Drop, by: int | None) -> Dropped:
         dropped: list[int] = []
@@ -332,6 +350,8 @@ class Commands:
             )
             if notice:
                 notes.append(f"{name}: {notice}")
+            if globs := self._topology.config.sinks[name].exclude:
+                notes.append(f"{name}: what fits its exclude is not sent: {', '.join(globs)}")
         return notes
 
 

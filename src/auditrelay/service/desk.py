@@ -126,9 +126,14 @@ class Verified(Struct, frozen=True, tag=True):
 
 
 class Replayed(Struct, frozen=True, tag=True):
-    """The dead letters *ids* are in the spool again; others were being replayed already."""
+    """
+    The dead letters *ids* are in the spool again; others were being replayed already.
+
+    Those in *excluded* are not sent to their sink, as its ``exclude`` says: they stay.
+    """
 
     ids: tuple[int, ...]
+    excluded: tuple[int, ...] = ()
 
 
 class Dropped(Struct, frozen=True, tag=True):

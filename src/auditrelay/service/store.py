@@ -79,11 +79,13 @@ class DeadLetters(Protocol):
         *,
         of: Mapping[int, LetterOf] = NO_LETTERS,
         by: int | None = None,
+        unless: Callable[[StoredDeadLetter], bool] = lambda _: False,
     ) -> list[StoredDeadLetter]:
         """
         Spool the dead letters *ids* again, each for its sink; return those that were spooled.
 
-        Dead letters already being replayed are skipped. On return the copies are durable; a dead
+        Dead letters already being replayed are skipped, and those that *unless* is true of, which
+        may be called on another thread, and again. On return the copies are durable; a dead
         letter is deleted with its delivery, and stays, with one attempt more, if the sink refuses
         it again. Raises StoreFull if the spool or the disk has no room.
         """

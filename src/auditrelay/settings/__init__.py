@@ -18,6 +18,7 @@ from auditrelay.settings.addresses import Address, is_loopback
 from auditrelay.settings.secrets import Secret
 from auditrelay.settings.values import (
     Duration,
+    Glob,
     IdentityField,
     Labels,
     Size,
@@ -242,6 +243,8 @@ class SinkSettings(PeerSettings):
     enabled: bool = True
     sources: TextList = ["*"]
     """Names or globs of the sources that it receives."""
+    exclude: Annotated[list[Glob], BeforeValidator(comma_list)] = []
+    """Globs over ``kind.verb`` and over the vendor's own actions: what fits one is not sent."""
     format: str
     """The form in which events are sent."""
     batch_events: int = Field(1000, ge=1)

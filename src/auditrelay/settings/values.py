@@ -2,10 +2,10 @@
 
 import re
 from datetime import timedelta
-from typing import Annotated, Literal
+from typing import Annotated, Final, Literal
 
 import orjson
-from pydantic import BeforeValidator, Field, PlainSerializer, WithJsonSchema
+from pydantic import AfterValidator, BeforeValidator, Field, PlainSerializer, WithJsonSchema
 
 _UNITS = {
     "ms": timedelta(milliseconds=1),
@@ -134,5 +134,21 @@ IdentityField = Literal[
 """The fields of an event that can identify a person."""
 
 TextList = Annotated[list[str], BeforeValidator(comma_list)]
+
+MOST_GLOB: Final = 200
+"""Characters of a glob over actions: it is a label of a metric, and stands in the evidence."""
+
+
+def action_glob(value: str) -> str:
+    """Return *value* if it can be a glob over actions."""
+    if not value or not value.isprintable() or value != value.strip() or "," in value:
+        raise ValueError("must be a text without commas, and without blanks around it")
+    if len(value) > MOST_GLOB:
+        raise ValueError(f"must have at most {MOST_GLOB} characters")
+    return value
+
+
+Glob = Annotated[str, AfterValidator(action_glob)]
+"""A glob over ``kind.verb`` and over native actions."""
 
 Labels = Annotated[dict[str, str], BeforeValidator(table)]

@@ -290,7 +290,12 @@ class Sink:
         )
         headers["Content-Type"] = "application/json"
         reply = await self._peer.request(
-            "POST", "/api/v2/logs", headers=headers, content=content, status_counts=True
+            "POST",
+            "/api/v2/logs",
+            headers=headers,
+            content=content,
+            status_counts=True,
+            has_events=True,
         )
         if not is_proof(reply):
             raise _datadog_error(reply)

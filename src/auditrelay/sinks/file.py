@@ -120,8 +120,8 @@ path = "-"
 
 
 def build(name: str, settings: Settings, metrics: Metrics, clock: Clock) -> "Sink":  # noqa: ARG001
-    """Return the sink; the other arguments are for sinks that send requests."""
-    return Sink(settings)
+    """Return the sink; the clock is for sinks that send requests."""
+    return Sink(name, settings, metrics)
 
 
 class Sink:
@@ -134,7 +134,9 @@ class Sink:
 
     deduplicates = False
 
-    def __init__(self, settings: Settings) -> None:
+    def __init__(self, name: str, settings: Settings, metrics: Metrics) -> None:
+        self._name = name
+        self._metrics = metrics
         self._settings = settings
         self._form = FORMS[settings.format]
         self._lines_of = Derived(self._line, SPLICED[settings.format])
@@ -168,6 +170,9 @@ class Sink:
         """
         lines = [item.text for item in batch]
         await self._on_thread(lambda: self._lines.add(lines))
+        size = sum(map(len, lines)) + len(lines)
+        for metric in (self._metrics.sent_bytes, self._metrics.sent_uncompressed_bytes):
+            metric.labels(self._name).inc(size)
         return Verdict()
 
     async def check(self) -> str:

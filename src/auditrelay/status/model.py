@@ -163,6 +163,8 @@ class SinkStatus(PeerStatus, frozen=True, kw_only=True):
     """
     sources: tuple[str, ...]
     """The sources that it receives."""
+    exclude: tuple[str, ...] | UnsetType = UNSET
+    """Globs of what it is not sent, over kind and verb and over actions; left out without any."""
     up: bool
     """Whether the last request succeeded."""
     held: bool

@@ -267,6 +267,7 @@ def _sink(
         proves=settings.proves if settings else None,
         held_by=UNSET if holders is None else holders.listed,
         sources=() if settings is None else tuple(config.sources_of(name)),
+        exclude=UNSET if settings is None or not settings.exclude else tuple(settings.exclude),
         up=condition.up and (holders is None or holders.all),
         held=condition.held,
         since=condition.since,

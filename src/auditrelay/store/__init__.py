@@ -18,6 +18,7 @@ from bisect import bisect
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
+from types import MappingProxyType
 from typing import Any, Final, Literal, NamedTuple
 
 from auditrelay.events import AuditEvent
@@ -30,6 +31,10 @@ REOPENED: Final = "reopened"
 
 DAMAGED: Final = "damaged"
 """The reason of a gap whose events were covered, and lost with a damaged page of the spool."""
+
+
+NOTHING_EXCLUDED: Final[Mapping[str, Sequence[tuple[int, int]]]] = MappingProxyType({})
+"""That no place is excluded by any glob."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -250,12 +255,13 @@ class StoredDeadLetter:
 
 
 DeliveryStatus = Literal[
-    "delivered", "waiting", "dead_letter", "dropped", "before_sink", "unproved"
+    "delivered", "waiting", "dead_letter", "dropped", "excluded", "before_sink", "unproved"
 ]
 """
 The status of a forwarded event at one sink.
 
-``dropped``: a dead letter that an operator discarded. ``before_sink``: the event was forwarded
+``dropped``: a dead letter that an operator discarded. ``excluded``: when it came, the sink's
+``exclude`` said not to send it. ``before_sink``: the event was forwarded
 before the sink received that source. ``unproved``: it is known, and the evidence does not say that
 it was accepted (:class:`Proved`).
 """

@@ -167,8 +167,12 @@ class OfSink:
                     self.letters |= dict.fromkeys(body["each"], what)
             case "dead" | "dropped" as what:
                 self.letters |= dict.fromkeys(body["each"], what)
-            case "delivered":
-                self.done += [(first, first + count) for first, count in body["done"]]
+            case "delivered" | "excluded" as what:
+                places = body["done" if what == "delivered" else "places"]
+                # Nothing is claimed by an open one: a sink may go back to what is sealed.
+                self.done += [
+                    (first, first + count) for first, count in places if fact.entry is not None
+                ]
             case "began":
                 self.feeds |= body["since"]
             case "back":

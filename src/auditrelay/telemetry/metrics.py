@@ -142,8 +142,11 @@ RETRIES = ("busy", "lost", "refused")
 
 _Labels = tuple[str, ...]
 
-_OWN_CODES = {"reason", "code", "what", "unit"}
-"""Labels whose values are our codes; the values of all others are names in the configuration."""
+_OWN_CODES = {"reason", "code", "what", "unit", "glob"}
+"""
+Labels whose values are our codes, or globs of the configuration; the values of all others are names
+in it.
+"""
 
 M = TypeVar("M", bound=Counter | Gauge | Histogram)
 
@@ -224,6 +227,12 @@ class Metrics:
         "source",
     )
     events_delivered = Row(Counter, "Events that a sink acknowledged.", "sink", "source")
+    events_excluded = Row(
+        Counter, "Events that a sink was not sent, as its exclude says.", "sink", "source"
+    )
+    events_excluded_by_glob = Row(
+        Counter, "The same, by the glob of its exclude that they fit.", "sink", "glob"
+    )
     events_possible_duplicate = Row(
         Counter, "Events sent again after a request whose outcome is unknown.", "sink"
     )
@@ -249,6 +258,8 @@ class Metrics:
     events_stored_changed = Row(
         Counter, "Events that the sink had already stored, with other content.", "sink"
     )
+    sent_bytes = Row(Counter, "Bytes of events in requests to a sink, as they were sent.", "sink")
+    sent_uncompressed_bytes = Row(Counter, "The same bytes before compression.", "sink")
     dead_letters_total = Row(Counter, "Events that were dead-lettered.", "sink", "reason")
     dead_letters = Row(Gauge, "Dead letters that wait for an operator.", "sink")
     source_lag_seconds = Row(Gauge, "Now minus the checkpoint.", "source")

@@ -44,6 +44,7 @@ class Rig:
     double: Any
     made: list[Sink]
     clock: FakeClock = field(default_factory=FakeClock)
+    metrics: Metrics = field(default_factory=Metrics)
 
     @property
     def stored(self) -> Stored:
@@ -57,7 +58,7 @@ class Rig:
 
     def build(self, **keys: Any) -> Sink:
         given = {**self.double.settings(), "timeout": "5s", **keys}
-        _, sink = made_of("siem", given, Metrics(), self.clock)
+        _, sink = made_of("siem", given, self.metrics, self.clock)
         self.made.append(sink)
         return sink
 
@@ -151,6 +152,35 @@ async def test_a_body_is_compressed_or_not_as_configured(
         else:
             assert "content-encoding" not in seen.headers
             assert seen.body_bytes >= size
+
+
+async def test_the_bytes_of_events_are_counted_before_and_after_compression(
+    rig: Rig, items: Items
+) -> None:
+    whole = wire = 0
+    for compression in ("none", "gzip"):
+        sink = rig.build(compression=compression)
+        await sink.check()
+        await sink.send(items(sink, 50))
+        [*_, seen] = [each for each in rig.double.seen if each.path != "/_mget"]  # no question
+        wire += seen.body_bytes
+        whole = whole or wire  # the same events, written alike
+        assert sent(rig) == (wire, 2 * whole if compression == "gzip" else whole)
+    rig.fail(faults.too_many())
+    with pytest.raises(Retryable):
+        await sink.send(items(sink, 50))
+    assert sent(rig) > (wire, 2 * whole), "what is refused was sent as well"
+    before = sent(rig)
+    await rig.double.stop()
+    with pytest.raises(Retryable):
+        await sink.send(items(sink, 50))
+    assert sent(rig) == before, "nothing was sent"
+
+
+def sent(rig: Rig) -> tuple[int, int]:
+    metrics = (rig.metrics.sent_bytes, rig.metrics.sent_uncompressed_bytes)
+    sizes = [sample.value for each in metrics for sample in next(iter(each.collect())).samples]
+    return int(sizes[0]), int(sizes[1])
 
 
 async def test_the_limits_count_every_byte_of_the_body(

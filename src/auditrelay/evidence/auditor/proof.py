@@ -72,6 +72,16 @@ def judge_head(head: Head, given: list[Head], report: Report, pins: list[bytes])
         report.say("note", "no_witness", f"no file has head {head.size}, where it leads")
 
 
+def excluding(facts: list[Fact], place: int) -> list[str]:
+    """Return the globs for which a sink was not sent what is at a place, by the facts."""
+    return [
+        fact["glob"]
+        for fact in facts
+        if fact["fact"] == "excluded"
+        and any(start <= place < start + count for start, count in fact["places"])
+    ]
+
+
 def check_proof(
     path: Path,
     given: list[Head],
@@ -102,9 +112,13 @@ def check_proof(
         if entry["state"]["since"].get(proof["source"], EVER) > place:
             raise Stop("form", f"the sink {name} did not get the source at place {place}")
         refused = any(uid in fact["each"] for fact in facts if fact["fact"] == "dead")
-        what = f"sink       {name} {'refused' if refused else 'took'} it by {iso(entry['at'])}"
-        report.lines.append(f"{what} (entry {entry['n']})" + "; if it has it: --siem" * (not siems))
-        if name in siems and not refused:
+        globs = excluding(facts, place)
+        did = f"{'refused' if refused else 'took'} it"
+        if globs:
+            did = f"was not sent it, as its exclude has {json.dumps(globs[0])}: settled"
+        line = f"sink       {name} {did} by {iso(entry['at'])} (entry {entry['n']})"
+        report.lines.append(line + "; if it has it: --siem" * (not siems and not globs))
+        if name in siems and not (refused or globs):
             if bytes.fromhex(uid) in records_in(siems[name]):
                 report.lines.append(f"siem       {name} has it")
             else:

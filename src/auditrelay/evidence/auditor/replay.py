@@ -8,6 +8,7 @@ be rewritten until it fits, and then the heads outside do not. See checker.py.
 """
 
 import json
+from bisect import bisect
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
@@ -16,9 +17,11 @@ from typing import Any
 
 from .checker import Entry, Fact, Journal, Report, Stop, heads_in, iso
 
+LONG = 500  # characters at which a text in a fact is cut off
 HOUR, EVER = 3_600_000_000, 1 << 62
 SPANS = {"covered": 1, "gap": 1, "filled": -1, "retracted": -1}  # how often they count
-SUMS = ("accepted", "put_aside", "vanished", "dead", "replayed", "dropped")  # counts in states
+SUMS = ("accepted", "put_aside", "vanished", "dead", "replayed", "dropped", "excluded")
+PLACES = {"delivered": "done", "excluded": "places"}  # where a fact has them, if not in "pages"
 NOTES = {  # facts that an auditor wants to see, and the code for each
     "dropped": "letters",
     "void": "spool",
@@ -42,6 +45,7 @@ class Unit:
     facts: list[Fact] = field(default_factory=list)
     sums: Counter[str] = field(default_factory=Counter)
     done: Ranges = field(default_factory=list)  # places that a sink has settled
+    excluded: Ranges = field(default_factory=list)  # those of them that it was not sent
     started: int = EVER  # of a source: the earliest start that a state has had
     claimed: int = -EVER  # nothing is claimed of the time before
     taken_over: bool = False  # from an older version, in this entry or in its further lines
@@ -106,7 +110,7 @@ class Replay:
             if type(fact[key]) is not int:
                 raise Stop("form", f"{kind} has a number that is none")
         if kind == "operator" and fact["did"] == "forget":
-            unit.facts, unit.done, unit.started = [], [], EVER
+            unit.facts, unit.done, unit.excluded, unit.started = [], [], [], EVER
         unit.facts.append(fact)
         unit.sums[kind] += fact.get("events", 0)
         unit.sums["late"] += fact.get("late", 0)
@@ -116,14 +120,14 @@ class Replay:
             if fact["size"] > entry["n"] or self.journal.tree.root(fact["size"]) != fact["root"]:
                 what = f"head {fact['size']} has another root in this entry"
                 self.report.say("bad", "rewritten", what, entry["n"])
-        pairs = fact.get("done" if kind == "delivered" else "pages", ())
+        pairs = fact.get(PLACES.get(kind, "pages"), ())
         if any(count <= 0 for _, count in pairs):
             raise Stop("form", f"{kind} has a page of no event")
         ranges = [(first, first + count) for first, count in pairs]
         if kind in {"accepted", "refilled", "replayed"}:
             self.pages += ranges
-        elif kind == "delivered":
-            unit.done += ranges
+        elif kind in PLACES:
+            (unit.done if kind == "delivered" else unit.excluded).extend(ranges)
 
     def compare(self) -> None:
         """Compare the facts with each other, and with the states."""
@@ -134,6 +138,7 @@ class Replay:
                 what = f"{entry['unit']}: {json.dumps(fact, sort_keys=True)}"
                 self.report.say("note", code, what, entry["n"])
         self.compare_configurations()
+        self.say_excluded()
         self.pages = joined(self.pages)
         for (_, end), (first, _) in pairwise(self.pages):
             what = f"places from {min(first, end)} on were given to no event, or to several"
@@ -151,11 +156,33 @@ class Replay:
         versions: dict[Any, dict[str, Any]] = defaultdict(dict)
         for entry, fact in self.journal.facts["configured"]:
             versions[entry["at"], fact["digest"]] |= fact["settings"]  # one may have several facts
-        for (_, old), ((at, _), new) in pairwise(versions.items()):
-            changed = [key for key in new if new[key] != old.get(key)]
+        for (_, old), ((at, _), new) in pairwise([((0, ""), {}), *versions.items()]):
+            # An older version may not have known a key. At first only what is excluded counts.
+            changed = [
+                key
+                for key in new
+                if (new[key] or None) != (old.get(key) or None) and (old or is_exclude(key))
+            ]
             what = ", ".join(f"{key} {old.get(key)} -> {new[key]}" for key in changed)
             if what:
                 self.report.say("note", "configuration", f"{iso(at)}: {what}")
+
+    def say_excluded(self) -> None:
+        """Say what each sink was not sent, since when, and whether a configuration says so."""
+        configured = [fact["settings"] for _, fact in self.journal.facts["configured"]]
+        found: dict[tuple[str, str], list[tuple[int, Entry]]] = defaultdict(list)
+        for entry, fact in self.journal.facts["excluded"]:
+            found[entry["unit"], fact["glob"]].append((fact["events"], entry))
+        for (unit, glob), facts in found.items():
+            events, first, last = sum(n for n, _ in facts), facts[0][1], facts[-1][1]
+            since = iso(first["at"] if first["since"] is None else first["since"])
+            what = f"{unit}: {events} events were not sent, as its exclude has {json.dumps(glob)}, "
+            what += f"from {since} to {iso(last['at'])}"
+            lists = [str(each.get(f"sinks.{unit[5:]}.exclude") or "") for each in configured]
+            # A long list is cut off in the fact.
+            if not any(glob in text.split(", ") or len(text) >= LONG for text in lists):
+                what += "; no configuration says so"
+            self.report.say("note", "configuration", what, first["n"])
 
     def compare_sums(self, unit: Unit, state: dict[str, Any]) -> None:
         """Compare the counts and the second looks in a state with the facts."""
@@ -172,9 +199,12 @@ class Replay:
 
     def compare_places(self, unit: Unit, state: dict[str, Any]) -> None:
         """Compare the places that a sink has settled with those in its state."""
+        unit.done, unit.excluded = joined(unit.done), joined(unit.excluded)
+        if any(not is_in(unit.done, *places) for places in unit.excluded):
+            what = f"{unit.name}: its entries exclude {brief(unit.excluded)}"
+            self.report.say("bad", "position", f"{what}, and do not settle all of that")
         if not unit.done or state["position"] is None:
             return
-        unit.done = joined(unit.done)
         start, position = min(unit.done[0][0], state["position"]), state["position"]
         stated = [(first, first + count) for first, count in state["ahead"]]
         stated += [(start, position)] * (start < position)
@@ -214,6 +244,12 @@ class Replay:
             self.report.lines.append(f"{name}: {line}")
 
 
+def is_in(ranges: Ranges, start: int, end: int) -> bool:
+    """Return whether one of *ranges*, which are joined, has all places from *start* to *end*."""
+    at = bisect(ranges, (start, EVER)) - 1
+    return at >= 0 and end <= ranges[at][1]
+
+
 def joined(ranges: Ranges) -> Ranges:
     """Return ranges in their order, those that touch as one; those that overlap stay apart."""
     found: Ranges = []
@@ -223,6 +259,11 @@ def joined(ranges: Ranges) -> Ranges:
         else:
             found.append((start, end))
     return found
+
+
+def is_exclude(key: str) -> bool:
+    """Return whether a key of the configuration says what a sink is not sent."""
+    return key.startswith("sinks.") and key.endswith(".exclude")
 
 
 def levels(ranges: Iterable[tuple[int, int, int]]) -> Iterator[tuple[int, int]]:

@@ -6,7 +6,6 @@ digest of the record, and the latest time that of its index.
 """
 
 import re
-from bisect import bisect
 from dataclasses import dataclass
 from hashlib import sha256
 from pathlib import Path
@@ -14,7 +13,7 @@ from pathlib import Path
 from . import allowances
 from .checker import Head, Journal
 from .comparison import latest
-from .replay import EVER, Replay, Unit
+from .replay import EVER, Replay, Unit, is_in
 from .uids import Accepted, changed, lines_of
 
 
@@ -41,10 +40,9 @@ def records_in(path: Path) -> dict[bytes, Record]:
     return found
 
 
-def settled(unit: Unit, place: int) -> bool:
-    """Return whether a sink has settled a place."""
-    at = bisect(unit.done, (place, EVER)) - 1
-    return at >= 0 and unit.done[at][0] <= place < unit.done[at][1]
+def sent(unit: Unit, place: int) -> bool:
+    """Return whether a sink has settled a place, and was sent what is there."""
+    return is_in(unit.done, place, place + 1) and not is_in(unit.excluded, place, place + 1)
 
 
 def due_to(sink: Unit, accepted: list[Accepted], journal: Journal) -> set[bytes]:
@@ -56,20 +54,20 @@ def due_to(sink: Unit, accepted: list[Accepted], journal: Journal) -> set[bytes]
         elif fact["fact"] == "replayed":
             again |= dict.fromkeys(fact["each"], fact["pages"][0][0] if fact["pages"] else EVER)
     since, lost = (sink.state or {})["since"], allowances.lost_by(journal, sink.name)
-    sent = [
+    places = [
         (place, key[8:])
         for each in accepted
         for place, key in each.events()
         if place >= since.get(each.source, EVER)
     ]
     copies = allowances.copies_for(journal, sink.name)
-    sent += [(each.place, bytes.fromhex(each.uid)) for each in copies if each.place is not None]
+    places += [(each.place, bytes.fromhex(each.uid)) for each in copies if each.place is not None]
     return {
         uid
-        for place, uid in sent
-        if settled(sink, place)
-        and settled(sink, again.get(uid.hex(), place))
-        and not any(place in places for places in lost)
+        for place, uid in places
+        if sent(sink, place)
+        and sent(sink, again.get(uid.hex(), place))
+        and not any(place in each for each in lost)
     }
 
 
@@ -102,5 +100,5 @@ def compare_siem(
     twice = sum(record.times > 1 for record in theirs.values())
     report.lines.append(
         f"siem       {name}: {len(due) - len(lacks)} of {len(due)} found; {len(more)} more than "
-        f"were sent; {twice} twice"
+        f"were sent; {twice} twice; {sink.sums['excluded']} excluded"
     )

@@ -199,6 +199,7 @@ class Sink:
             headers=headers,
             content=content,
             status_counts=True,
+            has_events=bool(texts),
         )
         return Answer.of(reply, request_id)
 

@@ -166,6 +166,7 @@ class Sink:
             headers={**self._headers, **headers},
             content=content,
             status_counts=True,
+            has_events=True,
         )
 
     async def _each_alone(self, batch: Sequence[Item], why: Isolate) -> Verdict:

@@ -184,11 +184,11 @@ class Sink:
         )
         headers["Content-Type"] = "application/x-ndjson"
         parameters = await self._bulk_parameters()
-        reply = await self._cluster.request("POST", "/_bulk", parameters, headers, content)
+        reply = await self._cluster.bulk(parameters, headers, content)
         if reply.status == 400 and _HIDE_SOURCE in parameters:
             # An older node refuses the unknown parameter, whatever the events are.
             parameters = {key: parameters[key] for key in parameters if key != _HIDE_SOURCE}
-            reply = await self._cluster.request("POST", "/_bulk", parameters, headers, content)
+            reply = await self._cluster.bulk(parameters, headers, content)
             if reply.status != 400:
                 self._parameters = parameters
         if reply.status != 200:

@@ -62,6 +62,12 @@ class Cluster:
         """Send the next request to the node at *url*."""
         self._node = self._urls.index(url)
 
+    async def bulk(
+        self, params: Mapping[str, str], headers: Mapping[str, str], content: bytes
+    ) -> Reply:
+        """Send events to ``_bulk``, as :meth:`request` does."""
+        return await self.request("POST", "/_bulk", params, headers, content, has_events=True)
+
     async def request(
         self,
         method: str,
@@ -69,6 +75,8 @@ class Cluster:
         params: Mapping[str, str] | None = None,
         headers: Mapping[str, str] | None = None,
         content: bytes | None = None,
+        *,
+        has_events: bool = False,
     ) -> Reply:
         """
         Send a request to the node that answered last; if it is unavailable, to the others.
@@ -86,6 +94,7 @@ class Cluster:
                     headers=headers,
                     content=content,
                     base_url=urls[node],
+                    has_events=has_events,
                 )
             except Retryable as error:
                 self._node = node = (node + 1) % len(urls)

@@ -176,7 +176,11 @@ class Sink(Sealing):
         for _ in range(2):
             number = await self._credentials.prepare()
             reply = await self._peer.request(
-                "PUT", self._path(name), headers=self._headers(digest), content=content
+                "PUT",
+                self._path(name),
+                headers=self._headers(digest),
+                content=content,
+                has_events=True,
             )
             is_over = is_expired(self._provider, reply)
             if not (is_over and await self._credentials.renewed(number, reply.status)):

@@ -128,7 +128,7 @@ class Sink:
 
     async def _send(self, batch: Sequence[Item]) -> Verdict:
         records = grouped([(_resource_of(item), item.text) for item in batch])
-        answer = await self._post(self._encoding.pieces(records))
+        answer = await self._post(self._encoding.pieces(records), has_events=True)
         if answer.accepted is not None:
             return self._verdict(answer, answer.accepted, batch)
         error = answer.error()
@@ -136,11 +136,16 @@ class Sink:
             await self._ask()  # if not even that is taken, no event is the cause
         raise error
 
-    async def _post(self, pieces: Sequence[bytes]) -> Answer:
+    async def _post(self, pieces: Sequence[bytes], *, has_events: bool = False) -> Answer:
         content, headers = await body_of(pieces, self._settings.compression, between=b"")
         headers["Content-Type"] = headers["Accept"] = self._encoding.media_type
         reply = await self._peer.request(
-            "POST", PATH, headers=headers, content=content, status_counts=True
+            "POST",
+            PATH,
+            headers=headers,
+            content=content,
+            status_counts=True,
+            has_events=has_events,
         )
         return Answer.of(reply, empty_is_success=self._settings.encoding == "protobuf")
 

@@ -346,6 +346,7 @@ class Sink:
             headers=headers,
             content=content,
             status_counts=True,
+            has_events=bool(batch),
         )
         # A connection that breaks may hold the next time. A body that is none proves as little as
         # one of another product: sent again, the events would be stored again each time.

@@ -262,6 +262,8 @@ def _sink(report: Report, row: SinkStatus, now: datetime) -> Markup:
         everything = len(row.sources) == sum(not each.orphaned for each in report.sources)
         facts["success proves"] = _PROVED[row.proves or "nothing"]
         facts["receives"] = "all sources" if everything else humanize.join(row.sources) or "none"
+        if row.exclude:
+            facts["is not sent"] = ", ".join(row.exclude)
     return _peer(report, row, now, facts={**facts, **_holder(row)}, picture=_throughput(row))
 
 

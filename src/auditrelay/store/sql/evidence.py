@@ -194,18 +194,26 @@ def newest_word(db: Connection) -> str | None:
     return None if row is None else row[0]
 
 
-def facts_of(db: Connection, unit: str, *, merged: bool = True) -> Iterator[Fact]:
+def facts_of(
+    db: Connection, unit: str, *, merged: bool = True, about: str | None = None
+) -> Iterator[Fact]:
     """
     Yield all facts of *unit* in their order: those in its entries, then those that wait.
 
-    The latter are *merged* as a seal would do it, or as they were written.
+    The latter are *merged* as a seal would do it, or as they were written. Only those called
+    *about* are wanted, if that is given.
     """
-    query = "select n, text from entry where unit = ? order by n"
-    for n, text in db.execute(query, (unit,)):
+    # What is in neither needs not be decoded.
+    like = "%" if about is None else f'%"fact":"{about}"%'
+    query = "select n, text from entry where unit = ? and text like ? order by n"
+    for n, text in db.execute(query, (unit, like)):
         entry: dict[str, Any] = json.loads(text)
         for body in entry["facts"]:
-            yield Fact(body, entry["at"], n)
-    waiting = db.execute("select at, text from fact where unit = ? order by id", (unit,)).fetchall()
+            if about in (None, body["fact"]):
+                yield Fact(body, entry["at"], n)
+    waiting = db.execute(
+        "select at, text from fact where unit = ? and text like ? order by id", (unit, like)
+    ).fetchall()
     if not merged:
         yield from (Fact(json.loads(text), at, None) for at, text in waiting)
         return

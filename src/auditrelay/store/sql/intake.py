@@ -6,7 +6,7 @@ lock for every row that it steps through, and a busy event loop may keep it for 
 time. So each statement that handles a page of events returns one row.
 """
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from itertools import groupby, islice
 
 import msgspec
@@ -225,14 +225,20 @@ def replay(
     *,
     of: Mapping[int, LetterOf],
     by: int | None,
+    unless: Callable[[StoredDeadLetter], bool],
 ) -> list[StoredDeadLetter]:
     """
     Spool the dead letters *ids* that are not being replayed already; return which they are.
 
-    Those whose source was removed are left: there is none whose event it could be.
+    Those that *unless* is true of are left, and those whose source was removed: there is none whose
+    event it could be.
     """
     known = {name for (name,) in db.execute("select name from source")}
-    found = [each for each in dead_letters.not_replaying(db, ids, of) if each.source in known]
+    found = [
+        each
+        for each in dead_letters.not_replaying(db, ids, of)
+        if each.source in known and not unless(each)
+    ]
     for (source, sink), group in groupby(found, lambda each: (each.source, each.sink)):
         owner = source_id(db, source)
         while letters := list(islice(group, _MAX_EVENTS)):

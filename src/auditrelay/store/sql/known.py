@@ -25,6 +25,7 @@ from auditrelay.store.sql.accepted import forget_own
 from auditrelay.store.sql.connection import Connection
 from auditrelay.store.sql.contents import DIGEST, contents
 from auditrelay.store.sql.dialect import Dialect
+from auditrelay.store.sql.excluded import ExcludedPlaces
 from auditrelay.store.sql.facts import insert, of_source
 from auditrelay.store.sql.readers import reader_of
 from auditrelay.store.sql.sources import source_id
@@ -266,6 +267,7 @@ def delivery_status(
         (source,),
     ).fetchall():
         sinks.append((name, since, reader_of(db, name).progress))
+    excluded = ExcludedPlaces(db, [name for name, _, _ in sinks])
     dead = dead_letters.statuses(db, [key[8:].hex() for key in keys])
     known = find(db, uids, owner, keys)
     found: list[Mapping[str, DeliveryStatus] | None] = []
@@ -287,6 +289,8 @@ def delivery_status(
                 or (
                     "before_sink"
                     if position < since
+                    else "excluded"
+                    if excluded.has(name, position)
                     else "waiting"
                     if progress.open_ranges(position, position + 1)
                     else "delivered"

@@ -39,7 +39,7 @@ from auditrelay.store.sql.tags import OPEN_WRONG
 from auditrelay.window import covered_until, micros, moment
 
 _OF_SOURCE: Final = ("accepted", "put_aside", "vanished")
-_OF_SINK: Final = ("dead", "replayed", "dropped")
+_OF_SINK: Final = ("dead", "replayed", "dropped", "excluded")
 """The facts whose events are summed up in the states of a source and of a sink."""
 
 _EVENT_BYTES: Final = 64 << 10

@@ -99,12 +99,14 @@ def settle(
     done: Sequence[Range],
     dead: Sequence[RejectedEvent],
     *,
+    excluded: Mapping[str, Sequence[Range]],
     now: int,
 ) -> tuple[Reader, AbstractSet[int]]:
     """
     Add the ranges *done* to the progress of the sink *name*, insert the *dead* letters.
 
-    Returns the sink with its new progress, and the places of which the *log* has a reduced copy.
+    Of those in *done* that are *excluded*, by glob, it is recorded that they were not sent. Returns
+    the sink with its new progress, and the places of which the *log* has a reduced copy.
     """
     trust(db, name, now)
     # Before the reader: what is asked in a row is one wait for a database that is elsewhere.
@@ -127,6 +129,7 @@ def settle(
         page = Page.of(copy for _, copy in group)
         placed = log.append(db, source_id(db, source), page, now, only=name, beyond=True)
         bodies.append(refilled(placed, page, copies=page.uid))
+    bodies += [facts.excluded(glob=glob, places=places) for glob, places in excluded.items()]
     insert(db, of_sink(name), bodies, now)
     # What was refused again is not being replayed any more.
     dead_letters.delete_delivered(db, replaying or dead_letters.replaying(db, name), done)

@@ -5,6 +5,7 @@ from collections.abc import Callable, Collection, Mapping, Sequence
 from collections.abc import Set as AbstractSet
 from dataclasses import dataclass
 from datetime import datetime, timedelta
+from itertools import chain
 from typing import Literal, Self, TypeVar
 
 from auditrelay.clock import Clock
@@ -13,6 +14,7 @@ from auditrelay.events import AuditEvent
 from auditrelay.events.page import Page
 from auditrelay.store import (
     NO_LETTERS,
+    NOTHING_EXCLUDED,
     Added,
     Backfill,
     DeadLetter,
@@ -336,14 +338,21 @@ class SqlStore:
         return await self._pages.reread(sink, places, most)
 
     async def settle(
-        self, sink: str, done: Sequence[Range], dead: Sequence[RejectedEvent] = ()
+        self,
+        sink: str,
+        done: Sequence[Range],
+        dead: Sequence[RejectedEvent] = (),
+        excluded: Mapping[str, Sequence[Range]] = NOTHING_EXCLUDED,
     ) -> AbstractSet[int]:
         """Update the progress of *sink*, insert the *dead* letters, delete those delivered."""
         now, marks = self._now(), self._marks
+        done = [*done, *chain.from_iterable(excluded.values())]
 
         def work(db: Connection) -> tuple[Reader, AbstractSet[int]]:
             look = None if marks is None else marks.done(db, sink, done)
-            reader, copies = sinks.settle(db, self._spool, sink, done, dead, now=now)
+            reader, copies = sinks.settle(
+                db, self._spool, sink, done, dead, excluded=excluded, now=now
+            )
             if look is not None:
                 look.check()
             return reader.of_part(self._part), copies
@@ -366,11 +375,12 @@ class SqlStore:
         *,
         of: Mapping[int, LetterOf] = NO_LETTERS,
         by: int | None = None,
+        unless: Callable[[StoredDeadLetter], bool] = lambda _: False,
     ) -> list[StoredDeadLetter]:
         """Spool the dead letters *ids* again, and mark them as being replayed."""
         now = self._now()
         return await self._spooling.append(
-            lambda db: intake.replay(db, self._spool, ids, now, of=of, by=by)
+            lambda db: intake.replay(db, self._spool, ids, now, of=of, by=by, unless=unless)
         )
 
     async def drop(
