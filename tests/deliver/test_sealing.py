@@ -227,6 +227,22 @@ async def test_a_sealed_batch_is_finished_first_and_exactly_as_it_was_cut(
     once(world, bucket, 10)
 
 
+async def test_what_is_excluded_now_is_sent_if_it_was_sealed_before(world: World) -> None:
+    """It may be stored already, and an object is whole or not there."""
+    lost = Bucket(readable=False, outcome=lambda _: Fault(unknown(), stored=True))
+    await world.spool(4)
+    async with running(world.deliverer(lost)):
+        await eventually(lambda: bool(lost.puts))
+    name = lost.puts[0][0]
+    await world.spool(3, first=4)
+    bucket = Bucket(objects=lost.objects, written=lost.written)
+    await world.run(bucket, exclude=["*"])
+    assert bucket.puts == [(name, 4, True)]
+    once(world, bucket, 4)
+    assert world.counted("events_excluded_total") == 3
+    assert await world.backlog() == 0
+
+
 async def test_other_batches_are_sent_while_a_sealed_one_fails(world: World) -> None:
     bucket = Bucket(limits=Limits(4, 10**9), faults=[Fault(unknown(), stored=True)])
     await world.spool(4)
