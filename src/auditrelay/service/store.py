@@ -14,7 +14,16 @@ from auditrelay.deliver.spool import Spool
 from auditrelay.events.page import Page
 from auditrelay.evidence.facts import Body
 from auditrelay.evidence.heads import Head
-from auditrelay.store import NO_LETTERS, LetterOf, Raised, SinkState, SourceState, StoredDeadLetter
+from auditrelay.store import (
+    NO_LETTERS,
+    LetterOf,
+    OfLetter,
+    Raised,
+    SinkState,
+    SourceState,
+    StoredDeadLetter,
+    never,
+)
 from auditrelay.store.leases import Lease
 from auditrelay.store.sealing import (
     Branch,
@@ -79,14 +88,13 @@ class DeadLetters(Protocol):
         *,
         of: Mapping[int, LetterOf] = NO_LETTERS,
         by: int | None = None,
-        unless: Callable[[StoredDeadLetter], bool] = lambda _: False,
+        unless: OfLetter = never,
     ) -> list[StoredDeadLetter]:
         """
         Spool the dead letters *ids* again, each for its sink; return those that were spooled.
 
-        Dead letters already being replayed are skipped, and those that *unless* is true of, which
-        may be called on another thread, and again. On return the copies are durable; a dead
-        letter is deleted with its delivery, and stays, with one attempt more, if the sink refuses
+        Dead letters already being replayed are skipped, and those that *unless* is true of. On
+        return the copies are durable; a dead letter is deleted with its delivery, and stays, with one attempt more, if the sink refuses
         it again. Raises StoreFull if the spool or the disk has no room.
         """
 

@@ -254,6 +254,15 @@ class StoredDeadLetter:
         return LetterOf(self.letter.event.uid, self.sink)
 
 
+OfLetter = Callable[[StoredDeadLetter], bool]
+"""Says whether something is so of a dead letter. It may be called on another thread, and again."""
+
+
+def never(_: StoredDeadLetter) -> bool:
+    """Return that it is so of no dead letter."""
+    return False
+
+
 DeliveryStatus = Literal[
     "delivered", "waiting", "dead_letter", "dropped", "excluded", "before_sink", "unproved"
 ]

@@ -6,6 +6,7 @@ from collections.abc import Set as AbstractSet
 from auditrelay.evidence import facts
 from auditrelay.store.keys import sortable
 from auditrelay.store.sql.connection import Connection
+from auditrelay.store.sql.engine import Engine
 from auditrelay.store.sql.facts import insert, of_source
 from auditrelay.store.sql.sources import source_id
 from auditrelay.window import Interval, micros
@@ -52,3 +53,19 @@ def record_deleted(
         )
         insert(db, of_source(source), [body], now)
     return len(new)
+
+
+async def record(
+    engine: Engine,
+    source: str,
+    span: Interval,
+    seen: AbstractSet[bytes],
+    before: int,
+    *,
+    now: int,
+) -> int:
+    """Find them and record them; return how many are new."""
+    missing = await engine.read(lambda db: find_deleted(db, source, span, seen, before))
+    if not missing:
+        return 0
+    return await engine.write(lambda db: record_deleted(db, source, span, missing, now))

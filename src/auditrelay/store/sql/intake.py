@@ -6,7 +6,7 @@ lock for every row that it steps through, and a busy event loop may keep it for 
 time. So each statement that handles a page of events returns one row.
 """
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from itertools import groupby, islice
 
 import msgspec
@@ -21,6 +21,7 @@ from auditrelay.store import (
     Declared,
     LetterOf,
     Notice,
+    OfLetter,
     Proof,
     StoredDeadLetter,
 )
@@ -225,7 +226,7 @@ def replay(
     *,
     of: Mapping[int, LetterOf],
     by: int | None,
-    unless: Callable[[StoredDeadLetter], bool],
+    unless: OfLetter,
 ) -> list[StoredDeadLetter]:
     """
     Spool the dead letters *ids* that are not being replayed already; return which they are.

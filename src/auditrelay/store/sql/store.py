@@ -22,6 +22,7 @@ from auditrelay.store import (
     LetterOf,
     LookedUp,
     Notice,
+    OfLetter,
     Proof,
     Proved,
     Reached,
@@ -31,6 +32,7 @@ from auditrelay.store import (
     Span,
     SpoolPage,
     StoredDeadLetter,
+    never,
 )
 from auditrelay.store.conditions import Condition, SourceCondition, encode_condition
 from auditrelay.store.keys import known_key, time_of
@@ -224,13 +226,7 @@ class SqlStore:
         self, source: str, span: Interval, seen: AbstractSet[bytes], before: int
     ) -> int:
         """Compare the known uids of *span* with those *seen*, and record the missing ones."""
-        now = self._now()
-        missing = await self._read(lambda db: deleted.find_deleted(db, source, span, seen, before))
-        if not missing:
-            return 0
-        return await self._engine.write(
-            lambda db: deleted.record_deleted(db, source, span, missing, now)
-        )
+        return await deleted.record(self._engine, source, span, seen, before, now=self._now())
 
     async def resweep_from(self, source: str, delay: timedelta) -> datetime:
         """Read the mark of the resweep of *delay*."""
@@ -375,7 +371,7 @@ class SqlStore:
         *,
         of: Mapping[int, LetterOf] = NO_LETTERS,
         by: int | None = None,
-        unless: Callable[[StoredDeadLetter], bool] = lambda _: False,
+        unless: OfLetter = never,
     ) -> list[StoredDeadLetter]:
         """Spool the dead letters *ids* again, and mark them as being replayed."""
         now = self._now()
