@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from auditrelay import config
-from auditrelay.cli.init import init, starter
+from auditrelay.cli.init import starter, write
 from auditrelay.config import load
 from auditrelay.config.model import SINKS, SOURCES
 from auditrelay.errors import ConfigError
@@ -33,7 +33,7 @@ def test_init_writes_a_file_for_its_owner_alone(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     file = tmp_path / "new.toml"
-    init(file)
+    write(file)
     assert stat.S_IMODE(file.stat().st_mode) == 0o600
     assert file.read_text() == starter()
     assert f"auditrelay -c {file} check" in capsys.readouterr().out
@@ -41,7 +41,7 @@ def test_init_writes_a_file_for_its_owner_alone(
 
 def test_the_starter_loads_once_it_is_completed(tmp_path: Path) -> None:
     file = tmp_path / "auditrelay.toml"
-    init(file)
+    write(file)
     with pytest.raises(ConfigError) as caught:
         load(file, ENVIRON)
     assert [problem.partition(":")[0] for problem in caught.value.problems] == [
@@ -72,14 +72,14 @@ def test_init_never_overwrites(tmp_path: Path) -> None:
     file = tmp_path / "mine.toml"
     file.write_text("mine")
     with pytest.raises(ConfigError, match="exists already; not overwritten"):
-        init(file)
+        write(file)
     assert file.read_text() == "mine"
     link = tmp_path / "link.toml"
     link.symlink_to(tmp_path / "nowhere.toml")
     with pytest.raises(ConfigError, match="exists already"):
-        init(link)
+        write(link)
 
 
 def test_init_says_why_it_cannot_write(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match="cannot be written: No such file or directory"):
-        init(tmp_path / "nowhere" / "c.toml")
+        write(tmp_path / "nowhere" / "c.toml")

@@ -65,7 +65,7 @@ def check(
         if offline
         else asyncio.run(check_all(config, options.clock, test=send_test_event, thorough=thorough))
     )
-    _show(rows)
+    show(rows)
     for warning in config.warnings:
         typer.echo(f"warning: {warning}")
     if any(row.result == "failed" for row in rows):
@@ -100,7 +100,8 @@ class _Said(NamedTuple):
     notes: Sequence[str] = ()
 
 
-def _show(rows: Sequence[Row]) -> None:
+def show(rows: Sequence[Row]) -> None:
+    """Print *rows* as a table, and below it what would break its lines."""
     shown = table("name", "type", others=("result", "message"))
     for row in rows:
         shown.add_row(Text(row.name), row.type, row.result, Text(row.message))

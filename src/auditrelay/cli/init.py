@@ -3,6 +3,7 @@
 import os
 import re
 from collections.abc import Sequence
+from functools import partial
 from importlib import import_module
 from pathlib import Path
 from types import ModuleType
@@ -12,6 +13,8 @@ import typer
 
 from auditrelay import sinks, sources
 from auditrelay.cli.completion import names
+from auditrelay.cli.options import Options
+from auditrelay.clock import Clock
 from auditrelay.config.example import tables
 from auditrelay.descriptions import HTTP, REST, shipped, shipped_receivers
 from auditrelay.errors import ConfigError
@@ -28,6 +31,13 @@ _HEAD = """\
 
 [status]
 listen = "127.0.0.1:9464"             # page, health, metrics
+"""
+_HEAD_OF_ANSWERS = """\
+# auditrelay, by `auditrelay init --interactive`.
+#
+# Secrets are references: the files, or variables, that ${file:...} and ${env:...} name.
+# config.example.toml explains every other key; `auditrelay schema` prints all of them.
+
 """
 _SOURCES = """
 # A source is an audit log that is polled. Its name is yours; it is in metrics, logs and events.
@@ -149,7 +159,23 @@ _VALUE = re.compile(r'(?<!^type )(?<!^feed )= "[^$"]*"$')
 """A value of the example's own, and no reference to a secret."""
 
 
+def _ask(clock: Clock, path: Path, *chosen: Sequence[str]) -> None:
+    # Most need none of what it needs.
+    from auditrelay.cli.first_run import Kind, ask_and_write, require_terminal  # noqa: PLC0415
+
+    if any(chosen):
+        raise ConfigError("--interactive asks for the types: leave --source and --sink out")
+    require_terminal()
+    kinds = [
+        Kind("source", [*sources.available(), *shipped(), REST], partial(_example, sources)),
+        Kind("sink", [*sinks.available(), *shipped_receivers(), HTTP], partial(_example, sinks)),
+    ]
+    head = _HEAD_OF_ANSWERS + _HEAD.partition("\n\n")[2]
+    ask_and_write(path, kinds, head, clock)
+
+
 def init(
+    context: typer.Context,
     path: Annotated[Path, typer.Argument(help="The file to write.")] = Path("auditrelay.toml"),
     source: Annotated[
         list[str] | None,
@@ -167,9 +193,23 @@ def init(
             autocompletion=names(lambda: [*sinks.available(), *shipped_receivers(), HTTP]),
         ),
     ] = None,
+    interactive: Annotated[
+        bool,
+        typer.Option(
+            "--interactive", help="Ask for everything, write it, check it, show a sample event."
+        ),
+    ] = False,
 ) -> None:
     """Write a commented configuration to start from. Never overwrites a file."""
-    content = starter(source or (), sink or ())
+    if interactive:
+        _ask(Options.of(context).clock, path, source or (), sink or ())
+    else:
+        write(path, source or (), sink or ())
+
+
+def write(path: Path, chosen_sources: Sequence[str] = (), chosen_sinks: Sequence[str] = ()) -> None:
+    """Write the starter to *path*, where there must be no file. Raises ConfigError."""
+    content = starter(chosen_sources, chosen_sinks)
     try:
         # One step: no other process can create the file in between, or read it with another mode.
         file = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)

@@ -70,7 +70,7 @@ def sample(
         if not asyncio.run(_show_pages(config, options.clock, source, since, until)):
             raise typer.Exit(1)
         return
-    events = asyncio.run(_newest(config, options.clock, source, count))
+    events = asyncio.run(newest(config, options.clock, source, count))
     for event in events:
         typer.echo(_print(event, form))
     if odd := odd_times(events):
@@ -144,7 +144,8 @@ class _Newest:
         return sorted(self._events.values(), key=lambda one: one.at, reverse=True)
 
 
-async def _newest(config: Config, clock: Clock, name: str, count: int) -> list[AuditEvent]:
+async def newest(config: Config, clock: Clock, name: str, count: int) -> list[AuditEvent]:
+    """Return the newest *count* events that the source *name* shows. Raises RelayError."""
     settings = config.sources[name]
     if settings.export_directory is not None:
         return await _newest_in_files(name, settings, clock, count)

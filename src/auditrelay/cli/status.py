@@ -70,6 +70,8 @@ def _print(state: Report) -> None:
         if source.lateness is not None:
             out.print(f"{source.name}: {source.lateness}{_advice(source)}", markup=False)
     out.print(_sinks(state.sinks))
+    if any(sink.freshness for sink in state.sinks):
+        out.print(_freshness(state.sinks))
     # A column of a table would leave a message a word a line.
     peers: list[AnyPeer] = [*state.sources, *state.sinks]
     for line in chain(_left_out(state.sinks), _last_errors(peers)):
@@ -113,6 +115,23 @@ def _sinks(sinks: Iterable[SinkStatus]) -> Table:
             _span(sink.oldest_undelivered_seconds),
             f"{sink.dead_letters:,}",
         )
+    return rows
+
+
+def _freshness(sinks: Iterable[SinkStatus]) -> Table:
+    rows = table("events of", "at sink", others=("half within", "99 % within"))
+    rows.add_column("events", justify="right")
+    rows.add_column("in the hour to", min_width=_CLOCK)
+    for sink in sinks:
+        for each in sink.freshness:
+            rows.add_row(
+                each.source,
+                sink.name,
+                _span(each.p50_seconds),
+                _span(each.p99_seconds),
+                f"{each.events:,}",
+                _time(each.last_at),
+            )
     return rows
 
 

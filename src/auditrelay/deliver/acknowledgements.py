@@ -9,7 +9,7 @@ again, and what the metrics need.
 import asyncio
 from array import array
 from collections.abc import Collection, Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from itertools import groupby
 from operator import attrgetter
 from typing import Final, Self
@@ -30,22 +30,26 @@ class SentBatch:
     """
     A batch that was sent: its positions in the spool, and when its events happened, by source.
 
-    *at* is in seconds on the monotonic clock, *occurred* in microseconds since 1970.
+    *at* is in seconds on the monotonic clock, *occurred* in microseconds since 1970; *past* is the
+    same for events that were meant to come late.
     """
 
     ranges: list[Range]
     occurred: dict[str, "array[int]"]  # quoted: array cannot be subscripted before Python 3.12
     events: int
     at: float
+    past: dict[str, "array[int]"] = field(default_factory=dict)
 
     @classmethod
     def of(cls, items: Collection[Item], at: float) -> Self:
         """Return what to keep of *items*, sent *at*."""
         occurred: dict[str, array[int]] = {}
+        past: dict[str, array[int]] = {}
         # A batch is made of pages, each from one source.
-        for source, together in groupby(items, attrgetter("source")):
-            occurred.setdefault(source, array("q")).extend([item.at for item in together])
-        return cls(ranges_of(item.position for item in items), occurred, len(items), at)
+        for (source, live), together in groupby(items, attrgetter("source", "live")):
+            times = (occurred if live else past).setdefault(source, array("q"))
+            times.extend([item.at for item in together])
+        return cls(ranges_of(item.position for item in items), occurred, len(items), at, past)
 
     @property
     def size(self) -> int:

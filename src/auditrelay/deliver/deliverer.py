@@ -147,6 +147,8 @@ class Deliverer:
         """To be set when there may be new events in the spool."""
         self.condition = self._health.condition
         """The health of the sink."""
+        self.measure = self._outcomes.measure
+        """Brings the freshness in the condition up to date."""
         self.throughput = self._outcomes.throughput
         """How many events it has accepted in the last minutes."""
 
@@ -171,6 +173,7 @@ class Deliverer:
                 batch, again = await self._next_batch()
                 if not batch:
                     polling.cancel()
+                    await self._outcomes.save_freshness()
                     return
                 self._in_flight.batch_started()
                 tasks.create_task(self._delivery.deliver(batch, again=again))
@@ -201,6 +204,7 @@ class Deliverer:
         """
         await self._in_flight.drain()
         await self._poller.hand_back()
+        await self._outcomes.save_freshness()
 
     # -- batches -----------------------------------------------------------------------------------
 

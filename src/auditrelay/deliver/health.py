@@ -57,6 +57,7 @@ class SinkHealth:
     def restore(self, saved: SinkCondition) -> None:
         """Restore from *saved*, the condition that the last process left, what is still true."""
         self.condition.last_delivered_at = saved.last_delivered_at
+        self.condition.freshness = saved.freshness
         self.condition.unproven = saved.unproven
         self.condition.unanswered = saved.unanswered
         self._health.restore(saved)

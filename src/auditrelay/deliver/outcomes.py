@@ -1,12 +1,14 @@
 """Record what became of a sink's events: first in the store, then in metrics and log."""
 
 from collections.abc import Sequence
+from typing import Final
 
 import structlog
 
 from auditrelay.clock import Clock
 from auditrelay.deliver.acknowledgements import SentBatch
 from auditrelay.deliver.exclusion import Exclusion, by_glob
+from auditrelay.deliver.freshness import Freshness
 from auditrelay.deliver.state_writer import StateWriter
 from auditrelay.deliver.throughput import Throughput
 from auditrelay.sinks import Item, Sink, Verdict
@@ -18,6 +20,10 @@ from auditrelay.telemetry.scrubber import scrub
 from auditrelay.window import micros
 
 _log: structlog.stdlib.BoundLogger = structlog.get_logger(__name__)
+
+
+SAVE_SECONDS: Final = 60.0
+"""How often the freshness is saved at most; only a batch does it, a sink at rest writes nothing."""
 
 
 class Outcomes:
@@ -42,6 +48,8 @@ class Outcomes:
         self._metrics = metrics
         self._clock = clock
         self._exclusion = exclusion
+        self._freshness = Freshness()
+        self._saved = clock.monotonic()
         self._warned: tuple[str, ...] = ()
 
     async def commit(
@@ -67,7 +75,21 @@ class Outcomes:
             self._count_dead_letter(item, rejected, reduced=rejected.place in copies)
         for sent in delivered:
             self._count_delivered(sent, rejected=len(dead))
+        if delivered and self._clock.monotonic() - self._saved >= SAVE_SECONDS:
+            await self.save_freshness()
         return len(copies)
+
+    def measure(self) -> None:
+        """Bring the freshness in the condition up to date."""
+        self._condition.freshness = self._freshness.measured() or self._condition.freshness
+
+    async def save_freshness(self) -> None:
+        """Save the condition with it, if there is news: ``status`` reads the store."""
+        before = self._condition.freshness
+        self.measure()
+        self._saved = self._clock.monotonic()
+        if self._condition.freshness != before:
+            await self._state.try_save_condition(self._condition)
 
     def _count_dead_letter(self, item: Item, rejected: RejectedEvent, *, reduced: bool) -> None:
         if reduced:
@@ -86,11 +108,13 @@ class Outcomes:
     def _count_delivered(self, sent: SentBatch, *, rejected: int) -> None:
         now = self._clock.now()
         present = micros(now)
-        for source, occurred in sent.occurred.items():
-            self._metrics.events_delivered.labels(self._name, source).inc(len(occurred))
-            self._metrics.end_to_end_seconds.labels(source, self._name).observe_micros(
-                [present - at for at in occurred]
-            )
+        for times in (sent.occurred, sent.past):
+            for source, occurred in times.items():
+                ages = sorted([present - at for at in occurred])
+                self._metrics.events_delivered.labels(self._name, source).inc(len(ages))
+                self._metrics.end_to_end_seconds.labels(source, self._name).observe_micros(ages)
+                if times is sent.occurred:
+                    self._freshness.add(source, ages, now)
         if sent.events:
             self.throughput.add(now, sent.events)
             self._condition.last_delivered_at = now.isoformat()

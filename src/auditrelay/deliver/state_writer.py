@@ -1,5 +1,6 @@
 """Write one sink's state to the store, and retry while the disk is full."""
 
+import contextlib
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from collections.abc import Set as AbstractSet
 from typing import Final, TypeVar
@@ -9,7 +10,7 @@ import structlog
 from auditrelay.clock import Clock
 from auditrelay.deliver.in_flight import InFlight
 from auditrelay.deliver.spool import Spool
-from auditrelay.errors import StoreFull
+from auditrelay.errors import RelayError, StoreFull
 from auditrelay.store import NOTHING_EXCLUDED, RejectedEvent
 from auditrelay.store.conditions import SinkCondition
 from auditrelay.store.progress import Range
@@ -50,6 +51,11 @@ class StateWriter:
     async def save_condition(self, condition: SinkCondition) -> None:
         """Write the health of the sink."""
         await self._until_written(lambda: self._store.save_condition("sink", self._name, condition))
+
+    async def try_save_condition(self, condition: SinkCondition) -> None:
+        """Write the health of the sink if that can be done now: nothing depends on it."""
+        with contextlib.suppress(RelayError):
+            await self._store.save_condition("sink", self._name, condition)
 
     async def _until_written(self, write: Callable[[], Awaitable[T]]) -> T:
         while True:

@@ -98,6 +98,8 @@ class InstanceView:
         stored = await self._stored()
         collectors, deliverers = self._topology.collectors, self._topology.deliverers
         fleet = self.fleet
+        for deliverer in deliverers.values():
+            deliverer.measure()
         return report(
             self._topology.config,
             [

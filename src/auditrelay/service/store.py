@@ -94,8 +94,9 @@ class DeadLetters(Protocol):
         Spool the dead letters *ids* again, each for its sink; return those that were spooled.
 
         Dead letters already being replayed are skipped, and those that *unless* is true of. On
-        return the copies are durable; a dead letter is deleted with its delivery, and stays, with one attempt more, if the sink refuses
-        it again. Raises StoreFull if the spool or the disk has no room.
+        return the copies are durable; a dead letter is deleted with its delivery, and stays, with
+        one attempt more, if the sink refuses it again. Raises StoreFull if the spool or the disk
+        has no room.
         """
 
     async def drop(

@@ -98,6 +98,8 @@ class Item(msgspec.Struct, gc=False):
     Whether it is a reduced copy, of contents that no product refuses: that it is accepted says
     nothing about other events.
     """
+    live: bool = True
+    """Whether it is meant to come soon: it is not of a backfill, a replay or auditrelay itself."""
 
     @classmethod
     def of_page(
@@ -105,7 +107,14 @@ class Item(msgspec.Struct, gc=False):
     ) -> list[Self]:
         """Return the items for the events of *page*; texts that will not be sent are left out."""
         most = limits.event_bytes
-        sorts = [(sort.source, sort.native_action == REDUCED) for sort in page.sorts]
+        sorts = [
+            (
+                sort.source,
+                sort.native_action == REDUCED,
+                not (sort.backfill or sort.replayed or sort.notice),
+            )
+            for sort in page.sorts
+        ]
         items = []
         for position, uid, sort, at, each in zip(
             positions, page.uid, page.sort, page.at, rendered, strict=True
@@ -115,8 +124,10 @@ class Item(msgspec.Struct, gc=False):
                 unfit = Unfit("too_large", f"{len(text)} bytes; the limit is {most}")
             if unfit is not None:
                 text = b""
-            source, reduced = sorts[sort]
-            items.append(cls(position, uid, source, at, text, each.key, each.ages, unfit, reduced))
+            source, reduced, live = sorts[sort]
+            items.append(
+                cls(position, uid, source, at, text, each.key, each.ages, unfit, reduced, live)
+            )
         return items
 
 

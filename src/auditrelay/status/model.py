@@ -151,6 +151,20 @@ class SourceStatus(PeerStatus, frozen=True, kw_only=True):
     """The fields that differed; left out likewise, and if the former records were gone."""
 
 
+class FreshnessStatus(Struct, frozen=True, kw_only=True):
+    """How old the events of a source were when the sink acknowledged them."""
+
+    source: str
+    p50_seconds: float
+    """Half of them were not older."""
+    p99_seconds: float
+    """99 of a hundred were not older."""
+    events: int
+    """How many these figures are of: those of the hour up to the last one."""
+    last_at: Time
+    """When the last of them was acknowledged."""
+
+
 class SinkStatus(PeerStatus, frozen=True, kw_only=True):
     """A sink."""
 
@@ -183,6 +197,8 @@ class SinkStatus(PeerStatus, frozen=True, kw_only=True):
     last_error: str | None
     error_code: str | None
     """The short code of last_error."""
+    freshness: tuple[FreshnessStatus, ...] = ()
+    """By source, without backfills and replays; as of a minute ago without a running service."""
     linger_seconds: float | UnsetType = UNSET
     """
     How long events may wait for others that are sent with them, all being well; left out if that is

@@ -18,6 +18,7 @@ from auditrelay.status.model import (
     CoverageSpan,
     Credential,
     EvidenceStatus,
+    FreshnessStatus,
     LateFind,
     Report,
     SinkStatus,
@@ -280,6 +281,17 @@ def _sink(
         last_delivered_at=condition.last_delivered_at,
         last_error=condition.last_error,
         error_code=condition.error_code,
+        freshness=tuple(
+            FreshnessStatus(
+                source=each.source,
+                p50_seconds=each.p50,
+                p99_seconds=each.p99,
+                events=each.events,
+                last_at=each.at,
+            )
+            for each in condition.freshness
+            if each.source in config.sources
+        ),
         linger_seconds=_linger(settings),
     )
 

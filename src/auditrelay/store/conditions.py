@@ -60,6 +60,20 @@ class SourceCondition(msgspec.Struct):
     unreadable: tuple[UnreadableSpan, ...] = ()
 
 
+class SourceFreshness(msgspec.Struct, frozen=True):
+    """
+    How old the events of a *source* were when a sink acknowledged them, in seconds: p50 and p99.
+
+    Of so many *events* in the hour up to *at* (ISO 8601), when the last of them arrived.
+    """
+
+    source: str
+    p50: float
+    p99: float
+    events: int
+    at: str
+
+
 class SinkCondition(msgspec.Struct):
     """Health of a sink; times are ISO 8601."""
 
@@ -79,6 +93,8 @@ class SinkCondition(msgspec.Struct):
     """Whether its last success proved nothing, so that it is asked before it gets an event."""
     unanswered: bool = False
     """Whether single events were sent and never answered, so that it is asked first as well."""
+    freshness: tuple[SourceFreshness, ...] = ()
+    """Of each source whose events it has taken, as of a minute ago; a backfill does not count."""
 
 
 Condition = SourceCondition | SinkCondition

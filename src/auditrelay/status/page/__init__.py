@@ -12,7 +12,14 @@ from typing import Final
 from msgspec import UNSET
 
 from auditrelay.evidence.heads import Head
-from auditrelay.status.model import AnyPeer, Finding, Report, SinkStatus, SourceStatus
+from auditrelay.status.model import (
+    AnyPeer,
+    Finding,
+    FreshnessStatus,
+    Report,
+    SinkStatus,
+    SourceStatus,
+)
 from auditrelay.status.page.badge import state_of
 from auditrelay.status.page.diagram import flow
 from auditrelay.status.page.html import Markup, definitions, tag
@@ -27,6 +34,9 @@ _PROVED = {
 }
 """In words, what a success of a sink proves of an event."""
 
+
+_SLOWEST: Final = 5
+"""How many sources of a sink are shown with how soon their events arrive."""
 
 _DIGITS: Final = 16
 """How many digits of the root of a head, and of a log, are shown: enough to tell them apart."""
@@ -256,6 +266,8 @@ def _sink(report: Report, row: SinkStatus, now: datetime) -> Markup:
     }
     if backlog:
         facts["oldest waiting"] = humanize.span(row.oldest_undelivered_seconds)
+    if row.freshness:
+        facts["events arrive"] = _fresh(row.freshness)
     if row.linger_seconds:
         facts["waits to be sent"] = f"up to {humanize.span(row.linger_seconds)}, with others"
     if row.enabled:
@@ -265,6 +277,19 @@ def _sink(report: Report, row: SinkStatus, now: datetime) -> Markup:
         if row.exclude:
             facts["is not sent"] = ", ".join(row.exclude)
     return _peer(report, row, now, facts={**facts, **_holder(row)}, picture=_throughput(row))
+
+
+def _fresh(rows: Sequence[FreshnessStatus]) -> str:
+    """Return how soon events arrive, the slowest sources first."""
+    slowest = sorted(rows, key=lambda each: -each.p99_seconds)
+    words = [
+        f"{each.source} half within {humanize.span(each.p50_seconds)}, "
+        f"99 % within {humanize.span(each.p99_seconds)}"
+        for each in slowest[:_SLOWEST]
+    ]
+    if len(rows) > _SLOWEST:
+        words.append(f"{humanize.count(len(rows) - _SLOWEST, 'source')} sooner")
+    return "; ".join(words)
 
 
 def _holder(row: AnyPeer) -> dict[str, str]:
