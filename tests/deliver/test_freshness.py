@@ -31,7 +31,7 @@ def test_half_and_99_of_a_hundred_events_are_not_older_than_is_shown() -> None:
     assert (found.source, found.events, found.at) == ("voice", 5000, AT.isoformat())
     ages.sort()
     for shown, true in ((found.p50, ages[2499]), (found.p99, ages[4949])):
-        assert true <= shown <= 1.1 * true
+        assert 0.95 * true <= shown <= 1.05 * true
 
 
 @pytest.mark.parametrize("age", [-5 * SECOND, 0, 1, 10**18])
@@ -49,7 +49,7 @@ def test_what_is_more_than_an_hour_old_is_forgotten_and_a_quiet_source_is_not() 
     fresh.add("voice", [30 * SECOND], later)
     calls, voice = fresh.measured()
     assert (voice.events, calls.events) == (1, 1)
-    assert 30 <= voice.p99 <= 33
+    assert 27 <= voice.p99 <= 33
     assert (voice.at, calls.at) == (later.isoformat(), AT.isoformat())
 
 
@@ -82,7 +82,7 @@ async def test_it_is_of_live_events_and_the_store_has_it_at_the_end(world: World
         [sink] = view.sinks()
     [found] = sink.condition.freshness
     assert (found.source, found.events) == ("voice", 5)
-    assert 40 <= found.p50 < 100_000
+    assert 35 <= found.p50 < 100_000
 
 
 @pytest.mark.parametrize(("seconds", "saved"), [(0.0, 4), (1e9, 2)])

@@ -2,8 +2,8 @@
 How soon the events of each source arrive at a sink: from when they occur to the acknowledgement.
 
 Of the last hour in which any arrived; a backfill and a replay do not count, which are meant to be
-late. Some four kilobytes for a source at most, however many events: counts by age, in steps of a
-tenth, so what is shown is up to a tenth too long and never too short. The cost is one of a batch.
+late. Memory is bounded, however many events: counts by age, in steps of a tenth, between which ages
+count as spread evenly. So what is shown is within a tenth of the truth. The cost is one of a batch.
 """
 
 from bisect import bisect_left, bisect_right
@@ -74,9 +74,10 @@ def _measured(
 
 def _below(share: float, counts: Counter[int]) -> float:
     """Return the seconds within which that *share* of the events arrived."""
-    left = ceil(share * counts.total())
+    left = share * counts.total()
     for bound in sorted(counts):
+        if left <= counts[bound]:
+            start, end = (_BOUNDS[bound - 1] if bound else 0), _BOUNDS[bound]
+            return round((start + (end - start) * left / counts[bound]) / 1_000_000, 1)
         left -= counts[bound]
-        if left <= 0:
-            return round(_BOUNDS[bound] / 1_000_000, 3)
     return 0.0
