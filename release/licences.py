@@ -20,7 +20,7 @@ _TEXT: Final = re.compile(r"(LICEN[CS]E|COPYING|NOTICE)[^/]*", re.IGNORECASE)
 
 
 class Unknown(Exception):
-    """A package is not here as the lock has it, or nobody has read yet what its licence is."""
+    """A package is not here as the lock has it, or its licence is in words that are not listed."""
 
 
 def licence(package: Package) -> str:

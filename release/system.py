@@ -136,7 +136,7 @@ def _environment(folder: Path, distributions: Path) -> None:
         # What belongs to the system's package is none of pip's, and one of them has a path of ours.
         for path in packages.glob(f"*.dist-info/{name}"):
             path.unlink()
-    # Compiled here, as nobody may write there at run time; with the paths that it will have there.
+    # Compiled here, as there it is read-only; with the paths that it will have there.
     compile_all = ("-m", "compileall", "-q", "--invalidation-mode", "unchecked-hash")
     _run(_PYTHON, *compile_all, "-s", str(folder.absolute()), "-p", "/", str(packages))
     (home / "bin").mkdir()

@@ -27,7 +27,8 @@ def stamped() -> Iterator[tuple[Path, str]]:
     for pattern, version in _WHERE:
         for path in sorted(ROOT.glob(pattern)):
             text = path.read_text("utf-8")
-            yield path, re.sub(version, VERSION, text, flags=re.MULTILINE)
+            if re.search(version, text, re.MULTILINE):
+                yield path, re.sub(version, VERSION, text, flags=re.MULTILINE)
 
 
 if __name__ == "__main__":

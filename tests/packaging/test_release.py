@@ -27,7 +27,12 @@ def lock() -> list[locks.Package]:
 
 def test_every_file_with_the_version_in_it_has_the_one_of_pyproject() -> None:
     files = dict(version.stamped())
-    assert {path.name for path in files} >= {"Dockerfile", "app.conf", "deployment.yaml"}
+    assert {path.name for path in files} >= {
+        "Dockerfile",
+        "app.conf",
+        "deployment.yaml",
+        "kustomization.yaml",
+    }
     for path, text in files.items():
         assert VERSION in text, path
         assert path.read_text("utf-8") == text, f"{path}: run make generate"
@@ -122,7 +127,7 @@ def test_a_package_that_is_not_installed_as_locked_has_no_licence_yet(
         licences.licence(replace(lock[0], version="0.0.1"))
 
 
-def test_a_licence_in_words_that_nobody_has_read_is_refused(
+def test_a_licence_in_words_that_are_not_listed_is_refused(
     lock: list[locks.Package], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     isc = next(each for each in lock if licences.licence(each) == "ISC")

@@ -160,11 +160,18 @@ def test_the_locks_agree_with_each_other() -> None:
 
 def test_the_locks_satisfy_the_declared_requirements() -> None:
     groups = PROJECT["dependency-groups"]
-    tools = [each for group in groups.values() for each in group if isinstance(each, str)]
+    apart = {name: ROOT / f"requirements-{name}.txt" for name in ("docs", "audit")}
+    tools = [
+        each
+        for name, group in groups.items()
+        for each in group
+        if isinstance(each, str) and name not in apart
+    ]
     for wanted, lock in (
         ([*PROJECT["project"]["dependencies"], *EXTRAS], RUNTIME),
         (groups["build"], BUILD),
         (tools, DEVELOPER),
+        *((groups[name], path) for name, path in apart.items()),
     ):
         pinned = pins(lock)
         for requirement in map(Requirement, wanted):

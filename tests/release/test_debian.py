@@ -57,8 +57,8 @@ def test_every_module_is_found_and_every_library_of_a_compiled_one(installed: Ch
         "    if not each.name.endswith('__main__'): importlib.import_module(each.name)\n"
         "print(auditrelay.__file__)"
     )
-    told = installed.run("/usr/lib/auditrelay/bin/python", "-c", code, user=USER)
-    assert told.strip() == f"{SITE}/auditrelay/__init__.py"
+    printed = installed.run("/usr/lib/auditrelay/bin/python", "-c", code, user=USER)
+    assert printed.strip() == f"{SITE}/auditrelay/__init__.py"
     assert installed.run("auditrelay", "--version", user=USER) == f"auditrelay {VERSION}\n"
 
 
@@ -75,7 +75,7 @@ def test_it_has_nothing_of_the_machine_that_built_it(installed: Chroot) -> None:
 def test_each_module_is_compiled_and_no_bytecode_is_compared_with_its_source(
     installed: Chroot,
 ) -> None:
-    """Nobody may write there: what is not compiled would be compiled again at every start."""
+    """It is read-only: what is not compiled would be compiled again at every start."""
     tag = f"cpython-{system.python().replace('.', '')}"
     sources = list(installed.at(SITE).rglob("*.py"))
     assert len(sources) > 1000
@@ -94,17 +94,17 @@ def test_only_root_reads_the_credentials_and_everybody_the_configuration(
     text = config.read_text("utf-8")
     assert "${credential:secret_splunk_hec_token}" in text
     assert "${env:" not in text
-    told = installed.run("auditrelay", "check", "--offline", user=USER, status=2)
-    assert "sources.acme-voice.organization_id" in told, "it says what to fill in"
-    assert "Traceback" not in told
+    printed = installed.run("auditrelay", "check", "--offline", user=USER, status=2)
+    assert "sources.acme-voice.organization_id" in printed, "it says what to fill in"
+    assert "Traceback" not in printed
 
 
 def test_systemd_finds_nothing_in_the_units_and_they_run_what_is_installed(
     installed: Chroot,
 ) -> None:
     units = ("auditrelay.service", "auditrelay-backfill@acme-voice.service")
-    told = installed.run("systemd-analyze", "verify", "--man=no", *units)
-    assert told == ""
+    printed = installed.run("systemd-analyze", "verify", "--man=no", *units)
+    assert printed == ""
     for name in ("auditrelay.service", "auditrelay-backfill@.service"):
         text = installed.at(f"/usr/lib/systemd/system/{name}").read_text("utf-8")
         assert "/usr/bin/auditrelay " in text

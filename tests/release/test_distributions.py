@@ -65,11 +65,13 @@ def test_the_wheel_runs_away_from_its_sources_and_loses_nothing_in_the_demo(
     assert run(program, "--version", cwd=tmp_path) == f"auditrelay {VERSION}\n"
     home = {"HOME": str(tmp_path), "XDG_RUNTIME_DIR": str(tmp_path)}
     run(program, "init", "config.toml", cwd=tmp_path, **home)
-    told = run(program, "demo", "--duration", "6s", "--kill-every", "3s", cwd=tmp_path, **home)
-    assert "0 lost" in told or "nothing" in told.lower(), told
+    # It fails if anything is lost.
+    run(program, "demo", "--duration", "6s", "--kill-every", "3s", cwd=tmp_path, **home)
 
 
-def test_two_builds_are_equal_whoever_builds_and_whenever(dist: Path, tmp_path: Path) -> None:
+def test_two_builds_are_equal_in_another_environment_and_at_another_time(
+    dist: Path, tmp_path: Path
+) -> None:
     old = os.umask(0o077)
     try:
         again = tmp_path / "again"

@@ -64,8 +64,8 @@ async def test_a_state_of_d5f3f41_loses_nothing_repeats_nothing_and_keeps_what_i
             assert replayed.status == 0, replayed.stderr
             await eventually(lambda: refused in elastic.by_uid, what="the dead letter")
 
-            told = await command(config, "coverage", "bland", "--json")
-            gap, covered, *_ = json.loads(told.stdout)["spans"]
+            shown = await command(config, "coverage", "bland", "--json")
+            gap, covered, *_ = json.loads(shown.stdout)["spans"]
             assert (gap["state"], gap["reason"]) == ("gap", "catch_up_limit")
             assert (covered["state"], covered["start"]) == ("covered", gap["end"])
             in_gap = {
