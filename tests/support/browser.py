@@ -57,8 +57,10 @@ class Browser:
         self._tabs: dict[str, Tab] = {}
         self._hearing = asyncio.create_task(self._hear())
 
-    async def call(self, method: str, session: str | None = None, **params: Any) -> dict[str, Any]:
-        """Return what the browser answers to *method*."""
+    async def call(
+        self, method: str, session: str | None = None, *, within: float = PATIENCE, **params: Any
+    ) -> dict[str, Any]:
+        """Return what the browser answers to *method*, in at most *within* seconds."""
         number = next(self._numbers)
         answer: asyncio.Future[dict[str, Any]] = asyncio.get_running_loop().create_future()
         self._waiting[number] = answer
@@ -66,7 +68,7 @@ class Browser:
         if session is not None:
             message["sessionId"] = session
         self._writer.write(json.dumps(message).encode() + b"\0")
-        async with asyncio.timeout(PATIENCE):
+        async with asyncio.timeout(within):
             return await answer
 
     async def _hear(self) -> None:
@@ -190,10 +192,14 @@ class Tab:
             mobile=False,
         )
 
-    async def ask(self, script: str) -> Any:
+    async def ask(self, script: str, *, within: float = PATIENCE) -> Any:
         """Return the value of *script*, as JSON has it; also where the page may run none."""
         answer = await self.call(
-            "Runtime.evaluate", expression=script, returnByValue=True, awaitPromise=True
+            "Runtime.evaluate",
+            expression=script,
+            returnByValue=True,
+            awaitPromise=True,
+            within=within,
         )
         assert "exceptionDetails" not in answer, answer["exceptionDetails"]
         return answer["result"].get("value")
