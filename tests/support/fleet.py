@@ -344,6 +344,13 @@ class Fleet:
             if seen.method == "POST" and seen.path.endswith(_SENDS)
         )
 
+    def check_not_robbed(self) -> None:
+        """Fail if a replica has lost something; what the keeper moves is given in good order."""
+        for name, daemon in self.daemons.items():
+            for event in ("unit_fenced", "replica_fenced"):
+                assert not daemon.logged(event), (name, daemon.logged(event))
+            assert not daemon.logged("unit_taken", reason="dead"), name
+
     def check_holders(self, cut: Mapping[str, int] | None = None) -> None:
         """
         Fail if a replica has sent or written for what it did not hold, or another one held.
