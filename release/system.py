@@ -53,6 +53,7 @@ class Unavailable(Exception):
 
 def stage(folder: Path, distributions: Path) -> None:
     """Fill *folder* with what the package has below /usr, of what is in *distributions*."""
+    folder = folder.absolute()
     shutil.rmtree(folder, ignore_errors=True)
     _environment(folder, distributions)
     _units(folder)
@@ -138,7 +139,9 @@ def _environment(folder: Path, distributions: Path) -> None:
             path.unlink()
     # Compiled here, as there it is read-only; with the paths that it will have there.
     compile_all = ("-m", "compileall", "-q", "--invalidation-mode", "unchecked-hash")
-    _run(_PYTHON, *compile_all, "-s", str(folder.absolute()), "-p", "/", str(packages))
+    # Sets of constants are written in the order of their hashes.
+    where = ("-s", str(folder), "-p", "/", str(packages))
+    _run(_PYTHON, *compile_all, *where, PYTHONHASHSEED="0")
     (home / "bin").mkdir()
     (home / "bin" / "python").symlink_to(f"/usr/bin/python{python()}")
     home.joinpath("pyvenv.cfg").write_text(
