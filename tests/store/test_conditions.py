@@ -7,6 +7,7 @@ import pytest
 from auditrelay.store.conditions import (
     SinkCondition,
     SourceCondition,
+    SourceFreshness,
     decode_condition,
     encode_condition,
     with_part,
@@ -90,3 +91,15 @@ def test_what_parts_of_another_number_were_is_over() -> None:
     read = decode_condition(with_part(odd, Part(0, 3), part_condition(up=True)), SinkCondition)
     assert (read.up, read.held) == (False, False), "of the second nothing is known"
     assert decode_condition(with_part('{"parts": 1}', Part(0, 3), "{}"), SinkCondition)
+
+
+def test_events_arrive_at_a_sink_as_late_as_at_its_slowest_part() -> None:
+    slow = SourceFreshness("voice", 30.0, 40.0, 5, AT)
+    fast = SourceFreshness("voice", 20.0, 60.0, 7, AT)
+    other = SourceFreshness("calls", 1.0, 2.0, 3, AT)
+    whole = with_part("{}", Part(0, 2), part_condition(freshness=(slow, other)))
+    whole = with_part(whole, Part(1, 2), part_condition(freshness=(fast,)))
+    assert decode_condition(whole, SinkCondition).freshness == (
+        other,
+        SourceFreshness("voice", 30.0, 60.0, 12, AT),
+    )

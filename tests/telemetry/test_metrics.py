@@ -104,6 +104,7 @@ def test_every_promised_metric_is_exposed_before_its_first_event() -> None:
 def test_every_promised_metric_has_its_promised_labels() -> None:
     of = metrics()
     of.dead_letters_total.labels("s", "too_old").inc()
+    of.events_excluded_by_glob.labels("s", "session.*").inc()
     of.gap_seconds.labels("a", "limit").inc()
     of.requests_retried.labels("s", "timeout").inc()
     of.request_duration_seconds.labels("s", "200").observe(0.1)

@@ -74,7 +74,7 @@ class _Answers:
 
 
 def require_terminal() -> None:
-    """Raise ConfigError unless there is somebody to ask."""
+    """Raise ConfigError unless there is a terminal to ask on."""
     if not (sys.stdin.isatty() and sys.stdout.isatty()):
         raise ConfigError(
             "--interactive asks questions, and there is no terminal; leave it out, and name what "

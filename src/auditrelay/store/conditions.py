@@ -161,4 +161,22 @@ def _worst(parts: Sequence[SinkCondition]) -> SinkCondition:
         breaker_target=breaker.breaker_target,
         unproven=any(each.unproven for each in parts),
         unanswered=any(each.unanswered for each in parts),
+        freshness=_slowest(parts),
+    )
+
+
+def _slowest(parts: Sequence[SinkCondition]) -> tuple[SourceFreshness, ...]:
+    """Return by source how soon events arrive at the slowest of *parts*."""
+    by_source: dict[str, list[SourceFreshness]] = {}
+    for each in (each for part in parts for each in part.freshness):
+        by_source.setdefault(each.source, []).append(each)
+    return tuple(
+        SourceFreshness(
+            source,
+            max(each.p50 for each in found),
+            max(each.p99 for each in found),
+            sum(each.events for each in found),
+            max(each.at for each in found),
+        )
+        for source, found in sorted(by_source.items())
     )
