@@ -26,6 +26,7 @@
 #   make image-base                    a base for it from Debian packages, where no registry can be reached
 #   make image-test                    the image as it is run, as root; builds it, and a base if it must
 #   make kubernetes-test               kubernetes/ rendered and checked, with tools that Go builds
+#   make appinspect                    the add-on and the dashboard for Splunk by Splunk's own inspection
 #   make install                       the virtual environment alone, with the development tools
 #   make dist                          wheel, sdist, bill of materials, licences, checksums of the last
 #                                      commit into dist/ (docs/releases.md)
@@ -67,7 +68,7 @@ FUZZ ?= 200000
 FUZZ_SECONDS ?= 60
 CHECKER ?= dist/auditrelay-evidence.pyz
 
-.PHONY: docs docs-test screenshots install demo test test-all test-unit fuzz check check-format check-lint check-types format generate bench bench-grove bench-replicas interop evidence-checker image image-base image-test kubernetes-test dist deb rpm release-test release-notes audit changelog lock clean
+.PHONY: docs docs-test screenshots install demo test test-all test-unit fuzz check check-format check-lint check-types format generate bench bench-grove bench-replicas interop evidence-checker image image-base image-test kubernetes-test appinspect dist deb rpm release-test release-notes audit changelog lock clean
 .DEFAULT_GOAL := install
 
 # Many tests wait for a process or a peer, so one more worker than cores keeps the cores busy.
@@ -168,6 +169,9 @@ kubernetes-test: $(VENV)/.developer
 	@packaging/kubernetes/build.sh
 	@$(BIN)/python -m pytest -n 0 $(TEST) tests/packaging/test_kubernetes.py
 
+appinspect: .venv-appinspect/.ready $(VENV)/.developer
+	@$(BIN)/python -m pytest -n 0 $(TEST) tests/siem/test_appinspect.py
+
 dist: $(VENV)/.developer
 	@$(BIN)/python -m release.dist dist
 
@@ -197,6 +201,7 @@ changelog: $(VENV)/.developer
 COMPILE = UV_CUSTOM_COMPILE_COMMAND="make lock" $(BIN)/uv pip compile --quiet --universal \
 	--python-version 3.11 --generate-hashes --no-emit-index-url --only-binary :all: $(LOCK)
 
+# Of what Splunk's inspection needs one package is no wheel; it is only installed beside us.
 lock: $(VENV)/.developer
 	$(PIP) install uv==$(UV_VERSION)
 	$(COMPILE) pyproject.toml --all-extras --group dev --output-file requirements-dev.txt
@@ -204,9 +209,10 @@ lock: $(VENV)/.developer
 	$(COMPILE) --group build --constraint requirements-dev.txt --output-file requirements-build.txt
 	$(COMPILE) --group docs --output-file requirements-docs.txt
 	$(COMPILE) --group audit --output-file requirements-audit.txt
+	$(filter-out --only-binary :all:,$(COMPILE)) --group appinspect --output-file requirements-appinspect.txt
 
 clean:
-	rm -rf $(VENV) $(VENV_DOCS) $(VENV_AUDIT) .venv-grove build dist .pytest_cache .mypy_cache .ruff_cache .hypothesis
+	rm -rf $(VENV) $(VENV_DOCS) $(VENV_AUDIT) .venv-grove .venv-appinspect build dist .pytest_cache .mypy_cache .ruff_cache .hypothesis
 	rm -rf interop/*/target
 	find src tests benchmarks interop -name __pycache__ -type d -prune -exec rm -rf {} +
 
@@ -238,4 +244,9 @@ $(VENV_DOCS)/.ready: requirements-docs.txt | $(VENV)/pyvenv.cfg
 	$(BIN)/python -m venv $(VENV_DOCS)
 	$(VENV_DOCS)/bin/python -m pip --disable-pip-version-check --quiet install --only-binary :all: \
 		--require-hashes -r requirements-docs.txt
+	@touch $@
+
+.venv-appinspect/.ready: requirements-appinspect.txt
+	$(PYTHON) -m venv --clear .venv-appinspect
+	.venv-appinspect/bin/python -m pip --disable-pip-version-check --quiet install --require-hashes -r requirements-appinspect.txt
 	@touch $@
