@@ -146,11 +146,7 @@ async def _until(holds: Any) -> None:
 
 
 def scale(server: Server, options: Options) -> Iterator[str]:
-    """
-    Run 1, 2 and 3 replicas: over 3 sources and 3 sinks, and over 300 sources and one sink.
-
-    The latter also with the sink in 3 parts; then "of one's" is of one replica and one part.
-    """
+    """Run 1, 2 and 3 replicas: 3 sources, 3 sinks; 300 sources, one sink, in 1 part and in 3."""
     yield (
         "| sources | sinks | parts | replicas | events/s | relay, CPU µs | server, CPU µs "
         "| of one's |"

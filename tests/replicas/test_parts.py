@@ -21,7 +21,7 @@ pytestmark = pytest.mark.process
 
 
 async def flow(sandbox: Sandbox, stop: asyncio.Event) -> None:
-    """Record events until the stop."""
+    """Record events until *stop* is set."""
     while not stop.is_set():
         add(sandbox, 4)
         await asyncio.sleep(0.1)

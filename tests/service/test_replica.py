@@ -89,13 +89,16 @@ class World:
         self.clock, self.rows, self.folder = clock, Rows(clock), folder
         self.share: Any = Share(self.rows, name)
         self.config = self.read()
-        deliverers = {"out": SimpleNamespace(throughput=Throughput(clock.now()))}
-        self.woken: list[bool] = []
+        deliverers = {
+            name: SimpleNamespace(
+                name=name.partition(" ")[0],
+                throughput=Throughput(clock.now()),
+                wake=asyncio.Event(),
+            )
+            for name in ("out", "hec 0/2")
+        }
         self.topology: Any = SimpleNamespace(
-            config=self.config,
-            deliverers=deliverers,
-            announce=lambda: None,
-            wake_parts=lambda: self.woken.append(True),
+            config=self.config, deliverers=deliverers, announce=lambda: None
         )
         self.view: Any = SimpleNamespace(failing=None, stuck=lambda: ["calls"])
         self.gained: list[str] = []
@@ -264,8 +267,12 @@ async def test_what_commands_have_a_unit_do_ends_before_the_unit_does(world: Wor
 
 async def test_each_pulse_wakes_the_parts_of_sinks(world: World) -> None:
     """What they wait for is what other replicas settle, of which nothing else tells."""
-    await world.turns(3)
-    assert len(world.woken) == 3
+    whole, part = world.topology.deliverers.values()
+    for _ in range(3):
+        part.wake.clear()
+        await world.turns(1)
+        assert part.wake.is_set()
+    assert not whole.wake.is_set()
 
 
 async def test_replicas_that_disagree_are_logged_once(world: World) -> None:

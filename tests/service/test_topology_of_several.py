@@ -199,10 +199,6 @@ async def test_each_part_of_a_sink_has_its_share_of_the_requests(tmp_path: Path)
         await work.lose(lease(units[0]), Loss.MOVED)
         await work.lose(lease(units[1]), Loss.FENCED)
         assert list(topology.deliverers) == ["hec 2/3"]
-        for each in topology.deliverers.values():
-            each.wake.clear()
-        topology.wake_parts()
-        assert all(each.wake.is_set() for each in topology.deliverers.values())
 
 
 async def test_a_reload_changes_the_parts_that_are_held_and_their_number_by_giving_them(

@@ -204,6 +204,9 @@ _SINK_KEYS = """\
 # linger = "1s"
 # The most requests in flight. Concurrency is reduced automatically while the sink is slow or fails.
 # concurrency = 4
+# With a shared store: into how many parts it is divided by source, so that several replicas deliver
+# to it at a time. They share the concurrency. Not for a file nor for object storage.
+# parts = 1
 # "gzip", or "none" for a collector behind a proxy that cannot decompress.
 # compression = "gzip"
 # The most time for one request, from connecting to the last byte.

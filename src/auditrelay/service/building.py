@@ -13,7 +13,7 @@ from auditrelay.deliver.deliverer import Deliverer
 from auditrelay.errors import PeerBug
 from auditrelay.service.store import Store
 from auditrelay.sinks import Sink
-from auditrelay.store.parts import Part
+from auditrelay.store.parts import name_of, part_of
 from auditrelay.supervisor import Unmade
 from auditrelay.supervisor.sinks import make_sink
 from auditrelay.supervisor.sources import make_file_source, make_source
@@ -85,20 +85,20 @@ class Builder:
     def deliverer(
         self,
         config: Config,
-        name: str,
+        unit: str,
         store: Store,
         *,
         may_send: Callable[[], bool],
         strict: bool,
-        part: Part | None,
     ) -> tuple[Sink, Deliverer]:
         """
-        Return the sink *name*, whose requests begin only if it *may_send*, and what uses it.
+        Return the sink of *unit*, whose requests begin only if it *may_send*, and what uses it.
 
-        If it delivers a *part*, it has its share of the requests in flight.
+        If *unit* is a part of the sink, it has its share of the requests in flight.
         """
+        name = name_of(unit)
         settings = config.sinks[name]
-        if part is not None:
+        if (part := part_of(unit)) is not None:
             share = part.share(settings.concurrency)
             settings = settings.model_copy(update={"concurrency": share})
         sink: Any

@@ -31,11 +31,11 @@ from auditrelay.service.membership import (
     lost,
     plan,
     rolled_back,
+    served,
     unknown_to_us,
 )
 from auditrelay.service.reach import Reach
 from auditrelay.store.leases import KEEPER, Lease
-from auditrelay.store.parts import is_superseded
 from auditrelay.store.replicas import (
     Card,
     LeaseRow,
@@ -44,7 +44,6 @@ from auditrelay.store.replicas import (
     Situation,
     Unreachable,
     Waiting,
-    parts_in_force,
 )
 from auditrelay.telemetry.metrics import Metrics
 
@@ -329,7 +328,7 @@ class Member:
             self._register()
             self._may = May.KEEPER
         if not self._draining and self._may is not May.NOTHING:
-            self._take(planned, dead, at, self._superseded(now))
+            self._take(planned, served(self._card, now.replicas), at)
         if (now.end, now.heads) != self._seen:
             self._seen = (now.end, now.heads)
             self._instance.wake()
@@ -371,29 +370,17 @@ class Member:
             _log.warning("unit_fenced", unit=lease.unit, epoch=lease.epoch)
 
     def _hand_over(self, now: Situation) -> None:
-        """
-        Give what others shall have or is not served here; key again what we do not know of.
-
-        What is of a sink that is divided otherwise by now is given as well.
-        """
+        """Give what others shall have or is not served here; key again what we do not know of."""
         assert self.me is not None  # noqa: S101  # joined
         if self._draining:
             self._drain_all()
         able = {each.id for each in now.replicas if each.may_hold} - {self.me}
-        leases, kept = self.leases, self._card.serves.keys() - self._resting.keys()
-        kept -= self._superseded(now)
+        leases, kept = self.leases, served(self._card, now.replicas) - self._resting.keys()
         for row in now.leases:
             if row.unit in leases and (row.wanted_by in able or row.unit not in kept):
                 self._held.release(leases[row.unit], Loss.MOVED, self._give)
         for row in unknown_to_us(self.me, self._held.units | self._taking, now.leases):
             self._held.acquire(row.unit, partial(self._claim, row))
-
-    def _superseded(self, now: Situation) -> set[str]:
-        """Return the units of sinks that are divided otherwise; a command keeps what it has."""
-        if self._card.command:
-            return set()
-        numbers = parts_in_force(now.replicas)
-        return {unit for unit in self._card.serves if is_superseded(unit, numbers)}
 
     async def _claim(self, row: LeaseRow) -> Lease | None:
         """Give what names us a new token, and return its lease; or give it away."""
@@ -422,29 +409,20 @@ class Member:
 
     # -- what is taken -----------------------------------------------------------------------------
 
-    def _take(
-        self,
-        planned: Mapping[str, UUID],
-        dead: Collection[UUID],
-        at: float,
-        superseded: Collection[str],
-    ) -> None:
+    def _take(self, planned: Mapping[str, UUID], serves: set[str], at: float) -> None:
         """Take what is free and planned for us, or for a replica that does not come for it."""
         free, unclaimed = self._free.units(), self._free.unclaimed(at)
         self._resting = {unit: each for unit, each in self._resting.items() if at < each[0]}
         wanted = {
             unit
-            for unit in free
-            if unit in self._card.serves
-            and unit not in self._resting
-            and unit not in superseded
-            and (planned.get(unit) == self.me or unit in unclaimed or self._card.command)
+            for unit in (free & serves) - self._resting.keys()
+            if (planned.get(unit) == self.me or unit in unclaimed or self._card.command)
             and (self._may is May.ALL or unit == KEEPER)
         } - self._held.units
         if wanted and not self._taking:
             self._taking = frozenset(wanted)
             origins = {unit: self._origins.of(unit, self.me) for unit in wanted}
-            self._do(self._taken(origins, set(dead)))
+            self._do(self._taken(origins, set(self._ended)))
         self._took = self._took or (self._may is May.ALL and not wanted)
 
     async def _taken(

@@ -16,7 +16,7 @@ from uuid import UUID
 
 from auditrelay.store.leases import Lease
 from auditrelay.store.parts import is_superseded, part_of, peer_of
-from auditrelay.store.replicas import LIFE, LeaseRow, Replica, parts_in_force
+from auditrelay.store.replicas import LIFE, Card, LeaseRow, Replica, parts_in_force
 
 PULSE: Final = 1.0
 """Seconds from one look at the other replicas to the next."""
@@ -68,6 +68,16 @@ def plan(
             balance.add(unit, at.get(unit))
         planned |= balance.result()
     return planned
+
+
+def served(card: Card, replicas: Iterable[Replica]) -> set[str]:
+    """
+    Return what who has *card* serves, without units of sinks that are divided otherwise by now.
+
+    What runs one command goes on with what it has.
+    """
+    numbers = {} if card.command else parts_in_force(replicas)
+    return {unit for unit in card.serves if not is_superseded(unit, numbers)}
 
 
 class _Balance:

@@ -155,7 +155,9 @@ class Replica:
             ahead = -round(offset.total_seconds(), 1)
             _log.warning("clock_differs", peer="the database", ahead_seconds=ahead)
         self._is_off = is_off
-        self._topology.wake_parts()
+        for name, deliverer in self._topology.deliverers.items():
+            if name != deliverer.name:  # a part of a sink, which may have waited for the others
+                deliverer.wake.set()
         if not self._is_command:
             self._reconsider(offset)
 

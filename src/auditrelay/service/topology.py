@@ -26,7 +26,7 @@ from auditrelay.service.store import Store
 from auditrelay.settings.reserved import ALERTS
 from auditrelay.sinks import Sink
 from auditrelay.store.leases import KEEPER, Lease, sole
-from auditrelay.store.parts import name_of, part_of, sink_units
+from auditrelay.store.parts import sink_units
 from auditrelay.supervisor.sinks import always
 from auditrelay.telemetry.metrics import Metrics
 
@@ -143,14 +143,12 @@ class Topology:
         )
 
     def _deliverer(self, config: Config, name: str) -> tuple[Sink, Deliverer]:
-        unit = f"sink {name}"
         return self._builder.deliverer(
             config,
-            name_of(unit),
-            self.leased_store(unit),
+            f"sink {name}",
+            self.leased_store(f"sink {name}"),
             may_send=lambda: self.may_send(),  # noqa: PLW0108  # it is set later
             strict=self._tasks is not None,
-            part=part_of(unit),
         )
 
     def _lease_if_sole(self, unit: str) -> None:
@@ -172,12 +170,6 @@ class Topology:
         """Wake every sink: there may be new events for it."""
         for deliverer in self.deliverers.values():
             deliverer.wake.set()
-
-    def wake_parts(self) -> None:
-        """Wake the parts of sinks: the others may have caught up, in other replicas."""
-        for name, deliverer in self.deliverers.items():
-            if name != deliverer.name:
-                deliverer.wake.set()
 
     def has_read(self) -> bool:
         """Return whether each source has been polled since the start, or cannot be."""
@@ -337,7 +329,10 @@ class Topology:
         sinks = _difference(self.config.sinks, config.sinks)
         diff = _both(sources, sinks)
         if not self._is_sole:
-            sources, sinks = _of(self.collectors, sources), self._of_parts(sinks, config)
+            sources, sinks = (
+                _of(self.collectors, sources),
+                _parts_of(self.deliverers, sinks, config),
+            )
         new_sinks, new_collectors = await self._build(config, sources, sinks)
         for name in (*sources.removed, *sources.changed):
             await self._stop_polling(name)
@@ -350,8 +345,8 @@ class Topology:
             await self.remove_orphan(name)
             self.sinks[name], self.deliverers[name] = sink, deliverer
         self.collectors.update(new_collectors)
-        fed = {deliverer.name for deliverer in self.deliverers.values()}
-        pairs = [(source, sink) for sink in fed for source in _feeds(config, sink)]
+        held = self.deliverers.values()
+        pairs = [(source, each.name) for each in held for source in _feeds(config, each.name)]
         self._metrics.configure(sources=config.sources, sinks=config.sinks, pairs=pairs)
         self._store.resize(
             max_bytes=config.spool.max_bytes,
@@ -366,21 +361,6 @@ class Topology:
         for name in new_collectors:
             self._begin_polling(name)
         return diff
-
-    def _of_parts(self, diff: TopologyDiff, config: Config) -> TopologyDiff:
-        """
-        Return which of the sinks and parts that are held here *diff* has changed.
-
-        What is not in *config* any more, or is divided otherwise, goes on until it is given away.
-        """
-        units = set(units_of(config))
-        return TopologyDiff(
-            changed=[
-                name
-                for name, deliverer in self.deliverers.items()
-                if deliverer.name in diff.changed and f"sink {name}" in units
-            ]
-        )
 
     async def _build(
         self, config: Config, sources: TopologyDiff, sinks: TopologyDiff
@@ -399,10 +379,7 @@ class Topology:
             if self._is_registered:
                 await self._register(config)
         except RelayError:
-            for sink, _ in new_sinks.values():
-                await sink.close()
-            for collector in new_collectors.values():
-                await collector.close()
+            await _close(new_sinks, new_collectors)
             raise
         return new_sinks, new_collectors
 
@@ -442,6 +419,16 @@ class Topology:
             await _drain_within_grace([deliverer])
             await asyncio.wait(self._cancel(f"sink {name}"))
             await sink.close()
+
+
+async def _close(
+    sinks: Mapping[str, tuple[Sink, Deliverer]], collectors: Mapping[str, SourceLoop]
+) -> None:
+    """Close what was built in vain."""
+    for sink, _ in sinks.values():
+        await sink.close()
+    for collector in collectors.values():
+        await collector.close()
 
 
 async def _ended(tasks: list[asyncio.Task[None]]) -> None:
@@ -492,6 +479,22 @@ def _of(held: Collection[str], diff: TopologyDiff) -> TopologyDiff:
     return TopologyDiff(
         removed=[name for name in diff.removed if name in held],
         changed=[name for name in diff.changed if name in held],
+    )
+
+
+def _parts_of(held: Mapping[str, Deliverer], diff: TopologyDiff, config: Config) -> TopologyDiff:
+    """
+    Return which of the sinks and parts that are *held* here *diff* has changed.
+
+    What is not in *config* any more, or is divided otherwise, goes on until it is given away.
+    """
+    units = set(units_of(config))
+    return TopologyDiff(
+        changed=[
+            name
+            for name, deliverer in held.items()
+            if deliverer.name in diff.changed and f"sink {name}" in units
+        ]
     )
 
 

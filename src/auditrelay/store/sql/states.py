@@ -23,17 +23,17 @@ MOST_LATE = 50
 
 
 def save_condition(
-    db: Connection, peer: Literal["source", "sink"], name: str, condition: str
+    db: Connection,
+    peer: Literal["source", "sink"],
+    name: str,
+    condition: str,
+    part: Part | None = None,
 ) -> None:
-    """Save the *condition* (JSON) of the source or sink *name*."""
+    """Save the *condition* (JSON) of the source or sink *name*; of a *part* within the sink's."""
+    if part is not None:
+        row = db.execute("select condition from sink where name = ?", (name,)).fetchone()
+        condition = with_part("{}" if row is None else row[0], part, condition)
     db.execute(f"update {peer} set condition = ? where name = ?", (condition, name))  # noqa: S608  # a Literal
-
-
-def save_part(db: Connection, name: str, part: Part, condition: str) -> None:
-    """Save the *condition* (JSON) of a *part* of the sink *name*, within that of the sink."""
-    row = db.execute("select condition from sink where name = ?", (name,)).fetchone()
-    if row is not None:
-        save_condition(db, "sink", name, with_part(row[0], part, condition))
 
 
 def coverage_of(db: Connection, source: str) -> Coverage | None:

@@ -102,11 +102,7 @@ class SqlStore:
     def __init__(
         self, engine: Engine, shared: _Shared, *, alone: bool, part: Part | None = None
     ) -> None:
-        """
-        Work on *engine*; *alone*, if no other instance removes sources meanwhile.
-
-        A sink is read, and its condition kept, as its *part*, if one is given.
-        """
+        """Work on *engine*; *alone*, if no other removes sources meanwhile; of a sink on a *part*."""
         self._engine = engine
         self._part = part
         self._shared = shared
@@ -119,13 +115,7 @@ class SqlStore:
         self._read = engine.read
         self._spooling = Spooling(engine, shared.spool, pages)
         self._pages = PageReader(
-            engine,
-            pages,
-            self._spooling,
-            shared.spool,
-            now=self._now,
-            marks=self._marks,
-            part=part,
+            engine, pages, self._spooling, shared.spool, now=self._now, marks=self._marks, part=part
         )
         self._adding = Adding(
             engine, self._spooling, shared.spool, self._uids, alone=alone, now=self._now
@@ -398,10 +388,7 @@ class SqlStore:
         """Update the condition of *name*, as JSON."""
         text, part = encode_condition(condition), self._part
         self.on_condition()
-        if part is None:
-            await self._engine.write(lambda db: states.save_condition(db, peer, name, text))
-        else:
-            await self._engine.write(lambda db: states.save_part(db, name, part, text))
+        await self._engine.write(lambda db: states.save_condition(db, peer, name, text, part))
 
     async def prune(self, now: datetime) -> int:
         """Delete delivered pages after *retention* and uids after *remember*; shrink the file."""
