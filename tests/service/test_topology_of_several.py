@@ -69,13 +69,13 @@ async def turns(number: int = 50) -> None:
 
 def blocked(topology: Topology, monkeypatch: pytest.MonkeyPatch) -> asyncio.Event:
     """Let a unit that begins wait for the store until the event is set."""
-    go, read = asyncio.Event(), topology._store.sources
+    go, read = asyncio.Event(), topology._store.condition
 
-    async def sources() -> Any:
+    async def condition(*of: Any) -> Any:
         await go.wait()
-        return await read()
+        return await read(*of)
 
-    monkeypatch.setattr(topology._store, "sources", sources)
+    monkeypatch.setattr(topology._store, "condition", condition)
     return go
 
 
@@ -219,6 +219,21 @@ async def test_a_reload_changes_the_parts_that_are_held_and_their_number_by_givi
             await work.lose(lease(unit), Loss.MOVED)
         await work.gain(lease("sink hec 1/2"))
         assert [each.settings.concurrency for each in topology.deliverers.values()] == [2]
+
+
+async def test_what_is_gained_reads_nothing_of_all_the_others(
+    configure: Configure, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Three hundred sources that are taken over would read three hundred times three hundred."""
+
+    async def refuse() -> Any:
+        raise AssertionError
+
+    async with replica(configure({"one": source()})) as (topology, work):
+        monkeypatch.setattr(topology._store, "sources", refuse)
+        monkeypatch.setattr(topology._store, "sinks", refuse)
+        await work.gain(lease("source one"))
+        await work.gain(lease("sink out"))
 
 
 async def test_a_part_goes_on_with_the_health_that_its_sink_had(tmp_path: Path) -> None:

@@ -6,7 +6,7 @@ What the service needs of the store, and the whole that it hands out in parts.
 
 from collections.abc import Callable, Collection, Mapping, Sequence
 from datetime import datetime, timedelta
-from typing import Protocol, Self
+from typing import Literal, Protocol, Self
 
 from auditrelay.collect.evidence import Backfills, Evidence
 from auditrelay.collect.ledger import SourceStore
@@ -24,6 +24,7 @@ from auditrelay.store import (
     StoredDeadLetter,
     never,
 )
+from auditrelay.store.conditions import C
 from auditrelay.store.leases import Lease
 from auditrelay.store.sealing import (
     Branch,
@@ -44,6 +45,9 @@ class States(Protocol):
 
     async def sinks(self) -> list[SinkState]:
         """Return the state of every known sink."""
+
+    async def condition(self, peer: Literal["source", "sink"], name: str, kind: type[C]) -> C:
+        """Return the condition of the source or sink *name*, which is of that *kind*."""
 
     async def spool_size(self) -> int:
         """Return the current size of the spool, compressed."""

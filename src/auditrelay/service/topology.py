@@ -25,6 +25,7 @@ from auditrelay.service.registration import receivers, register, retire
 from auditrelay.service.store import Store
 from auditrelay.settings.reserved import ALERTS
 from auditrelay.sinks import Sink
+from auditrelay.store.conditions import SinkCondition, SourceCondition
 from auditrelay.store.leases import KEEPER, Lease, sole
 from auditrelay.store.parts import sink_units
 from auditrelay.supervisor.sinks import always
@@ -194,13 +195,14 @@ class Topology:
 
     async def _restore(self, unit: str | None = None) -> None:
         """Restore the health of *unit*, or of each part."""
-        for source in await self._store.sources():
-            if unit in (None, f"source {source.name}") and source.name in self.collectors:
-                self.collectors[source.name].restore(source.condition)
-        sinks = {sink.name: sink.condition for sink in await self._store.sinks()}
-        for name, deliverer in self.deliverers.items():
-            if unit in (None, f"sink {name}") and deliverer.name in sinks:
-                deliverer.restore(sinks[deliverer.name])
+        # Others are gained and lost meanwhile.
+        for name, collector in tuple(self.collectors.items()):
+            if unit in (None, f"source {name}"):
+                collector.restore(await self._store.condition("source", name, SourceCondition))
+        for name, deliverer in tuple(self.deliverers.items()):
+            if unit in (None, f"sink {name}"):
+                saved = await self._store.condition("sink", deliverer.name, SinkCondition)
+                deliverer.restore(saved)
 
     def begin(self, tasks: asyncio.TaskGroup, scheduler: AsyncIOScheduler) -> None:
         """Start everything as tasks of *tasks*; *scheduler* sets when polls are due."""

@@ -5,6 +5,7 @@ from typing import Literal
 from auditrelay.settings.reserved import ALERTS
 from auditrelay.store import Coverage, Lateness, SinkState, SourceState
 from auditrelay.store.conditions import (
+    C,
     SinkCondition,
     SourceCondition,
     decode_condition,
@@ -34,6 +35,13 @@ def save_condition(
         row = db.execute("select condition from sink where name = ?", (name,)).fetchone()
         condition = with_part("{}" if row is None else row[0], part, condition)
     db.execute(f"update {peer} set condition = ? where name = ?", (condition, name))  # noqa: S608  # a Literal
+
+
+def condition_of(db: Connection, peer: Literal["source", "sink"], name: str, kind: type[C]) -> C:
+    """Return the condition of the source or sink *name*; the one at first, if it has none."""
+    query = f"select condition from {peer} where name = ?"  # noqa: S608  # a Literal
+    row = db.execute(query, (name,)).fetchone()
+    return decode_condition("{}" if row is None else row[0], kind)
 
 
 def coverage_of(db: Connection, source: str) -> Coverage | None:

@@ -34,7 +34,7 @@ from auditrelay.store import (
     StoredDeadLetter,
     never,
 )
-from auditrelay.store.conditions import Condition, SourceCondition, encode_condition
+from auditrelay.store.conditions import C, Condition, SourceCondition, encode_condition
 from auditrelay.store.keys import known_key, time_of
 from auditrelay.store.leases import Lease
 from auditrelay.store.parts import Part, part_of
@@ -102,7 +102,7 @@ class SqlStore:
     def __init__(
         self, engine: Engine, shared: _Shared, *, alone: bool, part: Part | None = None
     ) -> None:
-        """Work on *engine*; *alone*, if no other removes sources meanwhile; of a sink on a *part*."""
+        """Work on *engine*; *alone*, if no other removes sources; of a sink on that *part*."""
         self._engine = engine
         self._part = part
         self._shared = shared
@@ -445,6 +445,10 @@ class SqlStore:
     async def sinks(self) -> list[SinkState]:
         """Read the state of every known sink."""
         return await self._read(states.sink_states)
+
+    async def condition(self, peer: Literal["source", "sink"], name: str, kind: type[C]) -> C:
+        """Read the condition of *name*."""
+        return await self._read(lambda db: states.condition_of(db, peer, name, kind))
 
     @property
     def spool_bytes(self) -> int:
