@@ -37,7 +37,7 @@ from auditrelay.store import (
 from auditrelay.store.conditions import C, Condition, SourceCondition, encode_condition
 from auditrelay.store.keys import known_key, time_of
 from auditrelay.store.leases import Lease
-from auditrelay.store.parts import Part, part_of
+from auditrelay.store.parts import part_of
 from auditrelay.store.places import place, position_of
 from auditrelay.store.progress import Range
 from auditrelay.store.seals import Seal, Seals
@@ -99,12 +99,10 @@ class SqlStore:
     These functions are in the modules next to this one, and work on a connection.
     """
 
-    def __init__(
-        self, engine: Engine, shared: _Shared, *, alone: bool, part: Part | None = None
-    ) -> None:
-        """Work on *engine*; *alone*, if no other removes sources; of a sink on that *part*."""
+    def __init__(self, engine: Engine, shared: _Shared, lease: Lease | None = None) -> None:
+        """Work on *engine*, which writes under *lease* if it writes under any."""
         self._engine = engine
-        self._part = part
+        self._part = part = None if lease is None else part_of(lease.unit)
         self._shared = shared
         self._clock = shared.clock
         self._spool = shared.spool
@@ -117,6 +115,7 @@ class SqlStore:
         self._pages = PageReader(
             engine, pages, self._spooling, shared.spool, now=self._now, marks=self._marks, part=part
         )
+        alone = lease is not None or not engine.shared  # then none else removes a source of ours
         self._adding = Adding(
             engine, self._spooling, shared.spool, self._uids, alone=alone, now=self._now
         )
@@ -144,8 +143,7 @@ class SqlStore:
         """Return this store under *lease*: what it keeps in memory is of that lease alone."""
         if not self._engine.shared:  # the lock of the state fences everybody else
             return self
-        part = part_of(lease.unit)
-        return type(self)(self._engine.under(lease), self._shared, alone=True, part=part)
+        return type(self)(self._engine.under(lease), self._shared, lease)
 
     def reaches(self, end: int) -> None:
         """Take note that the spool reaches to the place *end*: other instances add to it, too."""
@@ -487,4 +485,4 @@ async def open_on(
     pages = Recent() if engine.shared else Handover(readers, end)
     size = spool.Spool(used, max_bytes, engine.room)
     all_share = _Shared(clock, retention, remember, size, pages)
-    return SqlStore(engine, all_share, alone=not engine.shared)
+    return SqlStore(engine, all_share)
