@@ -67,6 +67,11 @@ class Terminal:
                 break
             self.shown += data.decode().replace("\r\n", "\n")
 
+    def waits(self) -> bool:
+        """Return whether the process sleeps, which it does in the read of an answer alone."""
+        stat = Path(f"/proc/{self.process.pid}/stat").read_text("utf-8")
+        return stat.rpartition(")")[2].split()[0] == "S"
+
     def end(self) -> int:
         self.read_until(lambda: False)
         return self.process.wait(30)
@@ -210,6 +215,7 @@ def test_to_break_it_off_leaves_nothing(tmp_path: Path, how: str) -> None:
         made.answer("api_key", "a-key-of-cekura-0001")
         if how == "interrupt":
             made.read_until(lambda: made.shown.endswith("no more): "))
+            made.read_until(made.waits)  # or the signal comes before it begins to
             made.process.send_signal(signal.SIGINT)
         else:
             made.answer("Another source", "\x04")
