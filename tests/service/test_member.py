@@ -64,10 +64,10 @@ class Played:
     async def turn(self) -> None:
         if self.frozen:
             return
-        registered = self.member._registered
+        registered = self.member._registering.is_done
         await self.member.turn()
         await settle()
-        if self.member._registered is not registered:  # it is in a hurry then
+        if self.member._registering.is_done is not registered:  # it is in a hurry then
             await self.member.turn()
             await settle()
 

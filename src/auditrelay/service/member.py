@@ -16,7 +16,7 @@ from uuid import UUID
 import structlog
 
 from auditrelay.clock import Clock
-from auditrelay.errors import LeaseLost, RelayError, RolledBack, StoreFull
+from auditrelay.errors import LeaseLost, RelayError
 from auditrelay.service.holdings import Holdings, Runner
 from auditrelay.service.key_in_force import KeyInForce, May
 from auditrelay.service.membership import (
@@ -35,6 +35,7 @@ from auditrelay.service.membership import (
     unknown_to_us,
 )
 from auditrelay.service.reach import Reach
+from auditrelay.service.registering import Registering
 from auditrelay.store.leases import KEEPER, Lease
 from auditrelay.store.replicas import (
     Card,
@@ -52,9 +53,6 @@ TIDY: Final = 60.0
 
 REST: Final = 60.0
 """Seconds for which a unit that could not begin here is left to others."""
-
-REGISTER_AGAIN: Final = 5.0
-"""Seconds after which a replica registers again with a store that was full."""
 
 _log: structlog.stdlib.BoundLogger = structlog.get_logger(__name__)
 
@@ -158,9 +156,9 @@ class Member:
         self._took = False
         """Whether what was free has been taken, or was asked for in vain."""
         self._key, self._may = KeyInForce(card.key), May.NOTHING
-        self._registered = False
-        """Whether the store knows what is configured: not before it has our key, nor afterwards."""
-        self._registering: asyncio.Task[None] | None = None
+        self._registering = Registering(
+            instance.register, clock=clock, refused=self.rejoin, done=self._hurry.set
+        )
         self._beaten = self._tidied = float("-inf")
         self._ended: frozenset[UUID] = frozenset()
         self._seen = (0, 0)
@@ -225,7 +223,8 @@ class Member:
                 self._hurry.clear()
                 began = self._clock.boottime()
                 await self.turn()
-                await self._pause(PULSE - (self._clock.boottime() - began))
+                left = PULSE - (self._clock.boottime() - began)
+                await _pause(self._clock, left, self._hurry)
             await self._leave()
 
     def begin(self, tasks: asyncio.TaskGroup) -> None:
@@ -268,7 +267,7 @@ class Member:
         _log.warning("replica_fenced", replica=str(self.me), reason=why.value)
         metrics, is_old = self._metrics, why is Loss.ROLLED_BACK
         (metrics.store_rolled_back if is_old else metrics.fenced).inc()
-        self._registered = self._registered and not is_old  # that may be lost as well
+        self._registering.is_done &= not is_old  # that may be lost as well
         self._held.lose_all(why)
         with self.reach.not_asking():
             await self._held.settled()
@@ -324,8 +323,8 @@ class Member:
         planned = plan(now.replicas, [row.unit for row in now.leases], now.leases)
         self._free.saw(now.leases, now.replicas, dead, at)
         self._may = self._key.saw(now, self.me, at)
-        if self._may is May.ALL and not self._registered:
-            self._register()
+        if self._may is May.ALL and not self._registering.is_done:
+            self._registering.begin(self._do)
             self._may = May.KEEPER
         if not self._draining and self._may is not May.NOTHING:
             self._take(planned, served(self._card, now.replicas), at)
@@ -337,23 +336,6 @@ class Member:
             self._keep(now, planned, at)
         if self._took and self._held.quiet:
             self.joined.set()
-
-    def _register(self) -> None:
-        if self._registering is None or self._registering.done():
-            self._registering = self._do(self._try_to_register())
-
-    async def _try_to_register(self) -> None:
-        try:
-            await self._instance.register()
-        except LeaseLost as error:
-            is_old = isinstance(error, RolledBack)
-            self.rejoin(Loss.ROLLED_BACK if is_old else Loss.FENCED)
-        except StoreFull as error:
-            _log.warning("replica_not_registered", reason=str(error))
-            await self._clock.sleep(REGISTER_AGAIN)
-        else:
-            self._registered = True
-            self._hurry.set()
 
     # -- what is lost, and what is given -----------------------------------------------------------
 
@@ -484,14 +466,15 @@ class Member:
         assert self._tasks is not None  # noqa: S101  # as above
         return self._tasks.create_task(work)
 
-    async def _pause(self, seconds: float) -> None:
-        """Wait for *seconds*, or until there is a reason for haste."""
-        waiting = [
-            asyncio.ensure_future(self._clock.sleep(max(seconds, 0.0))),
-            asyncio.ensure_future(self._hurry.wait()),
-        ]
-        try:
-            await asyncio.wait(waiting, return_when=asyncio.FIRST_COMPLETED)
-        finally:
-            for each in waiting:
-                each.cancel()
+
+async def _pause(clock: Clock, seconds: float, hurry: asyncio.Event) -> None:
+    """Wait for *seconds*, or until there is a reason to *hurry*."""
+    waiting = [
+        asyncio.ensure_future(clock.sleep(max(seconds, 0.0))),
+        asyncio.ensure_future(hurry.wait()),
+    ]
+    try:
+        await asyncio.wait(waiting, return_when=asyncio.FIRST_COMPLETED)
+    finally:
+        for each in waiting:
+            each.cancel()

@@ -94,12 +94,9 @@ class Topology:
         self._tasks: asyncio.TaskGroup | None = None
         self._scheduler: AsyncIOScheduler | None = None
         self._heap = Heap()
+        used = self._heap.used
         self._builder = Builder(
-            metrics,
-            clock=clock,
-            attempts=attempts,
-            patience=patience,
-            on_batch=self._heap.used,
+            metrics, clock=clock, attempts=attempts, patience=patience, on_batch=used
         )
         self._running: dict[str, list[asyncio.Task[None]]] = {}
         self._draining: dict[str, tuple[Deliverer, Sink]] = {}
@@ -174,13 +171,7 @@ class Topology:
 
     def has_read(self) -> bool:
         """Return whether each source has been polled since the start, or cannot be."""
-        return all(
-            collector.worked_once
-            or collector.condition.held
-            or collector.condition.last_error is not None
-            or collector.condition.paused_since is not None
-            for collector in self.collectors.values()
-        )
+        return all(map(_has_read, self.collectors.values()))
 
     async def register(self) -> None:
         """Register which sink receives what in the store, and restore the health of each part."""
@@ -421,6 +412,16 @@ class Topology:
             await _drain_within_grace([deliverer])
             await asyncio.wait(self._cancel(f"sink {name}"))
             await sink.close()
+
+
+def _has_read(collector: SourceLoop) -> bool:
+    condition = collector.condition
+    return bool(
+        collector.worked_once
+        or condition.held
+        or condition.last_error is not None
+        or condition.paused_since is not None
+    )
 
 
 async def _close(

@@ -16,7 +16,7 @@ from auditrelay.store.ledger import (
 )
 from auditrelay.store.sql.connection import Connection, Cursor
 from auditrelay.store.sql.readers import FOREVER
-from auditrelay.window import Interval, moment
+from auditrelay.window import Interval, micros, moment
 
 _DIGEST_STEP: Final = 2_000
 """How many known keys are read at once: each statement returns one row, see intake."""
@@ -113,6 +113,12 @@ def _count(db: Connection, owner: int, start: int, end: int) -> Cursor:
         "select count(*) from known where source = ? and key >= ? and key < ?",
         (owner, sortable(start), sortable(end)),
     )
+
+
+def digest_in(db: Connection, owner: int, span: Interval) -> tuple[int, str]:
+    """Return the number of known events in *span*, and their digest in hexadecimal."""
+    events, digest = digest_of(db, owner, micros(span.start), micros(span.end))
+    return events, digest.hex()
 
 
 def digest_of(

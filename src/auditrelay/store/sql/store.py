@@ -9,7 +9,6 @@ from itertools import chain
 from typing import Literal, Self, TypeVar
 
 from auditrelay.clock import Clock
-from auditrelay.errors import StoreFull
 from auditrelay.events import AuditEvent
 from auditrelay.events.page import Page
 from auditrelay.store import (
@@ -49,6 +48,7 @@ from auditrelay.store.sql import (
     known,
     ledger,
     meta,
+    pruning,
     removal,
     seals,
     sinks,
@@ -104,8 +104,7 @@ class SqlStore:
         self._engine = engine
         self._part = part = None if lease is None else part_of(lease.unit)
         self._shared = shared
-        self._clock = shared.clock
-        self._spool = shared.spool
+        self._clock, self._spool = shared.clock, shared.spool
         self._uids = Uids()
         self._recent = shared.pages.renewed() if isinstance(shared.pages, Recent) else None
         self._marks = None if self._recent is None else self._recent.marks
@@ -229,12 +228,7 @@ class SqlStore:
 
     async def proved(self, source: str) -> Proved:
         """Compare the known uids with the facts, as a check does, beside what sinks read."""
-
-        def work() -> Proved:
-            with self._engine.snapshot() as db:
-                return unit_checks.proved(db, source)
-
-        return await asyncio.to_thread(work)
+        return await asyncio.to_thread(unit_checks.proved_now, self._engine, source)
 
     async def delivery_status(
         self, source: str, events: Sequence[AuditEvent], *, proved: Proved | None = None
@@ -254,11 +248,7 @@ class SqlStore:
 
     async def count_forwarded(self, source: str, span: Interval) -> tuple[int, str]:
         """Count the known events of *span*, and return their digest."""
-        at = micros(span.start), micros(span.end)
-        count, digest = await self._read(
-            lambda db: ledger.digest_of(db, source_id(db, source), *at)
-        )
-        return count, digest.hex()
+        return await self._read(lambda db: ledger.digest_in(db, source_id(db, source), span))
 
     async def begin_backfill(
         self,
@@ -391,12 +381,7 @@ class SqlStore:
     async def prune(self, now: datetime) -> int:
         """Delete delivered pages after *retention* and uids after *remember*; shrink the file."""
         at, before = micros(now), micros(now - self._shared.retention)
-        pruned, more = 0, True
-        while more:
-            some, more = await self._spooling.rearrange(
-                lambda db: self._spool.prune(db, before, at)
-            )
-            pruned += some
+        pruned = await pruning.prune(self._spooling, self._spool, before=before, now=at)
         await forget_old(self._engine, before=micros(now - self._shared.remember), now=at)
         await self._engine.write(self._engine.room.give_back)
         return pruned
@@ -408,12 +393,7 @@ class SqlStore:
 
     async def make_room(self) -> bool:
         """Delete delivered pages, oldest first, and reserve room again."""
-        try:
-            now = self._now()
-            made = await self._spooling.rearrange(lambda db: self._spool.delete_delivered(db, now))
-        except StoreFull:  # so full that not even a deletion can be written
-            made = False
-        return await asyncio.to_thread(self._engine.room.restore) or made
+        return await pruning.make_room(self._engine, self._spooling, self._spool, self._now())
 
     async def forget(self, name: str, *, by: int | None = None) -> None:
         """Delete every row of the source or sink *name*."""

@@ -18,6 +18,7 @@ from auditrelay.store.progress import Progress
 from auditrelay.store.sql import ledger, meta
 from auditrelay.store.sql.accepted import own_keys
 from auditrelay.store.sql.connection import Connection
+from auditrelay.store.sql.engine import Engine
 from auditrelay.store.sql.evidence import KnownKeys, facts_of
 from auditrelay.store.sql.facts import INSTANCE, of_sink, of_source
 from auditrelay.store.sql.known import FORGOTTEN
@@ -253,6 +254,12 @@ def proved(db: Connection, name: str) -> Proved:
     return _OneSource(
         db, name, owner, 0, expected, None, instance.start, lambda *_, **__: None
     ).proved()
+
+
+def proved_now(engine: Engine, name: str) -> Proved:
+    """Return :func:`proved` as the state of *engine* is now; it blocks."""
+    with engine.snapshot() as db:
+        return proved(db, name)
 
 
 def check_sink(
