@@ -169,10 +169,6 @@ class Topology:
         for deliverer in self.deliverers.values():
             deliverer.wake.set()
 
-    def has_read(self) -> bool:
-        """Return whether each source has been polled since the start, or cannot be."""
-        return all(map(_has_read, self.collectors.values()))
-
     async def register(self) -> None:
         """Register which sink receives what in the store, and restore the health of each part."""
         await self._register(self.config)
@@ -412,16 +408,6 @@ class Topology:
             await _drain_within_grace([deliverer])
             await asyncio.wait(self._cancel(f"sink {name}"))
             await sink.close()
-
-
-def _has_read(collector: SourceLoop) -> bool:
-    condition = collector.condition
-    return bool(
-        collector.worked_once
-        or condition.held
-        or condition.last_error is not None
-        or condition.paused_since is not None
-    )
 
 
 async def _close(

@@ -58,8 +58,18 @@ class Workload:
         if self._tasks is None or self._scheduler is None:
             return
         keeper.schedule(self._scheduler)
-        for loop in keeper.loops(self._topology.has_read):
+        for loop in keeper.loops(self._has_read):
             self._keeping.append(self._tasks.create_task(self._until_lost(loop)))
+
+    def _has_read(self) -> bool:
+        """Return whether each source has been polled since the start, or cannot be."""
+        return all(
+            collector.worked_once
+            or collector.condition.held
+            or collector.condition.last_error is not None
+            or collector.condition.paused_since is not None
+            for collector in self._topology.collectors.values()
+        )
 
     async def _until_lost(self, loop: Callable[[], Awaitable[None]]) -> None:
         try:
