@@ -8,6 +8,7 @@ a time, and a change that is made in good order repeats nothing.
 import asyncio
 import signal
 from pathlib import Path
+from typing import Literal, get_args
 
 import pytest
 from tests.replicas.launch import AtWrite, Place
@@ -27,11 +28,21 @@ async def flow(sandbox: Sandbox, stop: asyncio.Event) -> None:
         await asyncio.sleep(0.1)
 
 
-async def reload(fleet: Fleet, name: str, parts: int) -> None:
-    """Let the replica *name* read a configuration with so many parts."""
+How = Literal["reload", "restart", "kill"]
+
+
+async def change(fleet: Fleet, name: str, parts: int, how: How) -> None:
+    """Let the replica *name* have a configuration with so many parts."""
     daemon = fleet.daemons[name]
     before = len(daemon.logged("reloaded"))
+    if how == "restart":
+        assert await daemon.end() == 0
+    elif how == "kill":
+        await fleet.kill(name)
     fleet.config(name, tables=fleet.settings(parts=parts))
+    if how != "reload":
+        await daemon.start()
+        return
     daemon.process.send_signal(signal.SIGHUP)
     await eventually(lambda: len(daemon.logged("reloaded")) > before, what=f"{name} reloads")
 
@@ -94,46 +105,22 @@ async def test_the_other_replica_goes_on_with_the_part_of_one_that_is_killed_at_
     await check_evidence(fleet, "b")
 
 
-async def test_the_number_of_parts_changes_by_reloads_under_load(
-    fleet: Fleet, sandbox: Sandbox
+@pytest.mark.parametrize("how", extent(("reload",), get_args(How)))
+async def test_the_number_of_parts_changes_under_load(
+    fleet: Fleet, sandbox: Sandbox, how: How
 ) -> None:
     await fleet.start("a", "b")
     stop = asyncio.Event()
     async with asyncio.TaskGroup() as tasks:
         tasks.create_task(flow(sandbox, stop))
-        await reload(fleet, "a", 2)
+        await change(fleet, "a", 2, how)
         await fleet.parted("a", parts=2)  # the largest number counts, and only it has that
-        await reload(fleet, "b", 2)
+        await change(fleet, "b", 2, how)
         await fleet.parted("a", "b", parts=2)
-        await reload(fleet, "a", 1)
+        await change(fleet, "a", 1, how)
         await fleet.parted("b", parts=2)
-        await reload(fleet, "b", 1)
+        await change(fleet, "b", 1, how)
         await fleet.parted("a", "b", parts=1)
-        stop.set()
-    await fleet.check(bound=0)
-    await check_evidence(fleet, "a")
-
-
-async def test_the_number_of_parts_changes_by_a_rolling_restart_and_back_by_a_kill(
-    fleet: Fleet, sandbox: Sandbox
-) -> None:
-    await fleet.start("a", "b")
-    stop = asyncio.Event()
-    async with asyncio.TaskGroup() as tasks:
-        tasks.create_task(flow(sandbox, stop))
-        for name in ("a", "b"):
-            assert await fleet.daemons[name].end() == 0
-            fleet.config(name, tables=fleet.settings(parts=2))
-            await fleet.daemons[name].start()
-        await fleet.parted("a", "b", parts=2)
-        assert fleet.repeats() == dict.fromkeys(sandbox.siems, 0)
-        fleet.config("a", tables=fleet.settings())
-        await fleet.kill("a")
-        await fleet.daemons["a"].start()
-        await fleet.parted("b", parts=2)
-        fleet.config("b", tables=fleet.settings())
-        await fleet.kill("b")
-        await fleet.parted("a", parts=1)
         stop.set()
     await fleet.check()
     await check_evidence(fleet, "a")
