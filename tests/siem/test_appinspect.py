@@ -11,6 +11,8 @@ from typing import Any
 import pytest
 from tests.siem.seen import TA
 
+from auditrelay import __version__
+
 ROOT = Path(__file__).parents[2]
 INSPECT = shutil.which(
     "splunk-appinspect", path=f"{ROOT}/.venv-appinspect/bin:{os.environ['PATH']}"
@@ -62,5 +64,7 @@ def test_the_add_on_passes_without_a_warning(app: Path, tmp_path: Path) -> None:
 
 def test_a_mistake_would_be_found(app: Path, tmp_path: Path) -> None:
     conf = app / "default" / "app.conf"
-    conf.write_text(conf.read_text("utf-8").replace("version = 0.1.0", "version = first"))
+    text = conf.read_text("utf-8")
+    assert text.count(f"version = {__version__}\n") == 2
+    conf.write_text(text.replace(f"version = {__version__}", "version = first"))
     assert "check_version_is_valid_semver" in {each["name"] for each in inspected(app, tmp_path)}
