@@ -7,6 +7,7 @@ import pytest
 from datadog_api_client.configuration import Configuration
 from datadog_api_client.model_utils import validate_and_convert_types
 from datadog_api_client.v1.model.logs_pipeline import LogsPipeline
+from datadog_api_client.v1.model.monitor import Monitor
 from datadog_api_client.v2.model.security_monitoring_standard_rule_create_payload import (
     SecurityMonitoringStandardRuleCreatePayload,
 )
@@ -15,6 +16,8 @@ from tests.siem.seen import SIEM, Seen
 FOLDER = SIEM / "datadog"
 PIPELINE = json.loads((FOLDER / "pipeline.json").read_bytes())
 RULES = {path.stem: json.loads(path.read_bytes()) for path in (FOLDER / "rules").iterdir()}
+EVIDENCE = {path.stem: json.loads(path.read_bytes()) for path in (FOLDER / "evidence").iterdir()}
+EVERY = {**RULES, **EVIDENCE}
 
 
 def read_by_the_client(kind: Any, value: dict[str, Any]) -> Any:
@@ -44,13 +47,19 @@ def test_the_pipeline_is_one_that_the_client_knows() -> None:
         assert_known(processor, given)
 
 
-@pytest.mark.parametrize("name", RULES)
+@pytest.mark.parametrize("name", EVERY)
 def test_a_rule_is_one_that_the_client_knows(name: str) -> None:
-    rule = read_by_the_client(SecurityMonitoringStandardRuleCreatePayload, RULES[name])
-    assert_known(rule.options, RULES[name]["options"])
+    rule = read_by_the_client(SecurityMonitoringStandardRuleCreatePayload, EVERY[name])
+    assert_known(rule.options, EVERY[name]["options"])
     for part in ("queries", "cases"):
-        for given, read in zip(RULES[name][part], rule[part], strict=True):
+        for given, read in zip(EVERY[name][part], rule[part], strict=True):
             assert_known(read, given)
+
+
+def test_the_monitor_of_the_evidence_is_one_that_the_client_knows() -> None:
+    given = json.loads((FOLDER / "evidence_monitor.json").read_bytes())
+    monitor = read_by_the_client(Monitor, given)
+    assert_known(monitor.options, given["options"])
 
 
 def test_the_client_reports_unknown_keys() -> None:
