@@ -104,7 +104,11 @@ class Container:
         trace: TracebackType | None,
     ) -> None:
         if self.process.returncode is None:
-            self.process.kill()  # and what is in the container with it
+            # A process that has changed its user is not killed with its parent.
+            if (inside := self._program()) is not None:
+                with contextlib.suppress(ProcessLookupError):
+                    os.kill(inside, signal.SIGKILL)
+            self.process.kill()
             await self.process.wait()
 
     @property
