@@ -195,8 +195,8 @@ def test_otherwise_on_one_of_debian_packages_and_if_they_cannot_be_had_that_is_n
         (0, "", 0, ""),
         (0, "AREA=image", 7, ""),
         (1, "", 1, ""),
-        (69, "", 0, "The image cannot be built here"),
-        (124, "", 0, "The image was not built in time"),
+        (69, "", 0, "Skipped: the image cannot be had here"),
+        (124, "", 0, "Skipped: the image took too long"),
     ],
 )
 def test_the_gate_counts_a_failure_of_the_image_and_says_that_it_was_skipped(
@@ -205,12 +205,14 @@ def test_the_gate_counts_a_failure_of_the_image_and_says_that_it_was_skipped(
     doubles = {
         "packaging/image.sh": f"exit {built}",
         "bin/make": 'echo "make $*"; case "$*" in ' + (f"*{failing}*) exit 7;; " * bool(failing)),
+        "packaging/kubernetes/build.sh": "exit 69",
+        ".venv/bin/python": "exit 2",
         "bin/id": "echo 1000",
     }
     doubles["bin/make"] += "esac"
     for name, text in {**doubles, ".ci/run": ""}.items():
         path = tmp_path / name
-        path.parent.mkdir(exist_ok=True)
+        path.parent.mkdir(parents=True, exist_ok=True)
         path.write_text(f"#!/bin/sh\n{text}\n" if text else (ROOT / ".ci" / "run").read_text())
         path.chmod(0o755)
     ended = subprocess.run(
@@ -223,6 +225,6 @@ def test_the_gate_counts_a_failure_of_the_image_and_says_that_it_was_skipped(
     )
     assert ended.returncode == expected, ended.stderr
     assert says in ended.stderr
-    made = [line.removeprefix("make --no-print-directory ") for line in ended.stdout.splitlines()]
+    made = [line.removeprefix("make ") for line in ended.stdout.splitlines()]
     assert made[-1] == "test", "the last line of the gate is that of all tests"
     assert ("test AREA=image PARALLEL=-n 0" in made) == (built == 0)

@@ -157,6 +157,10 @@ def test_the_dashboard_shows_every_metric_but_one_that_repeats_others() -> None:
         "auditrelay_event_lateness_seconds",  # for choosing settle, not for watching
         "auditrelay_source_last_event_timestamp_seconds",  # a quiet source is not a problem
         "auditrelay_events_already_stored_total",  # what was recognised, and no news
+        "auditrelay_events_excluded_total",  # as configured; docs/cost.md
+        "auditrelay_events_excluded_by_glob_total",
+        "auditrelay_sent_bytes_total",  # for a bill, not for watching
+        "auditrelay_sent_uncompressed_bytes_total",
     }
 
 

@@ -160,7 +160,7 @@ def test_the_locks_agree_with_each_other() -> None:
 
 def test_the_locks_satisfy_the_declared_requirements() -> None:
     groups = PROJECT["dependency-groups"]
-    apart = {name: ROOT / f"requirements-{name}.txt" for name in ("docs", "audit")}
+    apart = {name: ROOT / f"requirements-{name}.txt" for name in ("docs", "audit", "appinspect")}
     tools = [
         each
         for name, group in groups.items()
@@ -189,7 +189,7 @@ def test_the_image_has_a_postgresql_client_library_of_its_own() -> None:
 
 def test_ci_runs_the_tests_as_make_does() -> None:
     ci = (ROOT / ".ci" / "run").read_text("utf-8")
-    calls = re.findall(r"^make --no-print-directory (.*?)(?: \|\|.*)?$", ci, flags=re.MULTILINE)
+    calls = re.findall(r"^make (.*?)(?: \|.*)?$", ci, flags=re.MULTILINE)
     assert calls == ["install", "--keep-going check", "test"]
     assert "pytest -" not in ci
 
@@ -198,7 +198,7 @@ def test_ci_skips_no_test_of_a_store_in_postgresql() -> None:
     ci = (ROOT / ".ci" / "run").read_text("utf-8")
     before, required, after = ci.partition(f'\nexport {VARIABLE}="${{{VARIABLE}:-{REQUIRED}}}"')
     assert required
-    assert "make --no-print-directory test " in after
+    assert "\nmake test " in after
     assert "missing+=(postgresql)" in before
     assert "missing+=(pgbouncer)" in before
 

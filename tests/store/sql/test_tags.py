@@ -142,13 +142,13 @@ async def test_a_page_that_was_changed_is_not_delivered(state: State, keys: Keys
 @pytest.mark.parametrize("unit", ["source okta", "source stranger", "sink stranger", "nothing"])
 async def test_facts_that_are_not_ours_are_not_sealed(state: State, unit: str) -> None:
     await filled(state, KEY)
-    forged = facts.text(facts.forgot(before=4711, events=1))
+    forged = facts.text(facts.forgot(before=471108154711, events=1))
     forge(state, "insert into fact (unit, at, text) values (?, 1, ?)", unit, forged)
     store = await begun(state, KEY)
     await store.log.seal(head_event, KEY.head)
     assert (await store.log.state()).broken is not None
     for table in ("fact", "entry"):
-        assert rows(state, f"select 1 from {table} where text like '%4711%'") == []
+        assert rows(state, f"select 1 from {table} where text like '%471108154711%'") == []
     units = {name for (name,) in rows(state, "select distinct unit from entry")}
     ours = {"instance", "source okta", f"source {ALERTS}", "sink splunk"}
     assert units == ours, "a foreign fact names no unit of the log"
