@@ -2,6 +2,7 @@
 
 import asyncio
 
+from auditrelay.errors import StateError
 from auditrelay.store.sql.engine import Engine
 from auditrelay.store.sql.sources import source_id
 from auditrelay.store.sql.uids import Uids
@@ -44,5 +45,11 @@ class Loading:
         self._loaded.discard(source)
 
     def _load(self, source: str) -> None:
+        try:
+            self._load_once(source)
+        except StateError:  # the connection may be lost; another one is made, as for any read
+            self._load_once(source)
+
+    def _load_once(self, source: str) -> None:
         with self._engine.snapshot() as db:
             self._uids.load(db, source_id(db, source))

@@ -104,7 +104,9 @@ class Sink:
             between=b",",
             end=b"]",
         )
-        reply = await self._peer.request("POST", "/events", headers=headers, content=content)
+        reply = await self._peer.request(
+            "POST", "/events", headers=headers, content=content, has_events=True
+        )
         if reply.status != 200:
             raise _globex_error(reply)
         answer = reply.object() or {}
