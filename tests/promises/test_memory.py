@@ -46,8 +46,14 @@ async def computed_until_healthz_answers(daemon: Daemon, seconds: float = 6) -> 
     Ask /healthz for some *seconds*, and return the most that *daemon* computed before an answer.
 
     In seconds of processor time, of all its threads: that is how long an answer takes on a machine
-    that does nothing else, and what else this one does changes it little.
+    that does nothing else. What else this one does changes it by half at times: from a second on it
+    is looked at once more, and what counts is the better one. It is the same pages again.
     """
+    worst = await _computed(daemon, seconds)
+    return worst if worst < 1 else min(worst, await _computed(daemon, seconds))
+
+
+async def _computed(daemon: Daemon, seconds: float) -> float:
     # In a process of its own: this one is busy with the doubles.
     asking = await asyncio.create_subprocess_exec(
         *(sys.executable, "-c", ASK, daemon.address, str(daemon.process.pid), str(seconds)),

@@ -8,7 +8,7 @@ import asyncio
 import itertools
 import random
 from collections import Counter
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 
 import pytest
 from tests.replicas.launch import blind
@@ -183,6 +183,38 @@ async def test_the_replay_of_a_dead_letter_is_lost_and_made_again(
     assert "Traceback" not in a.log
     uids = Counter(sandbox.elastic.stored.uids)
     assert uids.most_common(1)[0][1] == 1
+
+
+@pytest.mark.skipif(not ALL, reason="tests/store/sql/test_marks.py has what is written of windows")
+async def test_a_backfill_and_a_second_look_break_off_and_begin_again(
+    own_fleet: Fleet, own_server: Server, sandbox: Sandbox
+) -> None:
+    """Their slices that were lost are not proved: they are read once more."""
+    now = datetime.now(UTC)
+    start, end = now - timedelta(days=9), now - timedelta(days=5)
+    sandbox.bland.fill(400, start, end)
+    # A second look at the last ten minutes each second, as long as a page takes.
+    (a,) = await own_fleet.start("a", tables=own_fleet.settings(overlap="10m"))
+    sandbox.bland.faults.add(faults.delay(0.05), times=None)
+    span = ("--from", start.isoformat(), "--to", end.isoformat(), "--concurrency", "1")
+    backfill = asyncio.create_task(command(a.config, "backfill", "bland", *span, within=120))
+    slices = "slice_backfilled"
+    await eventually(lambda: len(a.logged(slices)) >= 5, what="the backfill is under way")
+    image = await asyncio.to_thread(own_server.image)
+    done = len(a.logged(slices))
+    await eventually(lambda: len(a.logged(slices)) >= done + 10, what="slices that will be lost")
+    add(sandbox)
+    await own_fleet.fail_over(own_server, image)
+    await eventually(
+        lambda: a.logged("replica_fenced", reason="rolled_back"), what="it has noticed"
+    )
+    sandbox.bland.faults.clear()
+    ended = await backfill
+    assert ended.status == 0, ended.stderr
+    again = Counter((line["start"], line["end"]) for line in a.logged(slices))
+    assert again.most_common(1)[0][1] > 1, "what was lost was read again"
+    await own_fleet.check(bound=MUCH)
+    assert not sandbox.elastic.stored.lost(sandbox.bland.history.ids())
 
 
 async def test_a_takeover_is_lost(own_fleet: Fleet, own_server: Server, sandbox: Sandbox) -> None:

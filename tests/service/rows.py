@@ -50,6 +50,7 @@ class Rows:
         self.end = 0
         self.key = ""
         """The id of the key of the evidence that is in force."""
+        self.old_rows: int | None = 0
         self.reachable = True
         self.server: Server | None = Server("15.1", "7", 1)
         self.locked_by: UUID | None = None
@@ -218,6 +219,10 @@ class FakeMembership:
 
     async def tidy(self) -> None:
         self._reach()
+
+    async def old_rows(self) -> int | None:
+        self._reach()
+        return self.rows.old_rows
 
     async def leave(self) -> None:
         self._reach()

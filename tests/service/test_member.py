@@ -394,6 +394,22 @@ async def test_a_replica_that_was_tidied_away_joins_as_another(fleet: Fleet) -> 
     assert one.running == set(UNITS)
 
 
+async def test_the_keeper_counts_old_versions_of_rows_each_minute(
+    fleet: Fleet, clock: FakeClock
+) -> None:
+    one, two = await fleet.add(), await fleet.add()
+    fleet.rows.old_rows = 7
+    assert (one.member.old_rows, two.member.old_rows) == (0, 0)
+    for rows, counted in ((7, 7), (None, 0)):
+        fleet.rows.old_rows = rows
+        for _ in range(61):
+            clock.advance(1)
+            for each in (one, two):
+                await each.turn()
+        holder, other = (one, two) if fleet.rows.holder(KEEPER) == one.id else (two, one)
+        assert (holder.member.old_rows, other.member.old_rows) == (counted, 0)
+
+
 async def test_a_replica_that_drains_gives_everything_and_leaves(
     fleet: Fleet, clock: FakeClock
 ) -> None:

@@ -176,6 +176,16 @@ def test_a_slow_pulse_is_found_on_any_replica(config: Config) -> None:
     assert (finding.code, finding.level) == ("store_slow", "recovering")
 
 
+def test_old_versions_of_rows_that_cannot_be_removed_are_found(config: Config) -> None:
+    keeper, other = replica("a", info={"old_rows": 20_000}), replica("b")
+    assert found(reported(config, keeper, other)) == []
+    finding = only(reported(config, replica("a", info={"old_rows": 20_001}), other))
+    assert (finding.code, finding.level) == ("old_snapshot", "action_required")
+    assert "20,001 old versions" in finding.what
+    dead = replica("a", info={"old_rows": 20_001}, expires_in=-1.0)
+    assert "old_snapshot" not in {code for code, *_ in found(reported(config, dead, other))}
+
+
 def test_replicas_that_do_not_agree_on_a_unit(config: Config) -> None:
     since = (NOW - timedelta(minutes=20)).isoformat()
     disputed = StoreStatus(up=True, away_since=None, disagreements={"source acme-voice": since})

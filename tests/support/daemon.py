@@ -228,7 +228,12 @@ class Daemon:
         """Send a GET to the status port."""
         # plain HTTP on loopback: loading the certificates would take longer than the request
         async with httpx.AsyncClient(trust_env=False, timeout=TIMEOUT, verify=False) as client:
-            return await client.get(self.address + path)
+            try:
+                return await client.get(self.address + path)
+            except httpx.TransportError as error:
+                error.add_note(f"exit status {self.process.returncode}, and its log ends with:")
+                error.add_note(self.log[-4000:])
+                raise
 
     async def metric(self, name: str, **labels: str) -> float:
         """Return a sample of ``/metrics``; 0 if there is none."""

@@ -37,6 +37,7 @@ from tests.support.wire import Wire
 from auditrelay.sandbox import Sandbox
 from auditrelay.settings.reserved import ALERTS
 from auditrelay.store.parts import part_of, peer_of, sink_units
+from auditrelay.store.replicas import LIFE
 
 BATCH = 5
 CONCURRENCY = 2
@@ -167,7 +168,7 @@ class Fleet:
         self.daemons[name] = daemon = Daemon(
             self.config(name, **config),
             fault=Launch(name, self.life, fault),
-            speed=SPEED if self.life == SHORT else 1.0,
+            speed=SPEED if self.life < LIFE else 1.0,
         )
         return daemon
 

@@ -90,6 +90,9 @@ class Membership(Protocol):
     async def tidy(self) -> None:
         """Remove what dead replicas and commands have left behind."""
 
+    async def old_rows(self) -> int | None:
+        """Return how many old versions of rows a small table has; None if it does not say so."""
+
     async def leave(self) -> None:
         """Give back everything, and remove this replica."""
 
@@ -138,6 +141,8 @@ class Member:
         """How it reaches the database."""
         self.joined = asyncio.Event()
         """Set once it is a member, and what it was given then runs."""
+        self.old_rows = 0
+        """Old versions of rows in a small table of the store, as the keeper sees it."""
         self._membership = membership
         self._instance = instance
         self._card = card
@@ -437,7 +442,11 @@ class Member:
             self._do(self._tried(self._membership.want(moves)))
         if at - self._tidied >= TIDY:
             self._tidied = at
-            self._do(self._tried(self._membership.tidy()))
+            self._do(self._tried(self._tidy()))
+
+    async def _tidy(self) -> None:
+        await self._membership.tidy()
+        self.old_rows = await self._membership.old_rows() or 0
 
     async def _tried(self, work: Awaitable[None]) -> None:
         try:

@@ -25,7 +25,7 @@ from auditrelay.service.topology import Topology
 from auditrelay.service.workload import Workload
 from auditrelay.status.model import StoreStatus
 from auditrelay.status.replica_findings import CLOCK_OFF
-from auditrelay.store.leases import Lease
+from auditrelay.store.leases import KEEPER, Lease
 from auditrelay.store.parts import name_of
 from auditrelay.store.replicas import LIFE, Card, Served, Situation, Unreachable, Waiting
 from auditrelay.telemetry.metrics import Metrics
@@ -128,6 +128,7 @@ class Replica:
             "memory_peak_bytes": usage.ru_maxrss * 1024,
             "offset": round(reach.offset.total_seconds(), 1) + 0.0,  # no -0.0
             "round_trip": round(reach.round_trip, 1),
+            "old_rows": self.member.old_rows if KEEPER in self.member.leases else 0,
             "unable": {**self._unable, **self.member.resting},
             "throughput": {
                 f"sink {name}": each.throughput.per_minute(now)

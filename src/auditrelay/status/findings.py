@@ -77,6 +77,7 @@ def judge(report: Report) -> list[Finding]:
             ("orphaned", _orphaned(report)),
             ("changed_form", _changed_form(report)),
             ("store_slow", replica_findings.store_slow(report)),
+            ("old_snapshot", replica_findings.old_snapshot(report)),
             ("unable", replica_findings.unable(report)),
             ("behind", _behind(report)),
             ("starting", _starting(report)),

@@ -86,6 +86,8 @@ class ReplicaStatus(Struct, frozen=True, kw_only=True):
     """How far the clock of the database is ahead of its clock."""
     round_trip_seconds: float = 0.0
     """How long its last pulse took in the shared store."""
+    old_rows: int = 0
+    """Old versions of rows in a small table of the store, if it is the keeper."""
 
 
 class StoreStatus(Struct, frozen=True, kw_only=True):

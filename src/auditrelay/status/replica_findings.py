@@ -23,6 +23,10 @@ SLOW_PULSE: Final = 2.0
 """Seconds of a pulse that are a problem: a fifth of what a beat keeps a replica alive."""
 
 
+OLD_ROWS: Final = 20_000
+"""Old versions of rows in a small table that are a problem: vacuum leaves a few thousand."""
+
+
 def alive(report: Report) -> list[ReplicaStatus]:
     """Return the live replicas; none without a shared store."""
     return [each for each in report.replicas or () if each.alive]
@@ -166,3 +170,18 @@ def store_slow(report: Report) -> Iterator[Finding]:
                 f"The shared store took {took:.1f} s for a pulse of the replica {replica.name}.",
                 effect="Replicas whose pulses take 10 seconds may be taken for dead.",
             )
+
+
+def old_snapshot(report: Report) -> Iterator[Finding]:
+    """Yield that the shared store cannot remove old versions of rows."""
+    most = max((each.old_rows for each in alive(report)), default=0)
+    if most > OLD_ROWS:
+        yield Finding(
+            "action_required",
+            "instance",
+            "store",
+            f"The database keeps {most:,} old versions of the rows of one small table.",
+            effect="Nothing is lost, but everything that is written takes longer and longer.",
+            do="End what makes it keep them: a transaction that is forgotten in some session, a "
+            "prepared one, or a replication slot that nobody reads.",
+        )

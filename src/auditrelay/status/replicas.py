@@ -46,6 +46,7 @@ def replicas_of(situation: Situation) -> tuple[ReplicaStatus, ...]:
             unable={str(unit): str(why) for unit, why in each.info.get("unable", {}).items()},
             clock_offset_seconds=float(each.info.get("offset", 0.0)),
             round_trip_seconds=float(each.info.get("round_trip", 0.0)),
+            old_rows=int(each.info.get("old_rows", 0)),
         )
         for each in sorted(situation.replicas, key=lambda each: each.started)
         if not each.command

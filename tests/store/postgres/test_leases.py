@@ -346,6 +346,26 @@ def test_only_who_has_long_been_dead_is_tidied_away(joined: Joined, sql: Sql) ->
     assert three.see().writes is None
 
 
+def test_old_versions_of_rows_are_counted_as_long_as_somebody_may_see_them(
+    joined: Joined, database: str
+) -> None:
+    one = joined()
+
+    def left() -> int:
+        with raw(database) as connection:
+            connection.execute(b"vacuum auditrelay.replica")
+        return one.do(leases.old_rows)
+
+    with raw(database) as old:
+        old.execute(b"begin isolation level repeatable read")
+        old.execute(b"select 1")
+        for _ in range(300):
+            one.beat()
+        assert left() >= 300
+        old.execute(b"commit")
+    assert left() == 0
+
+
 def test_what_is_served_from_now_on_can_be_taken(joined: Joined) -> None:
     one = joined()
     one.do(lambda db: leases.serve(db, one.id, {"source new": Served("d", ("x",))}))

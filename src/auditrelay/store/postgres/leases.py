@@ -40,6 +40,9 @@ BEAT_LOCK_SECONDS: Final = 1
 TIDY_MINUTES: Final = 10
 """For how long the row of a dead replica stays, for people to see."""
 
+SMALL_TABLE: Final = 10_000
+"""Rows of a table that has one for each source, sink, lease or replica, at most."""
+
 _SERVES: Final = msgspec.json.Decoder(dict[str, Served])
 _INFO: Final = msgspec.json.Decoder(dict[str, Any])
 
@@ -295,6 +298,23 @@ def tidy(db: Connection) -> None:
         f"with gone as (delete from request where listens {long_ago} returning id) "  # noqa: S608
         "delete from answer a using gone where a.request = gone.id"
     )
+
+
+def old_rows(db: Connection) -> int:
+    """
+    Return how many old versions of its rows one small table has at most.
+
+    These tables are written all the time, and vacuumed each minute. So there are many only if the
+    database must keep them, for whoever may still see the state as it was (pg_stat_user_tables,
+    https://www.postgresql.org/docs/current/monitoring-stats.html).
+    """
+    row = db.execute(
+        "select coalesce(max(n_dead_tup), 0) from pg_stat_user_tables "
+        "where schemaname = current_schema() and n_live_tup < :small",
+        {"small": SMALL_TABLE},
+    ).fetchone()
+    assert row is not None  # noqa: S101  # an aggregate
+    return int(row[0])
 
 
 def _forget(db: Connection, which: str, parameters: Mapping[str, Any]) -> None:

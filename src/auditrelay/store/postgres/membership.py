@@ -5,8 +5,8 @@ It has two connections. A take waits for whatever writes, and a frozen replica m
 and never ends: pulses go on meanwhile, and find that it is dead.
 """
 
-from collections.abc import Callable, Collection, Mapping, Sequence
-from typing import Any
+from collections.abc import Awaitable, Callable, Collection, Mapping, Sequence
+from typing import Any, TypeVar
 from uuid import UUID, uuid4
 
 import psycopg
@@ -27,6 +27,8 @@ from auditrelay.store.replicas import (
     Taken,
     Unreachable,
 )
+
+_T = TypeVar("_T")
 
 
 def unwatched(what: str) -> Watch | None:  # noqa: ARG001  # as a function that makes one
@@ -70,15 +72,7 @@ class PostgresMembership:
 
     async def server(self) -> Server | None:
         """Return which server this is; None if it does not say so. Raises Unreachable."""
-        try:
-            return await self._pulses.run(leases.server)
-        except psycopg.Error:  # kin of PostgreSQL need not have these functions
-            return None
-        except Unreachable as error:
-            cause = error.__cause__
-            if isinstance(cause, psycopg.Error) and kind_of(cause) is Kind.REFUSED:
-                return None  # or not let this role use them
-            raise
+        return await _if_it_says(self._pulses.run(leases.server))
 
     async def pulse(self, *, beat: bool, draining: bool, info: Mapping[str, Any]) -> Situation:
         """Give a sign of life, if it is a *beat*, and return what there is to see."""
@@ -126,6 +120,10 @@ class PostgresMembership:
         """Remove what dead replicas and commands have left behind."""
         await self._others.run(leases.tidy)
 
+    async def old_rows(self) -> int | None:
+        """Return how many old versions of rows a small table has; None if it does not say so."""
+        return await _if_it_says(self._others.run(leases.old_rows))
+
     async def leave(self) -> None:
         """Give back everything, and remove this replica, which never joins again."""
         me, self._left = self._me, True
@@ -135,6 +133,18 @@ class PostgresMembership:
         """Close the connections."""
         await self._pulses.close()
         await self._others.close()
+
+
+async def _if_it_says(asking: Awaitable[_T]) -> _T | None:
+    try:
+        return await asking
+    except psycopg.Error:  # kin of PostgreSQL need not have what is asked for
+        return None
+    except Unreachable as error:
+        cause = error.__cause__
+        if isinstance(cause, psycopg.Error) and kind_of(cause) is Kind.REFUSED:
+            return None  # or not let this role use it
+        raise
 
 
 class PostgresRequests:
