@@ -47,6 +47,15 @@ if os.environ.setdefault("FUZZ_SEED", "20261126") == "random":  # which make fuz
     os.environ["FUZZ_SEED"] = str(int.from_bytes(os.urandom(4)))
 
 
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """
+    Begin with the tests of replicas, which wait most of the time.
+
+    So one worker waits while the others compute, and none has a long one left at the end.
+    """
+    items.sort(key=lambda item: "replicas" not in item.path.parts)
+
+
 def pytest_report_header() -> str:
     return f"fuzzing: FUZZ_SEED={os.environ['FUZZ_SEED']}"
 

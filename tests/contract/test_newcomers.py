@@ -14,6 +14,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from tests.support.extent import ALL
 
 from auditrelay.sources import available
 
@@ -161,6 +162,7 @@ They are of one source or sink, or of what knows none of them, or run for the ne
 """
 
 
+@pytest.mark.skipif(not ALL, reason="two minutes; the tests below have what each newcomer meets")
 def test_the_unit_tests_pass_with_them(tree: Path) -> None:
     """Of the documents, the configuration, the templates, the forms...: none of them has a list."""
     ignored = [f"--ignore=tests/{path}" for path in FAR]

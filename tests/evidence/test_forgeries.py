@@ -1120,7 +1120,7 @@ CASES: Final = [
 ]
 
 
-@pytest.mark.parametrize(("states", "name", "keyed"), on_each(CASES, every=3), indirect=["states"])
+@pytest.mark.parametrize(("states", "name", "keyed"), on_each(CASES, every=9), indirect=["states"])
 def test_a_forgery_is_found_or_known_not_to_be(
     name: str, keyed: bool, make: Callable[[bool], Case]
 ) -> None:

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
 pytestmark = pytest.mark.process
 
-SECONDS = extent(30.0, 600.0)
+SECONDS = extent(15.0, 600.0)
 NAMES = ("a", "b", "c")
 
 

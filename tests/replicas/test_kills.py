@@ -43,8 +43,12 @@ LATER = {"add": (1, 2, 3, 5), "settle": (1, 2, 6)}
 
 
 def _kills(writes: dict[str, tuple[int, ...]], first: int) -> list[tuple[str, int, Place]]:
-    """Return where to kill; in ``make test`` each write once, at another place in turn."""
-    all_writes = [(method, number) for method, numbers in writes.items() for number in numbers]
+    """Return where to kill; in ``make test`` each method twice at most, at other places in turn."""
+    all_writes = [
+        (method, number)
+        for method, numbers in writes.items()
+        for number in extent((numbers[0], numbers[-1]) if numbers[1:] else numbers, numbers)
+    ]
     return [
         (method, number, place)
         for turn, (method, number) in enumerate(all_writes)

@@ -41,14 +41,17 @@ def no_keeper(_: Store) -> Keeper:
 
 
 @asynccontextmanager
-async def replica(config: Config, *units: str) -> AsyncIterator[tuple[Topology, Workload]]:
+async def replica(
+    config: Config, *units: str, registers: bool = True
+) -> AsyncIterator[tuple[Topology, Workload]]:
     """Run *units* of *config*, as gained, for the length of a ``with`` block."""
     config.state_dir.mkdir(mode=0o700)
     store = await opened(config.state_dir)
     metrics = Metrics(sources=config.sources, sinks=config.sinks)
     topology = Topology(config, store, metrics, clock=FakeClock(), leases=())
     work = Workload(topology, store, no_keeper)
-    await topology.register()
+    if registers:
+        await topology.register()
     scheduler = AsyncIOScheduler(timezone=UTC)
     scheduler.start()
     async with asyncio.TaskGroup() as tasks:
@@ -77,6 +80,16 @@ def blocked(topology: Topology, monkeypatch: pytest.MonkeyPatch) -> asyncio.Even
 
     monkeypatch.setattr(topology._store, "condition", condition)
     return go
+
+
+async def test_the_first_seal_is_not_due_before_the_sinks_are_registered(
+    configure: Configure,
+) -> None:
+    async with replica(configure({"one": source()}), registers=False) as (topology, work):
+        assert not work.has_read()
+        await work.register()
+        assert work.has_read()
+        assert [sink.name for sink in await topology._store.sinks()] == ["out"]
 
 
 async def test_a_sink_that_a_reload_removes_runs_until_it_is_given_away(

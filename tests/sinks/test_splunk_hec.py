@@ -646,7 +646,7 @@ async def test_after_an_unknown_outcome_a_new_channel_is_used_and_the_old_one_st
     splunk: Splunk, make: Callable[..., Sink], items: Items, fault: Any
 ) -> None:
     splunk.configure(use_ack=True)
-    sink = make(ack=True, timeout="300ms")
+    sink = make(ack=True, timeout="1s")
     first = await taken(sink, items(sink, 1))
     splunk.faults.add(fault, path="/services/collector/event")
     with pytest.raises(Retryable):

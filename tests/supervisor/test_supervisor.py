@@ -5,6 +5,7 @@ import asyncio
 import gc
 import weakref
 from collections.abc import AsyncGenerator, Iterator
+from functools import cache
 from pathlib import Path
 
 import pytest
@@ -166,11 +167,21 @@ def test_a_peer_is_retried_after_a_minute_doubling_to_an_hour() -> None:
 # --- the only one ---------------------------------------------------------------------------------
 
 
+@cache
+def nodes() -> list[tuple[str, ast.Call | ast.ExceptHandler]]:
+    """Return what is called and what is caught in the code, each with its file."""
+    return [
+        (str(path.relative_to(SRC)), node)
+        for path in sorted(SRC.rglob("*.py"))
+        for node in ast.walk(ast.parse(path.read_text("utf-8")))
+        if isinstance(node, ast.Call | ast.ExceptHandler)
+    ]
+
+
 def handlers() -> Iterator[tuple[str, ast.ExceptHandler]]:
-    for path in sorted(SRC.rglob("*.py")):
-        for node in ast.walk(ast.parse(path.read_text("utf-8"))):
-            if isinstance(node, ast.ExceptHandler):
-                yield str(path.relative_to(SRC)), node
+    for path, node in nodes():
+        if isinstance(node, ast.ExceptHandler):
+            yield path, node
 
 
 def caught_by(handler: ast.ExceptHandler) -> set[str]:
@@ -181,12 +192,11 @@ def caught_by(handler: ast.ExceptHandler) -> set[str]:
 
 
 def suppressed() -> Iterator[str]:
-    for path in sorted(SRC.rglob("*.py")):
-        for node in ast.walk(ast.parse(path.read_text("utf-8"))):
-            if not (isinstance(node, ast.Call) and ast.unparse(node.func).endswith("suppress")):
-                continue
-            if {"Exception", "BaseException"} & {ast.unparse(each) for each in node.args}:
-                yield str(path.relative_to(SRC))
+    for path, node in nodes():
+        if not (isinstance(node, ast.Call) and ast.unparse(node.func).endswith("suppress")):
+            continue
+        if {"Exception", "BaseException"} & {ast.unparse(each) for each in node.args}:
+            yield path
 
 
 def test_only_the_supervisor_handles_exception() -> None:

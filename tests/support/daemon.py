@@ -231,6 +231,7 @@ class Daemon:
             try:
                 return await client.get(self.address + path)
             except httpx.TransportError as error:
+                await asyncio.sleep(0.5)  # it may be ending
                 error.add_note(f"exit status {self.process.returncode}, and its log ends with:")
                 error.add_note(self.log[-4000:])
                 raise

@@ -1,6 +1,6 @@
 """A store on either engine, the backlog of a sink, its dead letters, and calls of the store."""
 
-import inspect
+import sys
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
@@ -103,10 +103,11 @@ def counted(store: SqlStore) -> Iterator[Counter[str]]:
     read, write = store._read, store._engine.write
 
     def caller() -> str:
-        names = (frame.function for frame in inspect.stack()[2:])
-        return next(
-            name for name in names if hasattr(SqlStore, name) or hasattr(KnownContents, name)
-        )
+        frame = sys._getframe(2)
+        while not any(hasattr(of, frame.f_code.co_name) for of in (SqlStore, KnownContents)):
+            assert frame.f_back is not None, "no method of the store"
+            frame = frame.f_back
+        return frame.f_code.co_name
 
     async def counted_read(work: Callable[..., T]) -> T:
         calls[f"read {caller()}"] += 1

@@ -141,8 +141,7 @@ class Member:
         """How it reaches the database."""
         self.joined = asyncio.Event()
         """Set once it is a member, and what it was given then runs."""
-        self.old_rows = 0
-        """Old versions of rows in a small table of the store, as the keeper sees it."""
+        self.old_rows = 0  # versions, in a small table of the store, as the keeper sees it
         self._membership = membership
         self._instance = instance
         self._card = card
@@ -166,8 +165,7 @@ class Member:
         )
         self._beaten = self._tidied = float("-inf")
         self._ended: frozenset[UUID] = frozenset()
-        self._seen = (0, 0)
-        self._origins = Origins()
+        self._seen, self._origins = (0, 0), Origins()
         self._metrics = metrics or Metrics(shared=True)
 
     # -- for others --------------------------------------------------------------------------------

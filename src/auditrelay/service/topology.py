@@ -103,7 +103,8 @@ class Topology:
         self._stores: dict[str, Store] = {}
         """By unit the store under its lease: one, as what it keeps in memory is of that lease."""
         self._is_sole = leases is None
-        self._is_registered = False
+        self.is_registered = False
+        """Whether the store knows which sink receives what."""
         self.may_send: Callable[[], bool] = always
         """Whether a request to a sink may begin, which another replica might make as well."""
         self.on_lost: Callable[[str, BaseException], None] = _unexpected
@@ -172,7 +173,7 @@ class Topology:
     async def register(self) -> None:
         """Register which sink receives what in the store, and restore the health of each part."""
         await self._register(self.config)
-        self._is_registered = True
+        self.is_registered = True
         await self._restore()
 
     async def _register(self, config: Config) -> None:
@@ -365,7 +366,7 @@ class Topology:
                 self._lease_if_sole(f"source {name}")
                 new_collectors[name] = self._collector(config, name)
             # What is removed has an end from here on; what still runs spools nothing more for it.
-            if self._is_registered:
+            if self.is_registered:
                 await self._register(config)
         except RelayError:
             await _close(new_sinks, new_collectors)

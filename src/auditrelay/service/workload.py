@@ -58,12 +58,16 @@ class Workload:
         if self._tasks is None or self._scheduler is None:
             return
         keeper.schedule(self._scheduler)
-        for loop in keeper.loops(self._has_read):
+        for loop in keeper.loops(self.has_read):
             self._keeping.append(self._tasks.create_task(self._until_lost(loop)))
 
-    def _has_read(self) -> bool:
-        """Return whether each source has been polled since the start, or cannot be."""
-        return all(
+    def has_read(self) -> bool:
+        """
+        Return whether each source has been polled since the start, or cannot be.
+
+        And before that whether the sinks are known: the first head is for them as well.
+        """
+        return self._topology.is_registered and all(
             collector.worked_once
             or collector.condition.held
             or collector.condition.last_error is not None
@@ -113,6 +117,8 @@ class Workload:
         """Register what is configured, between what is gained and lost."""
         async with self._gate.passing():
             await self._topology.register()
+        if self.keeper is not None:
+            self.keeper.look()
 
     async def change(self, config: Config) -> TopologyDiff:
         """Apply *config* as the topology does, between what is gained and lost."""

@@ -183,5 +183,5 @@ def old_snapshot(report: Report) -> Iterator[Finding]:
             f"The database keeps {most:,} old versions of the rows of one small table.",
             effect="Nothing is lost, but everything that is written takes longer and longer.",
             do="End what makes it keep them: a transaction that is forgotten in some session, a "
-            "prepared one, or a replication slot that nobody reads.",
+            "prepared one, or a replication slot that no standby reads.",
         )

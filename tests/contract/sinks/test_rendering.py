@@ -73,7 +73,7 @@ def test_a_page_is_rendered_as_each_of_its_events(kind: str, vendor: str) -> Non
         check(sink, alike, page.at[0], every=extent(5, 1))
 
 
-@settings(deadline=None, max_examples=extent(10, 50))
+@settings(deadline=None, max_examples=extent(4, 50))
 @given(page=odd_pages())  # which takes longer than to render it for every sink
 def test_an_odd_page_is_rendered_as_each_of_its_events(page: Page) -> None:
     # Of the shipped descriptions those that look into events, and cut them.

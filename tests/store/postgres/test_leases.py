@@ -346,7 +346,7 @@ def test_only_who_has_long_been_dead_is_tidied_away(joined: Joined, sql: Sql) ->
     assert three.see().writes is None
 
 
-def test_old_versions_of_rows_are_counted_as_long_as_somebody_may_see_them(
+def test_old_versions_of_rows_are_counted_as_long_as_a_session_may_see_them(
     joined: Joined, database: str
 ) -> None:
     one = joined()

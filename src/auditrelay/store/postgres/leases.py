@@ -305,8 +305,8 @@ def old_rows(db: Connection) -> int:
     Return how many old versions of its rows one small table has at most.
 
     These tables are written all the time, and vacuumed each minute. So there are many only if the
-    database must keep them, for whoever may still see the state as it was (pg_stat_user_tables,
-    https://www.postgresql.org/docs/current/monitoring-stats.html).
+    database must keep them, for a session that may still see the state as it was
+    (pg_stat_user_tables, https://www.postgresql.org/docs/current/monitoring-stats.html).
     """
     row = db.execute(
         "select coalesce(max(n_dead_tup), 0) from pg_stat_user_tables "

@@ -9,7 +9,7 @@ from auditrelay.store.keys import known_keys
 from auditrelay.store.sql import intake
 from auditrelay.store.sql.connection import Connection
 from auditrelay.store.sql.engine import Engine
-from auditrelay.store.sql.sources import source_id
+from auditrelay.store.sql.sources import own_id
 from auditrelay.store.sql.spool import Spool
 from auditrelay.store.sql.spooling import Spooling
 from auditrelay.store.sql.uids import Uids
@@ -65,7 +65,7 @@ class AlertLog:
                 self._uids,
                 ALERTS,
                 events,
-                owner=source_id(db, ALERTS),
+                owner=own_id(db, now),
                 keys=known_keys(events),
                 are_new=False,
                 proof=Proof(),

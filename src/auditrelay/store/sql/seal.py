@@ -32,7 +32,7 @@ from auditrelay.store.sql.engine import Engine
 from auditrelay.store.sql.evidence import Takers
 from auditrelay.store.sql.facts import INSTANCE, insert, of_sink, of_source, sink_of, source_of
 from auditrelay.store.sql.known import FORGOTTEN
-from auditrelay.store.sql.sources import source_id
+from auditrelay.store.sql.sources import own_id
 from auditrelay.store.sql.spool import PRUNED, Spool
 from auditrelay.store.sql.spooling import Spooling
 from auditrelay.store.sql.tags import OPEN_WRONG
@@ -360,7 +360,7 @@ def _write(db: Connection, spool: Spool, made: _Draft, event: AuditEvent, now: i
     # A head needs little room, and none of what is kept for verdicts.
     spool.room.require_for(db, _EVENT_BYTES)
     page = Page.of([event])
-    owner = source_id(db, ALERTS)
+    owner = own_id(db, now)
     placed = spool.append(db, owner, page, now, beyond=True)
     db.execute(
         "insert into head values (?, ?, ?, ?, ?)",

@@ -7,6 +7,7 @@ Works on a connection, within the caller's transaction.
 from datetime import datetime, timedelta
 
 from auditrelay.evidence import facts
+from auditrelay.settings.reserved import ALERTS
 from auditrelay.store import KnownFile
 from auditrelay.store.sql.connection import Connection
 from auditrelay.store.sql.facts import insert, of_source
@@ -32,6 +33,12 @@ def source_id(db: Connection, name: str) -> int:
         raise KeyError(f"source {name!r} was never started")
     found: int = row[0]
     return found
+
+
+def own_id(db: Connection, now: int) -> int:
+    """Return the id of auditrelay as the source of its own events, which begins with the first."""
+    start(db, ALERTS, moment(now))
+    return source_id(db, ALERTS)
 
 
 def resweep_from(db: Connection, name: str, delay: timedelta) -> datetime:
