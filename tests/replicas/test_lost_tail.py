@@ -121,12 +121,7 @@ async def test_events_at_the_places_of_lost_ones_are_delivered(
     await own_fleet.start("a", **reading)
     await own_fleet.start("b", **delivering)
     image = await asyncio.to_thread(own_server.image)
-    under_way = [
-        intake.faults.add(faults.delay(2.0), method="POST", times=2)
-        for intake in sandbox.siems.values()
-    ]
-    add(sandbox)
-    await eventually(lambda: all(fault.applied for fault in under_way), what="batches under way")
+    await own_fleet.batches_under_way(2.0)
     # What was read is not to be read again soon: others come to its places first.
     sandbox.cekura.faults.add(faults.delay(1.0), times=4)
     await own_fleet.fail_over(own_server, image)

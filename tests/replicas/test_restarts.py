@@ -6,11 +6,11 @@ from collections.abc import Callable, Mapping
 import pytest
 from tests.support.daemon import eventually
 from tests.support.extent import ALL, extent
-from tests.support.fleet import BOUND, CONCURRENCY, Fleet, Leased, add, fill
+from tests.support.fleet import BOUND, Fleet, Leased, add, fill
 from tests.support.postgres import Server
 from tests.support.wire import Wire
 
-from auditrelay.sandbox import Sandbox, faults
+from auditrelay.sandbox import Sandbox
 
 pytestmark = pytest.mark.process
 
@@ -36,12 +36,7 @@ async def test_a_restart_of_the_database_takes_and_repeats_nothing(
     await own_fleet.start("a")
     await own_fleet.start("b")
     await own_fleet.delivered()
-    under_way = [
-        intake.faults.add(faults.delay(0.5), method="POST", times=CONCURRENCY)
-        for intake in sandbox.siems.values()
-    ]
-    add(sandbox)
-    await eventually(lambda: all(fault.applied for fault in under_way), what="batches under way")
+    await own_fleet.batches_under_way()
     await asyncio.to_thread(RESTARTS[how], own_server)
     add(sandbox)
     await own_fleet.delivered()

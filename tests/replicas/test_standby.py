@@ -6,12 +6,12 @@ from collections.abc import Iterator
 import pytest
 from tests.support.daemon import eventually, missing
 from tests.support.extent import ALL
-from tests.support.fleet import CONCURRENCY, Fleet, add, fill
+from tests.support.fleet import Fleet, add, fill
 from tests.support.postgres import Server
 from tests.support.standby import Standby, require_standby, until
 from tests.support.wire import Wire
 
-from auditrelay.sandbox import Sandbox, faults
+from auditrelay.sandbox import Sandbox
 
 pytestmark = pytest.mark.process
 
@@ -55,12 +55,7 @@ async def test_a_synchronous_standby_is_waited_for_and_takes_over_without_a_repe
     await asyncio.to_thread(standby.start)
     await own_fleet.delivered()
 
-    under_way = [
-        intake.faults.add(faults.delay(0.5), method="POST", times=CONCURRENCY)
-        for intake in sandbox.siems.values()
-    ]
-    add(sandbox)
-    await eventually(lambda: all(fault.applied for fault in under_way), what="batches under way")
+    await own_fleet.batches_under_way()
     await _fail_over(own_server, standby)
     add(sandbox)
     await own_fleet.delivered()

@@ -34,7 +34,7 @@ from tests.support.processes import SPEED
 from tests.support.shared_state import make_schema, raw, rows
 from tests.support.wire import Wire
 
-from auditrelay.sandbox import Sandbox
+from auditrelay.sandbox import Sandbox, faults
 from auditrelay.settings.reserved import ALERTS
 from auditrelay.store.parts import part_of, peer_of, sink_units
 from auditrelay.store.replicas import LIFE
@@ -320,6 +320,15 @@ class Fleet:
             )
 
     # -- what must be true -------------------------------------------------------------------------
+
+    async def batches_under_way(self, seconds: float = 0.5) -> None:
+        """Add events, and wait until each sink waits for answers, which take so many *seconds*."""
+        delays = [
+            intake.faults.add(faults.delay(seconds), method="POST", times=CONCURRENCY)
+            for intake in self.sandbox.siems.values()
+        ]
+        add(self.sandbox)
+        await eventually(lambda: all(each.applied for each in delays), what="batches under way")
 
     async def delivered(self, within: float = 60.0) -> None:
         """Wait until every sink has every event."""
