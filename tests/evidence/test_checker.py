@@ -483,6 +483,28 @@ def test_heads_that_came_late(run: Any, tmp_path: Path) -> None:
     assert (found.status, found.notes) == (0, {"late_head"})
 
 
+def test_heads_on_one_line_have_no_time_of_their_own(run: Any, tmp_path: Path) -> None:
+    """The reply to a search is one line."""
+
+    def reply(heads: list[str], at: int) -> Path:
+        hits = [
+            {"message": head, "event": {"ingested": checker.iso(at + number * HOUR)}}
+            for number, head in enumerate(heads, 1)
+        ]
+        (tmp_path / "reply.json").write_text(json.dumps({"hits": hits}))
+        return tmp_path / "reply.json"
+
+    export = honest(8)
+    folder = export.write(tmp_path / "x")
+    assert run(folder, "--witness", reply(export.heads, BEGIN)).findings == []
+    export, lost = restored(said=False)
+    for _ in range(4):
+        export.hour()
+    heads = [*export.heads[:3], lost.heads[3], *export.heads[3:]]
+    found = run(export.write(tmp_path / "y"), "--witness", reply(heads, BEGIN))
+    assert found.bad == {"branch"}, "no instance lived on"
+
+
 # --- keys -----------------------------------------------------------------------------------------
 
 
