@@ -1572,6 +1572,8 @@ def test_a_proof_that_a_head_contradicts(run: Any, tmp_path: Path) -> None:
         ["x", "--siem", "splunk"],
         ["x", "x", "x"],
         ["x", "--witness", "x/heads.txt"],
+        ["x", "--witness", "link/heads.txt"],
+        ["x", "--siem", "splunk=s", "--siem", "splunk=s"],
         ["x", "proof.json"],
         ["proof.json", "--vendor", "x"],
     ],
@@ -1581,6 +1583,8 @@ def test_wrong_usage_is_one_line_and_exit_2(
 ) -> None:
     monkeypatch.chdir(tmp_path)
     honest(2).write(tmp_path / "x")
+    (tmp_path / "link").symlink_to("x")
+    (tmp_path / "s").touch()
     assert program.main(arguments) == 2
     out = capsys.readouterr()
     assert out.err.count("\n") == 1

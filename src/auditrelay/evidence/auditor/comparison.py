@@ -37,7 +37,7 @@ def latest(text: str) -> int | None:
 
 @lru_cache(maxsize=1)
 def alone(line: str) -> str:
-    """Return a line with one head; an empty one if several are on it: whose is what is there?"""
+    """Return a line with one head; an empty one if it has several, as a reply to a search has."""
     return line if len({word[0] for word in re.finditer(HEAD, line)}) == 1 else ""
 
 
