@@ -1143,6 +1143,25 @@ def test_what_a_sink_excludes_is_not_due_to_it(run: Any, printed: Any, tmp_path:
     assert check(4, 5).bad == {"not_in_siem"}
 
 
+def test_how_many_records_were_compared_is_said(printed: Any, tmp_path: Path) -> None:
+    """A fact has one digest for all its records, so they are compared if all of them are there."""
+    export = Export().hour().hour(sink=[excluding([4, 1])])
+    export.write(tmp_path / "x")
+    edited = [
+        event | {"raw_sha256": "0" * 64} if event["place"] == 5 else event
+        for event in export.events
+    ]
+    for events, records in ((export.events, 6), ([e for e in edited if e["place"] != 4], 3)):
+        (tmp_path / "s.csv").write_text(splunk_uids(events))
+        out = printed(tmp_path / "x", "--siem", f"splunk={tmp_path / 's.csv'}")
+        assert f"1 excluded; {records} of 6 records compared" in out
+        vendor = vendor_file(tmp_path, [e for e in export.events if e in events], 2)
+        assert f" and {records} records compared" in printed(tmp_path / "x", "--vendor", vendor)
+    (tmp_path / "s.csv").write_text("".join(f"{e['uid']}\n" for e in export.events))
+    out = printed(tmp_path / "x", "--siem", f"splunk={tmp_path / 's.csv'}")
+    assert "0 of 6 records compared" in out
+
+
 def test_what_no_configuration_excludes_is_named(printed: Any, tmp_path: Path) -> None:
     export = honest(2).hour(sink=[excluding([8, 1], glob="*")])
     assert 'exclude has "*"' in (out := printed(export.write(tmp_path / "x")))
