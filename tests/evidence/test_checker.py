@@ -1181,6 +1181,19 @@ def test_what_came_into_the_siem_later_is_a_note(run: Any, tmp_path: Path) -> No
     assert (found.status, found.notes) == (0, {"no_witness", "only_in_siem"})
 
 
+@pytest.mark.parametrize(("seconds", "bad"), [(0.7, set()), (300, set()), (900, {"only_in_siem"})])
+def test_what_was_read_before_the_last_seal_may_be_accepted_after_it(
+    seconds: float, bad: set[str], run: Any, tmp_path: Path
+) -> None:
+    """``event.created`` is when it was read, and Splunk's index has whole seconds."""
+    export = honest(2)
+    at = checker.iso(export.at - int(seconds * 1_000_000))
+    later = {"auditrelay": {"uid": "e" * 40}, "event": {"hash": "0" * 64, "created": at}}
+    (tmp_path / "s").write_text(elastic_uids(export.events) + json.dumps(later) + "\n")
+    found = run(export.write(tmp_path / "x"), "--siem", f"splunk={tmp_path / 's'}")
+    assert found.bad == bad
+
+
 def upgraded() -> Export:
     """Return an export that begins with a state in which three events had a place."""
     export = Export()

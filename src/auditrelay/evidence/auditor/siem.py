@@ -16,6 +16,9 @@ from .comparison import latest
 from .replay import EVER, Replay, Unit, is_in
 from .uids import Accepted, compared, lines_of
 
+ON_THE_WAY = 600_000_000
+"""So long after it was read, or by its SIEM's clock, an event may be accepted, in microseconds."""
+
 
 @dataclass
 class Record:
@@ -98,7 +101,7 @@ def compare_siem(
     if more:
         what = f"{name} has {len(more)} that no entry has, such as {more[0].hex()}"
         what += f"; up to {before} are from before the evidence" * bool(before)
-        early = sum(theirs[uid].at <= journal.at for uid in more)
+        early = sum(theirs[uid].at <= journal.at - ON_THE_WAY for uid in more)
         report.say("bad" if early > before else "note", "only_in_siem", what)
     twice = sum(record.times > 1 for record in theirs.values())
     report.lines.append(
