@@ -446,6 +446,17 @@ def test_a_file_that_is_not_the_one_that_was_exported(run: Any, tmp_path: Path) 
     assert run(folder, "--witness", witness).bad == {"form"}
 
 
+@pytest.mark.parametrize("name", ["/dev/zero", "../s.csv", "."])
+def test_a_manifest_names_files_of_its_export_alone(name: str, run: Any, tmp_path: Path) -> None:
+    export = honest(2)
+    witness = export.splunk(tmp_path / "s.csv")
+    digest = sha256(witness.read_bytes()).hexdigest()
+    folder = export.write(tmp_path / "x")
+    (folder / "manifest.json").write_text(json.dumps({"v": 1, "sha256": {name: digest}}))
+    found = run(folder, "--witness", witness)
+    assert (found.status, found.bad) == (1, {"form"})
+
+
 def test_a_file_without_a_head_says_so(run: Any, tmp_path: Path) -> None:
     export = honest(2)
     text = export.splunk(tmp_path / "s.csv").read_text()
