@@ -1420,6 +1420,15 @@ def test_an_event_that_is_gone_and_one_that_is_late_are_no_finding(
     assert bad == ({"vendor"} if listed else set()), "without uids it may be the late one"
 
 
+def test_what_was_deleted_elsewhere_excuses_nothing(run: Any, tmp_path: Path) -> None:
+    export = honest(2)
+    vanished: Fact = {"fact": "vanished", "start": BEGIN, "end": BEGIN + HOUR, "events": 1}
+    export.hour(source=[vanished]).write(tmp_path / "x")
+    for gone, bad in ((1, set()), (4, {"vendor"})):
+        shown = [*export.events[:gone], *export.events[gone + 1 :]]
+        assert run(tmp_path / "x", "--vendor", vendor_file(tmp_path, shown, 3)).bad == bad
+
+
 def test_a_vendor_file_of_another_source(run: Any, tmp_path: Path) -> None:
     file = tmp_path / "v"
     file.write_text('{"source":"slack","from":1,"to":2}\n')

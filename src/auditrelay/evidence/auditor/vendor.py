@@ -38,7 +38,7 @@ def compare_vendor(path: Path, accepted: list[Accepted] | None, replay: Replay) 
         if sha256(b"".join(shown)).hexdigest() != fact["uids"]:
             what = f"{name} shows {len(shown)} events from {iso(fact['start'])} on"
             more = len(shown) - fact["events"]
-            fair = allowances.is_fair(replay.journal, unit, more, listed=accepted is not None)
+            fair = allowances.is_fair(replay.journal, unit, fact, more, listed=accepted is not None)
             replay.report.say(
                 "note" if fair else "bad", "vendor", f"{what}, not {fact['events']}", entry["n"]
             )
