@@ -401,6 +401,23 @@ def test_heads_that_were_made_while_a_sink_was_away(
         assert (level == "note") is (absent in excused), absent
 
 
+@pytest.mark.parametrize("edit", [{"told": 5}, {"told": [[]]}, {"size": None}])
+def test_an_edited_fact_about_a_head_that_a_file_lacks(
+    edit: Fact, run: Any, tmp_path: Path
+) -> None:
+    def change(entry: dict[str, Any]) -> None:
+        for fact in entry["facts"]:
+            if fact["fact"] == "head":
+                fact.update(edit)
+                if fact["size"] is None:
+                    del fact["size"]
+
+    export = honest(2).hour(change=change).hour().hour()
+    witness = export.splunk(tmp_path / "s.csv", [*export.heads[:1], *export.heads[2:]])
+    found = run(export.write(tmp_path / "x"), "--witness", witness)
+    assert (found.status, "form" in found.bad) == (1, True)
+
+
 def test_a_witness_without_heads(run: Any, tmp_path: Path) -> None:
     (tmp_path / "s.csv").write_text("_time,description\n")
     found = run(honest().write(tmp_path / "x"), "--witness", tmp_path / "s.csv")

@@ -51,15 +51,19 @@ class Comparisons:
         replay = Replay(journal, report)
         older = self.replay_older(given, journal, report)
         for path in self.witness:
-            heads = [head for head in given if head.file == path]
-            self.absent += comparison.compare_witness(path, heads, replay)
+            report.attempt(None, self.compare_heads, path, given, replay)
         if replay.whole:
-            replay.say_units()
+            report.attempt(None, replay.say_units)
             listed = attempt(report, folder / "uids.ndjson", self.read_uids, journal)
             both = self.mine, self.theirs
             report.attempt(None, comparison.compare_left, given, replay, older, *both)
             if listed:
                 self.compare_uids(given, replay)
+
+    def compare_heads(self, path: Path, given: list[Head], replay: Replay) -> None:
+        """Compare the heads in a file with those that were made."""
+        heads = [head for head in given if head.file == path]
+        self.absent += comparison.compare_witness(path, heads, replay)
 
     def read_uids(self, journal: Journal) -> None:
         """Read what was accepted, with all uids if they are there."""
