@@ -1407,9 +1407,10 @@ def test_what_was_removed_before_its_seal_was_not_counted(run: Any, tmp_path: Pa
         for fact in entry["facts"]:
             if fact["fact"] == "covered":
                 fact.update(events=0, uids=sha256().hexdigest())
-
-            if entry["unit"] == "source okta" and facts:
-                entry["state"]["started"] = BEGIN + 2 * HOUR  # it has begun again
+        # Its removal stands behind what was read before it.
+        entry["facts"].sort(key=lambda fact: bool(fact["fact"] == "operator"))
+        if entry["unit"] == "source okta" and facts:  # it has begun again
+            entry["state"].update(started=BEGIN + 3 * HOUR, covered_until=BEGIN + 3 * HOUR)
 
     for facts, bad in (([FORGET | {"name": "okta"}], set()), ([], {"vendor"})):
         export = honest(2).hour(source=facts, change=uncounted)
@@ -1435,6 +1436,20 @@ def test_an_event_that_is_gone_and_one_that_is_late_are_no_finding(
     swapped = [event | {"uid": "e" * 40} if event is gone else event for event in export.events]
     bad = run(tmp_path / "x", "--vendor", vendor_file(tmp_path, swapped, 3)).bad
     assert bad == ({"vendor"} if listed else set()), "without uids it may be the late one"
+
+
+def test_what_was_read_after_a_removal_was_counted(run: Any, tmp_path: Path) -> None:
+    def begun_again(entry: dict[str, Any]) -> None:
+        if entry["unit"] == "source okta":
+            entry["state"]["started"] = BEGIN + 2 * HOUR
+
+    export = honest(2).hour(source=[FORGET | {"name": "okta"}], change=begun_again)
+    export.write(tmp_path / "x")
+    for shown, bad in ((export.events[6:], set()), (export.events[7:], {"vendor"})):
+        file = vendor_file(tmp_path, shown, 3)
+        lines = file.read_text().replace(str(BEGIN), str(BEGIN + 2 * HOUR), 1)
+        file.write_text(lines)
+        assert run(tmp_path / "x", "--vendor", file).bad == bad
 
 
 def test_what_was_deleted_elsewhere_excuses_nothing(run: Any, tmp_path: Path) -> None:

@@ -101,5 +101,17 @@ def touch(one: Fact, other: Fact) -> bool:
 
 
 def uncounted(journal: Journal, unit: str) -> set[int]:
-    """Return when a source was removed: what was not sealed by then could not be counted."""
-    return {entry["at"] for entry, _ in journal.facts["operator"] if entry["unit"] == unit}
+    """
+    Return the facts, by their ids, that were not sealed yet when a source was removed.
+
+    What they tell of could not be counted any more. What stands behind the removal could.
+    """
+    found, facts = set[int](), list[Fact]()
+    for entry in journal.entries:
+        if entry["unit"] == unit:
+            for fact in entry["facts"]:
+                facts.append(fact)
+                if fact["fact"] == "operator":
+                    found.update(map(id, facts))
+            facts = facts if entry["state"] is None else []  # else it goes on in a further line
+    return found

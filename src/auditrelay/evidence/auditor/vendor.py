@@ -30,7 +30,7 @@ def compare_vendor(path: Path, accepted: list[Accepted] | None, replay: Replay) 
     removed, spans = allowances.uncounted(replay.journal, name), 0
     for entry, fact in replay.journal.facts["covered"]:
         inside = asked["from"] <= fact["start"] and fact["end"] <= asked["to"]
-        if entry["unit"] != name or not inside or entry["at"] in removed:
+        if entry["unit"] != name or not inside or id(fact) in removed:
             continue
         spans += 1
         start, end = (bisect(keys, key_of(fact[each])) for each in ("start", "end"))
