@@ -1459,6 +1459,9 @@ def test_what_was_deleted_elsewhere_excuses_nothing(run: Any, tmp_path: Path) ->
     for gone, bad in ((1, set()), (4, {"vendor"})):
         shown = [*export.events[:gone], *export.events[gone + 1 :]]
         assert run(tmp_path / "x", "--vendor", vendor_file(tmp_path, shown, 3)).bad == bad
+    export.hour(source=[FORGET | {"name": "okta"}], cover=False).write(tmp_path / "y")
+    shown = export.events[1:]
+    assert "vendor" not in run(tmp_path / "y", "--vendor", vendor_file(tmp_path, shown, 3)).bad
 
 
 def test_a_vendor_file_of_another_source(run: Any, tmp_path: Path) -> None:

@@ -334,6 +334,17 @@ def exchange_for_a_forgotten_place(which: str, case: Case) -> None:
         db.execute("insert into known values (?, ?, 1, null)", (source, key[:8] + bytes(20)))
 
 
+def forget_what_is_not_old(case: Case) -> None:
+    """Delete a uid, and say in a fact that it was old."""
+    with case.db() as db:
+        (before,) = db.execute("select value from meta where name = 'forgotten_before'").fetchone()
+        (place,) = db.execute(
+            f"select min(position) from known where source = {OKTA} and position >= 0"
+        ).fetchone()
+        db.execute(f"delete from known where source = {OKTA} and position = {place}")
+        insert(db, "source okta", [facts.forgot(before=before, events=1)], micros(NOON))
+
+
 def rewrite(case: Case, edit: Callable[[dict[str, Any]], None]) -> None:
     """Edit entries, and make all roots and heads again; without the key, they are not signed."""
     with case.db() as db:
@@ -857,6 +868,9 @@ FORGERIES: Final = {
             f"delete from known where source = {VOICE} and position < 30",
         ),
         {"state": {"state", "known"}},
+    ),
+    "a uid deleted, and a fact put in that it was forgotten": Forgery(
+        "8", forget_what_is_not_old, {"state": {"known"}}, keyed={"state": {"known", "state"}}
     ),
     "an event deleted everywhere, all hashes made again": Forgery(
         "9",

@@ -87,10 +87,11 @@ def is_fair(journal: Journal, unit: Unit, span: Fact, more: int, *, listed: bool
     evidence may have been read again since. If the uids are not *listed*, a late event is taken for
     one of them.
     """
-    facts = (fact for entry, fact in journal.facts["taken_over"] if entry["unit"] == unit.name)
-    before = sum(fact["events"] for fact in facts)
-    there = (f for f in unit.facts if f["fact"] == "vanished" and touch(f, span))
-    gone = sum(fact["events"] for fact in there) + unit.sums["put_aside"] + before
+    gone = unit.sums["put_aside"]
+    for kind in ("taken_over", "vanished"):
+        for entry, fact in journal.facts[kind]:
+            if entry["unit"] == unit.name and (kind == "taken_over" or touch(fact, span)):
+                gone += fact["events"]
     late = 0 if listed else unit.sums["late"]
     return -gone <= more <= late and (more != 0 or bool(gone and late))
 
