@@ -401,6 +401,23 @@ def test_heads_that_were_made_while_a_sink_was_away(
         assert (level == "note") is (absent in excused), absent
 
 
+@pytest.mark.parametrize("edit", [{"told": 5}, {"told": [[]]}, {"size": None}])
+def test_an_edited_fact_about_a_head_that_a_file_lacks(
+    edit: Fact, run: Any, tmp_path: Path
+) -> None:
+    def change(entry: dict[str, Any]) -> None:
+        for fact in entry["facts"]:
+            if fact["fact"] == "head":
+                fact.update(edit)
+                if fact["size"] is None:
+                    del fact["size"]
+
+    export = honest(2).hour(change=change).hour().hour()
+    witness = export.splunk(tmp_path / "s.csv", [*export.heads[:1], *export.heads[2:]])
+    found = run(export.write(tmp_path / "x"), "--witness", witness)
+    assert (found.status, "form" in found.bad) == (1, True)
+
+
 def test_a_witness_without_heads(run: Any, tmp_path: Path) -> None:
     (tmp_path / "s.csv").write_text("_time,description\n")
     found = run(honest().write(tmp_path / "x"), "--witness", tmp_path / "s.csv")
@@ -446,6 +463,17 @@ def test_a_file_that_is_not_the_one_that_was_exported(run: Any, tmp_path: Path) 
     assert run(folder, "--witness", witness).bad == {"form"}
 
 
+@pytest.mark.parametrize("name", ["/dev/zero", "../s.csv", "."])
+def test_a_manifest_names_files_of_its_export_alone(name: str, run: Any, tmp_path: Path) -> None:
+    export = honest(2)
+    witness = export.splunk(tmp_path / "s.csv")
+    digest = sha256(witness.read_bytes()).hexdigest()
+    folder = export.write(tmp_path / "x")
+    (folder / "manifest.json").write_text(json.dumps({"v": 1, "sha256": {name: digest}}))
+    found = run(folder, "--witness", witness)
+    assert (found.status, found.bad) == (1, {"form"})
+
+
 def test_a_file_without_a_head_says_so(run: Any, tmp_path: Path) -> None:
     export = honest(2)
     text = export.splunk(tmp_path / "s.csv").read_text()
@@ -481,6 +509,28 @@ def test_heads_that_came_late(run: Any, tmp_path: Path) -> None:
     witness = export.splunk(tmp_path / "s.csv", delay=4 * 3600)
     found = run(export.write(tmp_path / "x"), "--witness", witness)
     assert (found.status, found.notes) == (0, {"late_head"})
+
+
+def test_heads_on_one_line_have_no_time_of_their_own(run: Any, tmp_path: Path) -> None:
+    """The reply to a search is one line."""
+
+    def reply(heads: list[str], at: int) -> Path:
+        hits = [
+            {"message": head, "event": {"ingested": checker.iso(at + number * HOUR)}}
+            for number, head in enumerate(heads, 1)
+        ]
+        (tmp_path / "reply.json").write_text(json.dumps({"hits": hits}))
+        return tmp_path / "reply.json"
+
+    export = honest(8)
+    folder = export.write(tmp_path / "x")
+    assert run(folder, "--witness", reply(export.heads, BEGIN)).findings == []
+    export, lost = restored(said=False)
+    for _ in range(4):
+        export.hour()
+    heads = [*export.heads[:3], lost.heads[3], *export.heads[3:]]
+    found = run(export.write(tmp_path / "y"), "--witness", reply(heads, BEGIN))
+    assert found.bad == {"branch"}, "no instance lived on"
 
 
 # --- keys -----------------------------------------------------------------------------------------
@@ -1121,6 +1171,25 @@ def test_what_a_sink_excludes_is_not_due_to_it(run: Any, printed: Any, tmp_path:
     assert check(4, 5).bad == {"not_in_siem"}
 
 
+def test_how_many_records_were_compared_is_said(printed: Any, tmp_path: Path) -> None:
+    """A fact has one digest for all its records, so they are compared if all of them are there."""
+    export = Export().hour().hour(sink=[excluding([4, 1])])
+    export.write(tmp_path / "x")
+    edited = [
+        event | {"raw_sha256": "0" * 64} if event["place"] == 5 else event
+        for event in export.events
+    ]
+    for events, records in ((export.events, 6), ([e for e in edited if e["place"] != 4], 3)):
+        (tmp_path / "s.csv").write_text(splunk_uids(events))
+        out = printed(tmp_path / "x", "--siem", f"splunk={tmp_path / 's.csv'}")
+        assert f"1 excluded; {records} of 6 records compared" in out
+        vendor = vendor_file(tmp_path, [e for e in export.events if e in events], 2)
+        assert f" and {records} records compared" in printed(tmp_path / "x", "--vendor", vendor)
+    (tmp_path / "s.csv").write_text("".join(f"{e['uid']}\n" for e in export.events))
+    out = printed(tmp_path / "x", "--siem", f"splunk={tmp_path / 's.csv'}")
+    assert "0 of 6 records compared" in out
+
+
 def test_what_no_configuration_excludes_is_named(printed: Any, tmp_path: Path) -> None:
     export = honest(2).hour(sink=[excluding([8, 1], glob="*")])
     assert 'exclude has "*"' in (out := printed(export.write(tmp_path / "x")))
@@ -1138,6 +1207,19 @@ def test_what_came_into_the_siem_later_is_a_note(run: Any, tmp_path: Path) -> No
     (tmp_path / "s.csv").write_text(splunk_uids(export.events) + later)
     found = run(export.write(tmp_path / "x"), "--siem", f"splunk={tmp_path / 's.csv'}")
     assert (found.status, found.notes) == (0, {"no_witness", "only_in_siem"})
+
+
+@pytest.mark.parametrize(("seconds", "bad"), [(0.7, set()), (300, set()), (900, {"only_in_siem"})])
+def test_what_was_read_before_the_last_seal_may_be_accepted_after_it(
+    seconds: float, bad: set[str], run: Any, tmp_path: Path
+) -> None:
+    """``event.created`` is when it was read, and Splunk's index has whole seconds."""
+    export = honest(2)
+    at = checker.iso(export.at - int(seconds * 1_000_000))
+    later = {"auditrelay": {"uid": "e" * 40}, "event": {"hash": "0" * 64, "created": at}}
+    (tmp_path / "s").write_text(elastic_uids(export.events) + json.dumps(later) + "\n")
+    found = run(export.write(tmp_path / "x"), "--siem", f"splunk={tmp_path / 's'}")
+    assert found.bad == bad
 
 
 def upgraded() -> Export:
@@ -1325,9 +1407,10 @@ def test_what_was_removed_before_its_seal_was_not_counted(run: Any, tmp_path: Pa
         for fact in entry["facts"]:
             if fact["fact"] == "covered":
                 fact.update(events=0, uids=sha256().hexdigest())
-
-            if entry["unit"] == "source okta" and facts:
-                entry["state"]["started"] = BEGIN + 2 * HOUR  # it has begun again
+        # Its removal stands behind what was read before it.
+        entry["facts"].sort(key=lambda fact: bool(fact["fact"] == "operator"))
+        if entry["unit"] == "source okta" and facts:  # it has begun again
+            entry["state"].update(started=BEGIN + 3 * HOUR, covered_until=BEGIN + 3 * HOUR)
 
     for facts, bad in (([FORGET | {"name": "okta"}], set()), ([], {"vendor"})):
         export = honest(2).hour(source=facts, change=uncounted)
@@ -1353,6 +1436,32 @@ def test_an_event_that_is_gone_and_one_that_is_late_are_no_finding(
     swapped = [event | {"uid": "e" * 40} if event is gone else event for event in export.events]
     bad = run(tmp_path / "x", "--vendor", vendor_file(tmp_path, swapped, 3)).bad
     assert bad == ({"vendor"} if listed else set()), "without uids it may be the late one"
+
+
+def test_what_was_read_after_a_removal_was_counted(run: Any, tmp_path: Path) -> None:
+    def begun_again(entry: dict[str, Any]) -> None:
+        if entry["unit"] == "source okta":
+            entry["state"]["started"] = BEGIN + 2 * HOUR
+
+    export = honest(2).hour(source=[FORGET | {"name": "okta"}], change=begun_again)
+    export.write(tmp_path / "x")
+    for shown, bad in ((export.events[6:], set()), (export.events[7:], {"vendor"})):
+        file = vendor_file(tmp_path, shown, 3)
+        lines = file.read_text().replace(str(BEGIN), str(BEGIN + 2 * HOUR), 1)
+        file.write_text(lines)
+        assert run(tmp_path / "x", "--vendor", file).bad == bad
+
+
+def test_what_was_deleted_elsewhere_excuses_nothing(run: Any, tmp_path: Path) -> None:
+    export = honest(2)
+    vanished: Fact = {"fact": "vanished", "start": BEGIN, "end": BEGIN + HOUR, "events": 1}
+    export.hour(source=[vanished]).write(tmp_path / "x")
+    for gone, bad in ((1, set()), (4, {"vendor"})):
+        shown = [*export.events[:gone], *export.events[gone + 1 :]]
+        assert run(tmp_path / "x", "--vendor", vendor_file(tmp_path, shown, 3)).bad == bad
+    export.hour(source=[FORGET | {"name": "okta"}], cover=False).write(tmp_path / "y")
+    shown = export.events[1:]
+    assert "vendor" not in run(tmp_path / "y", "--vendor", vendor_file(tmp_path, shown, 3)).bad
 
 
 def test_a_vendor_file_of_another_source(run: Any, tmp_path: Path) -> None:
@@ -1550,6 +1659,8 @@ def test_a_proof_that_a_head_contradicts(run: Any, tmp_path: Path) -> None:
         ["x", "--siem", "splunk"],
         ["x", "x", "x"],
         ["x", "--witness", "x/heads.txt"],
+        ["x", "--witness", "link/heads.txt"],
+        ["x", "--siem", "splunk=s", "--siem", "splunk=s"],
         ["x", "proof.json"],
         ["proof.json", "--vendor", "x"],
     ],
@@ -1559,6 +1670,8 @@ def test_wrong_usage_is_one_line_and_exit_2(
 ) -> None:
     monkeypatch.chdir(tmp_path)
     honest(2).write(tmp_path / "x")
+    (tmp_path / "link").symlink_to("x")
+    (tmp_path / "s").touch()
     assert program.main(arguments) == 2
     out = capsys.readouterr()
     assert out.err.count("\n") == 1

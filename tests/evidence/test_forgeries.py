@@ -322,6 +322,29 @@ def exchange_two_with_equal_xor(case: Case) -> None:
                 db.execute("update known set key = ? where key = ?", (new, old))
 
 
+def exchange_for_a_forgotten_place(which: str, case: Case) -> None:
+    """Delete a uid that is known, and put another one in where one was forgotten."""
+    with case.db() as db:
+        (place,) = db.execute(
+            f"select {which}(position) from known where source = {OKTA} and position >= 0"
+        ).fetchone()
+        known = f"known where source = {OKTA} and position = {place}"
+        source, key = db.execute(f"select source, key from {known}").fetchone()
+        db.execute(f"delete from {known}")
+        db.execute("insert into known values (?, ?, 1, null)", (source, key[:8] + bytes(20)))
+
+
+def forget_what_is_not_old(case: Case) -> None:
+    """Delete a uid, and say in a fact that it was old."""
+    with case.db() as db:
+        (before,) = db.execute("select value from meta where name = 'forgotten_before'").fetchone()
+        (place,) = db.execute(
+            f"select min(position) from known where source = {OKTA} and position >= 0"
+        ).fetchone()
+        db.execute(f"delete from known where source = {OKTA} and position = {place}")
+        insert(db, "source okta", [facts.forgot(before=before, events=1)], micros(NOON))
+
+
 def rewrite(case: Case, edit: Callable[[dict[str, Any]], None]) -> None:
     """Edit entries, and make all roots and heads again; without the key, they are not signed."""
     with case.db() as db:
@@ -804,6 +827,11 @@ FORGERIES: Final = {
         sql("update coverage set events = events + 1 where gap is null"),
         {"state": {"ledger"}},
     ),
+    "the count of what is forgotten in part raised": Forgery(
+        "2",
+        sql("update coverage set events = events + 1 where start = (select min(start) from late)"),
+        {"state": {"ledger"}},
+    ),
     "an entry deleted": Forgery(
         "3",
         sql("delete from entry where n = 10"),
@@ -827,6 +855,12 @@ FORGERIES: Final = {
     "two uids with equal exclusive-or": Forgery(
         "7", exchange_two_with_equal_xor, {"state": {"known"}}
     ),
+    "a uid exchanged for one at the place of a forgotten one": Forgery(
+        "6", partial(exchange_for_a_forgotten_place, "min"), {"state": {"known"}}
+    ),
+    "the same before the next seal": Forgery(
+        "6", partial(exchange_for_a_forgotten_place, "max"), {"state": {"known"}}
+    ),
     "forgotten_before moved, uids deleted": Forgery(
         "8",
         sql(
@@ -834,6 +868,9 @@ FORGERIES: Final = {
             f"delete from known where source = {VOICE} and position < 30",
         ),
         {"state": {"state", "known"}},
+    ),
+    "a uid deleted, and a fact put in that it was forgotten": Forgery(
+        "8", forget_what_is_not_old, {"state": {"known"}}, keyed={"state": {"known", "state"}}
     ),
     "an event deleted everywhere, all hashes made again": Forgery(
         "9",
@@ -1103,6 +1140,9 @@ FORGERIES: Final = {
     ),
     "what tells a changed record deleted": Forgery(
         "55", sql("update known set digest = null"), {"state": set(), "auditor": set()}
+    ),
+    "what finds a uid whatever its time is deleted": Forgery(
+        "55", sql("delete from uid_log"), {"state": set(), "auditor": set()}
     ),
     "times of the status page edited": Forgery(
         "56",

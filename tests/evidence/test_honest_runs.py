@@ -111,7 +111,8 @@ class Honest:
 
     async def _come_back(self) -> None:
         if ALL or self.history.kills % 5 == 0:  # of all entries, each time
-            self.check(but={"key"})  # a new one is in force from the start on
+            # A new key is in force from the start on, and who was killed has not explained himself.
+            self.check(but={"key", "branch"} if self.unexplained else {"key"})
         await self.history.begin()
         if self.unexplained:
             await self._explain()

@@ -105,8 +105,11 @@ def make_older(folder: Path, version: int) -> None:
             if table in _tables(db, "new") and table != "meta":
                 _copy(db, table, version)
         db.execute(
-            "insert or replace into main.meta select * from new.meta "
-            "where name in ('next_position', 'spool_bytes')"
+            "insert or replace into main.meta select * from new.meta where name = 'next_position'"
+        )
+        db.execute(  # of the pages that it has
+            "insert or replace into main.meta "
+            "select 'spool_bytes', coalesce(sum(bytes), 0) from main.spool"
         )
         if version > 1:
             _write_journal(db)

@@ -43,6 +43,8 @@ class OfSource:
 
     pages: list[Pages] = field(default_factory=list)
     covered: list[Part] = field(default_factory=list)
+    counted: list[Fact] = field(default_factory=list)
+    """Sealed facts of what is covered whose uids, by time, must be those that are known now."""
     gaps: list[tuple[Part, str]] = field(default_factory=list)
     looked_again: dict[int, int] = field(default_factory=dict)
     files: set[str] = field(default_factory=set)
@@ -53,6 +55,8 @@ class OfSource:
     void: dict[int, int] = field(default_factory=dict)
     """By its first place how many events a damaged page had, which was taken out."""
     forgot_before: int | None = None
+    older: int = 0
+    """How many of the pages were there when uids were forgotten the last time."""
     found: Fact | None = None
     """What an upgrade has found of it."""
     began: bool = False
@@ -71,13 +75,12 @@ class OfSource:
                 self.pages.append(Pages(fact, body["pages"], known))
                 self.replayed += body["events"] if body["via"] == "replay" else 0
             case "covered":
-                self.covered.append((body["start"], body["end"]))
-                self.began |= fact.entry is not None
+                self._cover(fact)
             case "gap" | "reopened" | "retracted" as what:
                 self._gap(what, (body["start"], body["end"]), body["reason"])
                 self.began |= fact.entry is not None
-            case "void":
-                self.void |= dict(body["pages"])
+            case "put_aside" | "void" as what:
+                self._leave(what, fact)
             case "looked_again":
                 self.looked_again[body["delay"]] = body["until"]
             case "parcel":
@@ -86,6 +89,7 @@ class OfSource:
                 self.dropped += body["each"]
             case "forgot":
                 self.forgot_before = max(self.forgot_before or body["before"], body["before"])
+                self.older = len(self.pages)
             case "taken_over":
                 self._take_over(fact)
 
@@ -93,11 +97,28 @@ class OfSource:
         """Return what is left of it once an operator has removed it."""
         return OfSource(pages=[replace(each, removed=True) for each in self.pages], removed=True)
 
+    def _cover(self, fact: Fact) -> None:
+        self.covered.append((fact.body["start"], fact.body["end"]))
+        if fact.entry is not None:
+            self.counted.append(fact)
+            self.began = True
+
+    def _leave(self, what: str, fact: Fact) -> None:
+        if what == "void":
+            self.void |= dict(fact.body["pages"])
+        else:  # it is known from now on, whatever its time is, and has no place
+            self.counted = []
+
     def _gap(self, what: str, part: Part, reason: str) -> None:
         # Whatever was said of it before: a gap that was taken back may be declared again.
         self.gaps = [(rest, named) for old, named in self.gaps for rest in without([old], [part])]
         if reason == DAMAGED:
             self.covered = without(joined(self.covered), [part])
+            self.counted = [
+                each
+                for each in self.counted
+                if without([part], [(each.body["start"], each.body["end"])]) == [part]
+            ]
         if what != "retracted":
             self.gaps.append((part, REOPENED if what == "reopened" else reason))
 

@@ -79,20 +79,40 @@ def before_evidence(journal: Journal) -> tuple[int, int]:
     return (journal.entries[0]["at"], found[0]["place"]) if found else (0, 0)
 
 
-def is_fair(journal: Journal, unit: Unit, more: int, *, listed: bool) -> bool:
+def is_fair(journal: Journal, unit: Unit, span: Fact, more: int, *, listed: bool) -> bool:
     """
     Return whether a vendor may show so many events *more* of a span, or fewer, than were counted.
 
-    He does not show what was deleted or was no event. What was known before there was evidence may
-    have been read again since. If the uids are not *listed*, a late event is taken for one of them.
+    He does not show what was deleted there or was no event. What was known before there was
+    evidence may have been read again since. If the uids are not *listed*, a late event is taken for
+    one of them.
     """
-    facts = (fact for entry, fact in journal.facts["taken_over"] if entry["unit"] == unit.name)
-    before = sum(fact["events"] for fact in facts)
-    gone = unit.sums["vanished"] + unit.sums["put_aside"] + before
+    gone = unit.sums["put_aside"]
+    for kind in ("taken_over", "vanished"):
+        for entry, fact in journal.facts[kind]:
+            if entry["unit"] == unit.name and (kind == "taken_over" or touch(fact, span)):
+                gone += fact["events"]
     late = 0 if listed else unit.sums["late"]
     return -gone <= more <= late and (more != 0 or bool(gone and late))
 
 
+def touch(one: Fact, other: Fact) -> bool:
+    """Return whether two facts about spans have an instant in common."""
+    return bool(one["start"] < other["end"] and other["start"] < one["end"])
+
+
 def uncounted(journal: Journal, unit: str) -> set[int]:
-    """Return when a source was removed: what was not sealed by then could not be counted."""
-    return {entry["at"] for entry, _ in journal.facts["operator"] if entry["unit"] == unit}
+    """
+    Return the facts, by their ids, that were not sealed yet when a source was removed.
+
+    What they tell of could not be counted any more. What stands behind the removal could.
+    """
+    found, facts = set[int](), list[Fact]()
+    for entry in journal.entries:
+        if entry["unit"] == unit:
+            for fact in entry["facts"]:
+                facts.append(fact)
+                if fact["fact"] == "operator":
+                    found.update(map(id, facts))
+            facts = facts if entry["state"] is None else []  # else it goes on in a further line
+    return found

@@ -12,7 +12,7 @@ from functools import lru_cache
 from pathlib import Path
 
 from . import allowances
-from .checker import Head, Journal, Report, iso
+from .checker import HEAD, Head, Journal, Report, iso
 from .replay import HOUR, Replay, Unit
 from .uids import OWN, Accepted
 
@@ -35,6 +35,12 @@ def latest(text: str) -> int | None:
     return max(found, default=None)
 
 
+@lru_cache(maxsize=1)
+def alone(line: str) -> str:
+    """Return a line with one head; an empty one if it has several, as a reply to a search has."""
+    return line if len({word[0] for word in re.finditer(HEAD, line)}) == 1 else ""
+
+
 def compare_witness(path: Path, heads: list[Head], replay: Replay) -> int:
     """Say which heads a file lacks between others, or has late; return how many it lacks."""
     journal, report = replay.journal, replay.report
@@ -52,7 +58,7 @@ def compare_witness(path: Path, heads: list[Head], replay: Replay) -> int:
         report.say("note" if excused else "bad", "head_absent", what, where=path.name)
     late = []
     for size, head in fit.items():
-        at, sealed = latest(head.line), journal.sealed(size)
+        at, sealed = latest(alone(head.line)), journal.sealed(size)
         if at is not None and sealed is not None and not -HOUR < at - sealed < 3 * HOUR:
             late.append(f"{head.where}, indexed {iso(at)}, sealed {iso(sealed)}")
     if late:
@@ -78,11 +84,11 @@ def compare_left(
         said = any(e["n"] >= entry["n"] for e, _ in replay.journal.facts["restored"])
         log = left["log"]
         dead = [head for head in given if (head.log, head.state) == (log, "beyond")]
-        if any((latest(head.line) or 0) > entry["at"] + HOUR for head in dead):
+        if any((latest(alone(head.line)) or 0) > entry["at"] + HOUR for head in dead):
             what = f"heads of {log[:6]} are younger than its end: two instances ran"
             replay.report.say("note" if said else "bad", "fork", what, entry["n"])
         newest = max(dead, key=lambda head: head.size, default=None)
-        found = re.findall(CLAIM, newest.line) if newest else []
+        found = re.findall(CLAIM, alone(newest.line)) if newest else []
         claims = {source: (int(accepted), int(until)) for source, accepted, until in found}
         shown: dict[str, tuple[int, int]] = {}  # what an export of that log shows, and not a head
         if older and older.journal.log == log:

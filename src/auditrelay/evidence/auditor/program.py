@@ -51,15 +51,19 @@ class Comparisons:
         replay = Replay(journal, report)
         older = self.replay_older(given, journal, report)
         for path in self.witness:
-            heads = [head for head in given if head.file == path]
-            self.absent += comparison.compare_witness(path, heads, replay)
+            report.attempt(None, self.compare_heads, path, given, replay)
         if replay.whole:
-            replay.say_units()
+            report.attempt(None, replay.say_units)
             listed = attempt(report, folder / "uids.ndjson", self.read_uids, journal)
             both = self.mine, self.theirs
             report.attempt(None, comparison.compare_left, given, replay, older, *both)
             if listed:
                 self.compare_uids(given, replay)
+
+    def compare_heads(self, path: Path, given: list[Head], replay: Replay) -> None:
+        """Compare the heads in a file with those that were made."""
+        heads = [head for head in given if head.file == path]
+        self.absent += comparison.compare_witness(path, heads, replay)
 
     def read_uids(self, journal: Journal) -> None:
         """Read what was accepted, with all uids if they are there."""
@@ -115,7 +119,7 @@ def compare_manifest(folder: Path, report: Report) -> None:
     if (file := folder / "manifest.json").exists():
         for name, digest in json.loads(file.read_bytes())["sha256"].items():
             part, found = folder / name, None
-            if part.exists():
+            if name == part.name and part.is_file():  # and not /dev/zero
                 with part.open("rb") as opened:
                     found = file_digest(opened, "sha256").hexdigest()
             if found != digest:
@@ -167,12 +171,22 @@ def in_words(result: dict[str, Any]) -> str:
     return "\n".join([*lines, f"whole: {end}" if result["whole"] else "not whole"])
 
 
-def siem_of(text: str) -> tuple[str, Path]:
-    """Return name and file of SINK=FILE; raise ValueError if it is not that."""
-    name, _, file = text.partition("=")
-    if not file:
-        raise ValueError(f"--siem {text}: give SINK=FILE")
-    return name, Path(file)
+def siems_of(texts: list[str]) -> dict[str, Path]:
+    """Return by name the files of some SINK=FILE; raise ValueError if they are not that."""
+    files: dict[str, Path] = {}
+    for text in texts:
+        name, _, file = text.partition("=")
+        if not file or name in files:
+            raise ValueError(f"--siem {text}: give SINK=FILE, one file for each sink")
+        files[name] = Path(file)
+    return files
+
+
+def must_be_from_outside(witness: list[Path], exports: list[Path]) -> None:
+    """Raise ValueError if a file of heads is one of an export's own."""
+    own = {path / name for path in exports for name in ("heads.txt", "manifest.json")}
+    if {path.resolve() for path in own} & {path.resolve() for path in witness}:
+        raise ValueError("heads that prove an export come from outside, not from its own files")
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -190,19 +204,17 @@ def main(argv: list[str] | None = None) -> int:
         return refused("give one export, an older and a newer one, or a proof")
     if proofs and asked.vendor:
         return refused("--vendor goes with an export, and not with a proof")
-    own = {path / name for path in asked.paths for name in ("heads.txt", "manifest.json")}
-    if own.intersection(asked.witness):
-        return refused("heads that prove an export come from outside, and not from its own files")
     gc.disable()  # almost all that is read is kept to the end
     try:
+        must_be_from_outside(asked.witness, asked.paths)
         pins = [signatures.pin_in(file) for file in asked.key]
-        siems = dict(siem_of(text) for text in asked.siem)
+        siems = siems_of(asked.siem)
         result = check(asked.paths, asked.witness, pins, siems, asked.vendor)
     except IsADirectoryError as error:
         return refused(
             f"{error.filename} is a directory: give a file in it; heads come from a SIEM"
         )
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, RuntimeError) as error:  # the last one: links in a circle
         return refused(re.sub(r"\[Errno \d+\] ", "", str(error)))
     words = in_words(result)
     del result["lines"]

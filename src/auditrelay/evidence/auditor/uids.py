@@ -60,11 +60,13 @@ def accepted_in(journal: Journal) -> list[Accepted] | None:
     return found if whole else None
 
 
-def changed(accepted: Iterable[Accepted], theirs: dict[bytes, str]) -> Iterator[Accepted]:
-    """Yield the facts all of whose records they have, but with other digests."""
+def compared(
+    accepted: Iterable[Accepted], theirs: dict[bytes, str]
+) -> Iterator[tuple[Accepted, bool]]:
+    """Yield the facts all of whose records they have, and whether these have other digests."""
     for each in accepted:
         uids = ([page[i + 8 : i + 28] for i in range(0, len(page), 28)] for page in each.pages)
         raws = [[theirs.get(uid, "") for uid in page] for page in uids]
         digests = [sha256("".join(page).encode()).digest() for page in raws]
-        if all(map(all, raws)) and chain(digests) != each.fact["raws"]:
-            yield each
+        if all(map(all, raws)):
+            yield each, chain(digests) != each.fact["raws"]

@@ -115,6 +115,15 @@ def _count(db: Connection, owner: int, start: int, end: int) -> Cursor:
     )
 
 
+def places_in(db: Connection, owner: int, start: int, end: int) -> list[int]:
+    """Return the places of the known events in [*start*, *end*)."""
+    rows = db.execute(
+        "select position from known where source = ? and key >= ? and key < ?",
+        (owner, sortable(start), sortable(end)),
+    )
+    return [place for (place,) in rows.fetchall()]
+
+
 def digest_in(db: Connection, owner: int, span: Interval) -> tuple[int, str]:
     """Return the number of known events in *span*, and their digest in hexadecimal."""
     events, digest = digest_of(db, owner, micros(span.start), micros(span.end))

@@ -18,6 +18,7 @@ from auditrelay.store.progress import Progress
 from auditrelay.store.sql import ledger, meta
 from auditrelay.store.sql.accepted import own_keys
 from auditrelay.store.sql.connection import Connection
+from auditrelay.store.sql.counted import check_counted
 from auditrelay.store.sql.engine import Engine
 from auditrelay.store.sql.evidence import KnownKeys, facts_of
 from auditrelay.store.sql.facts import INSTANCE, of_sink, of_source
@@ -73,6 +74,7 @@ class _OneSource:
         """Check all of it."""
         self._check_ledger()
         self._check_known()
+        self._check_counted()
         self._check_own()
         self._check_state()
 
@@ -96,13 +98,14 @@ class _OneSource:
                 self._say("ledger", what)
         oldest = self.expected.forgot_before
         for start, end, gap, events in spans:
-            if gap is not None or (oldest is not None and start < oldest):
+            if gap is not None:
                 continue
             known = ledger.count(self.db, self.owner, start, end)
-            if known != events:
-                what = (
-                    f"the ledger counts {events} events in {_span(start, end)}; {known} are known"
-                )
+            is_older = oldest is not None and start < oldest
+            forgotten = self.expected.events["forgot"] if is_older else 0
+            if not known <= events <= known + forgotten:
+                what = f"the ledger counts {events} events in {_span(start, end)}; {known} are "
+                what += f"known, and {forgotten} at most forgotten" if forgotten else "known"
                 self._say("ledger", what)
 
     def _check_known(self) -> None:
@@ -132,7 +135,7 @@ class _OneSource:
             if len(keys) == count:
                 continue
             incomplete.add(number)
-            if len(keys) > count or not self.expected.events["forgot"]:
+            if len(keys) > count or number >= self.expected.older:
                 self._doubt(number)
                 what = f"{count - len(keys)} of the {count} uids at place {first} are missing"
                 self._say("known", what, entry=self.expected.pages[number].fact.entry)
@@ -147,6 +150,10 @@ class _OneSource:
                 what = f"the uids from place {first} on are not those that were accepted"
                 self._say("known", what, entry=each.entry, at=each.at)
 
+    def _check_counted(self) -> None:
+        if self.expected.events["forgot"]:
+            self.doubted.extend(check_counted(self.db, self.owner, self.expected, self._say))
+
     def _doubt(self, number: int) -> None:
         places = self.expected.pages[number].places
         self.doubted.extend((first, first + count) for first, count in places)
@@ -154,6 +161,7 @@ class _OneSource:
     def proved(self) -> Proved:
         """Return which of the known uids facts tell of."""
         self._check_known()
+        self._check_counted()
         pages = [each for each in self.expected.pages if each.known and not each.removed]
         places = [(first, first + count) for each in pages for first, count in each.places]
         ranges = without(joined([(0, self.start), *places]), joined(self.doubted))
