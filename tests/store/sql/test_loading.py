@@ -5,9 +5,10 @@ import threading
 
 import pytest
 from tests.conftest import make_event
+from tests.support.states import State, forge
 from tests.support.stores import NOON
 
-from auditrelay.errors import Fenced
+from auditrelay.errors import Fenced, StateError
 from auditrelay.events.page import Page
 from auditrelay.store.sql import removal
 from auditrelay.store.sql.loading import Loading
@@ -89,3 +90,16 @@ async def test_nothing_is_stored_for_a_source_that_another_instance_has_removed(
     with pytest.raises(Fenced, match="was removed"):
         await store.add("voice", Page.of([make_event(1)]))
     assert await store.end_of_spool("voice") == before
+
+
+@pytest.mark.parametrize("column", ["uids", "times"])
+async def test_a_log_of_uids_that_is_damaged_is_refused_and_nothing_is_new(
+    store: SqlStore, state: State, column: str
+) -> None:
+    await store.start_source("voice", NOON)
+    await store.add("voice", Page.of([make_event(1), make_event(2)]))
+    empty = "zeroblob(3)" if state.engine == "sqlite" else r"'\x000000'::bytea"
+    forge(state, f"update uid_log set {column} = {empty}")
+    fresh = Uids()
+    with pytest.raises(StateError, match=r"uid_log is damaged, near its row \d+: .* Restore"):
+        await store._engine.write(lambda db: fresh.load(db, 1))

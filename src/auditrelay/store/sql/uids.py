@@ -13,6 +13,7 @@ from collections.abc import Collection, Iterable, Iterator, Sequence
 from functools import cache
 from typing import Final, NamedTuple
 
+from auditrelay.errors import StateError
 from auditrelay.store.keys import KEY, TIMELESS, time_of
 from auditrelay.store.sql.connection import Connection, Cursor
 from auditrelay.store.sql.dialect import Dialect
@@ -144,12 +145,21 @@ def logged(db: Connection, owner: int, wanted: Iterable[bytes]) -> Iterator[list
 
 
 def _log(db: Connection, owner: int) -> Iterator[tuple[bytes, bytes]]:
-    """Yield the log of the source *owner* from its end, in steps: uids and their times."""
+    """
+    Yield the log of the source *owner* from its end, in steps: uids and their times.
+
+    Raises StateError where it cannot be that log: an event would be new that is known.
+    """
     last = _NEVER
     while True:
         last, uids, times = db.execute(_before(db.dialect), (owner, last, _READ)).fetchone()
         if last is None:
             return
+        if len(uids) % 8 or len(uids) != len(times):
+            raise StateError(
+                f"the table uid_log is damaged, near its row {last}: what was forwarded cannot be "
+                "told from what is new. Restore the state from a backup (docs/upgrade.md, Backup)"
+            )
         yield uids, times
 
 
