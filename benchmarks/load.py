@@ -155,7 +155,7 @@ def _settings(sink: str, values: dict[str, Any]) -> str:
     return "\n".join(
         f"{key} = {_toml(value)}"
         for key, value in found.items()
-        if key != "type" and (key != "url" or sink not in DOUBLES)
+        if key not in ("type", "linger") and (key != "url" or sink not in DOUBLES)
     )
 
 

@@ -81,7 +81,7 @@ class Settings(SinkSettings):
     """Small objects are slow to read, and each PUT costs."""
     linger: Duration = Field(timedelta(seconds=60), ge=timedelta(0))
     """Likewise: an event is in the bucket as much later."""
-    concurrency: int = Field(2, ge=1, le=16)
+    concurrency: int = Field(1, ge=1, le=16)
     """Objects are large: each one in flight takes its size in memory."""
 
     @property
@@ -226,6 +226,6 @@ region = "eu-central-1"
 # batch_bytes = "8MB"
 # linger = "1m"
 # Objects in flight: each takes its size in memory.
-# concurrency = 2
+# concurrency = 1
 """
 """Its table in config.example.toml: every key, those with a default commented out."""
