@@ -380,7 +380,7 @@ class InDatabase:
         """See State."""
         with self.raw() as db:
             for table in _GROWING:
-                db.execute(f"drop trigger full_disk on {table}")
+                db.execute(f"drop trigger if exists full_disk on {table}")
 
     def forget(self) -> None:
         """See State."""
