@@ -220,7 +220,7 @@ clean:
 
 $(VENV)/pyvenv.cfg:
 	@$(or $(PYTHON),false) -c '$(CAN_DO)' 2>/dev/null || { \
-	echo "auditrelay needs Python 3.11 or newer with venv and pip, and $(or $(PYTHON),no such python) is none." >&2; \
+	echo "auditrelay needs Python 3.11 or newer with venv and pip, and $(if $(PYTHON),$(PYTHON) is none,there is none here)." >&2; \
 	echo "Install one (Debian, Ubuntu: apt install python3-venv; Fedora: dnf install python3)," >&2; \
 	echo "or name one: make PYTHON=/path/to/python3.12 ..." >&2; exit 1; }
 	$(PYTHON) -m venv $(VENV)

@@ -2,6 +2,7 @@
 
 import os
 import re
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -45,6 +46,27 @@ def test_every_benchmark_of_the_makefile_starts(command: str) -> None:
     )
     assert shown.returncode == 0, shown.stderr
     assert shown.stdout.startswith("usage: ")
+
+
+@pytest.mark.process
+@pytest.mark.skipif(shutil.which("make") is None, reason="make is not installed")
+@pytest.mark.parametrize(
+    ("python", "words"),
+    [("", "and there is none here."), ("/bin/false", "and /bin/false is none.")],
+)
+def test_without_a_python_make_says_what_to_install(
+    tmp_path: Path, python: str, words: str
+) -> None:
+    ended = subprocess.run(
+        ["make", f"PYTHON={python}", f"VENV={tmp_path / 'venv'}", "demo"],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert ended.returncode != 0
+    assert words in ended.stderr
+    assert "apt install python3-venv" in ended.stderr
 
 
 def test_every_fragment_of_the_changelog_has_a_valid_name() -> None:

@@ -12,6 +12,7 @@ import pytest
 
 from auditrelay.cli import demo as demo_module
 from auditrelay.cli.demo import crashes as crashing
+from auditrelay.cli.demo.child import Daemon
 from auditrelay.cli.demo.crashes import Crashes, print_reckoning
 from auditrelay.cli.demo.view import View
 from auditrelay.errors import ConfigError, RelayError
@@ -174,6 +175,30 @@ async def test_the_real_daemon_survives_it_and_the_folder_is_left_empty(tmp_path
     assert int(found[2].replace(",", "")) > 2000
     assert "the evidence is intact" in output
     assert list((tmp_path / "disk").iterdir()) == []
+
+
+@pytest.mark.process
+async def test_the_configuration_of_a_service_in_the_environment_is_not_that_of_the_demo(
+    sandbox: Sandbox, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As in the image, which sets two keys for the service."""
+    real = tmp_path / "of the service"
+    monkeypatch.setenv("AUDITRELAY_STATE_DIR", str(real))
+    monkeypatch.setenv("AUDITRELAY_STATUS__LISTEN", "127.0.0.2:0")
+    monkeypatch.setenv("AUDITRELAY_SINKS__SPLUNK__URL", "https://splunk.invalid:8088")
+    lines: list[dict[str, Any]] = []
+    daemon = Daemon(tmp_path, tmp_path / "state", sandbox, lines.append)
+    try:
+        async with asyncio.timeout(60):
+            await daemon.start()
+        good, checked = await daemon.run("check")
+    finally:
+        await daemon.stop()
+    (status,) = (line["status"] for line in lines if line["event"] == "started")
+    assert status.startswith("http://127.0.0.1:")
+    assert good, checked
+    assert "splunk.invalid" not in checked
+    assert not real.exists()
 
 
 @pytest.mark.process

@@ -66,6 +66,11 @@ def duplicates(sandbox: Sandbox) -> dict[str, int]:
     return {name: len(each.stored.repeated()) for name, each in sandbox.siems.items()}
 
 
+def is_empty(volume: Path) -> bool:
+    """Return whether nothing is in *volume*."""
+    return not any(volume.iterdir())
+
+
 def share(volume: Path) -> None:
     """Make *volume* one that a group may write, as Kubernetes does for ``fsGroup``."""
     os.chown(volume, 0, 0)
@@ -212,6 +217,18 @@ async def test_a_setting_that_is_missing_is_named(contain: Contain) -> None:
         assert await container.wait(30) == 2
     assert "AUDITRELAY_SINKS__SPLUNK" in container.log or "sinks.splunk" in container.log
     assert "Traceback" not in container.log
+
+
+async def test_its_demo_delivers_everything_and_leaves_the_state_of_the_service_alone(
+    contain: Contain, volume: Path
+) -> None:
+    """Its environment has two keys for the service, which are not for the demo."""
+    async with contain(command=["demo", "--duration", "5s"]) as container:
+        status = await container.wait(within=90)
+    assert status == 0, container.log
+    assert "Nothing is lost." in container.log
+    assert "Traceback" not in container.log
+    assert is_empty(volume)
 
 
 async def test_it_keeps_its_state_in_postgresql_with_the_driver_that_it_brings(

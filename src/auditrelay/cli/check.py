@@ -58,7 +58,8 @@ def check(
         if offline and given:
             raise ConfigError(f"--offline and {name} exclude each other")
     options = Options.of(context)
-    config = options.load(default_level="warning")  # requests that are made again: it takes long
+    # Requests that are made again are shown: it takes long.
+    config = options.load(default_level="warning", warn=False)
     config.require_work()
     rows = (
         _offline(config)

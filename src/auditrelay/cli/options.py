@@ -35,17 +35,18 @@ class Options:
         root = context.find_root()
         return cls(root.params["config"], root.params["log_level"], root.ensure_object(Clock))
 
-    def load(self, *, default_level: Level | None = None) -> Config:
+    def load(self, *, default_level: Level | None = None, warn: bool = True) -> Config:
         """
         Read the configuration, and set up the log by it and the options.
 
         *default_level* replaces the level of the file, for commands whose result matters more than
-        their log. Raises ConfigError.
+        their log. Without *warn* the caller shows the warnings of the configuration itself. Raises
+        ConfigError.
         """
         given = self.log_level and self.level()  # before the file is read: it costs nothing
         config = load(self.config, os.environ)
         setup(given or default_level or config.log.level, config.log.format)
-        for warning in config.warnings:
+        for warning in config.warnings if warn else ():
             log.warning("configuration_warning", reason=warning)
         return config
 

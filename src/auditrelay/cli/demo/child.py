@@ -3,12 +3,14 @@
 import asyncio
 import contextlib
 import json
+import os
 import signal
 import sys
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
+from auditrelay.config.names import PREFIX
 from auditrelay.errors import RelayError
 from auditrelay.sandbox import Intake, Sandbox, Vendor
 
@@ -75,6 +77,7 @@ class Daemon:
         self._started = asyncio.get_running_loop().create_future()
         self._process = await asyncio.create_subprocess_exec(
             *self._command("run"),
+            env=_environment(),
             stderr=asyncio.subprocess.PIPE,
             start_new_session=True,  # Ctrl-C is for the demo, which then stops the daemon
         )
@@ -107,6 +110,7 @@ class Daemon:
         """Run another command on its state; return whether it succeeded, and what it printed."""
         process = await asyncio.create_subprocess_exec(
             *self._command(*arguments),
+            env=_environment(),
             stdout=asyncio.subprocess.PIPE,
             stderr=asyncio.subprocess.STDOUT,
         )
@@ -182,6 +186,17 @@ class Fleet:
     async def stop(self) -> None:
         """End all of them as an operator would, at the same time."""
         await asyncio.gather(*(daemon.stop() for daemon in self.daemons))
+
+
+def _environment() -> dict[str, str]:
+    """
+    Return the environment of the daemon: ours without the keys of a configuration.
+
+    They would override its own: made events in the state, and in the SIEM, of the real service.
+    """
+    return {
+        name: value for name, value in os.environ.items() if not name.upper().startswith(PREFIX)
+    }
 
 
 def _source_table(name: str, vendor: Vendor) -> str:

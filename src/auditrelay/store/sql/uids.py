@@ -158,7 +158,8 @@ def _log(db: Connection, owner: int) -> Iterator[tuple[bytes, bytes]]:
         if len(uids) % 8 or len(uids) != len(times):
             raise StateError(
                 f"the table uid_log is damaged, near its row {last}: what was forwarded cannot be "
-                "told from what is new. Restore the state from a backup (docs/upgrade.md, Backup)"
+                "distinguished from what is new. Restore the state from a backup "
+                "(docs/upgrade.md, Backup)"
             )
         yield uids, times
 
