@@ -8,6 +8,7 @@ import itertools
 import random
 from collections import Counter
 from collections.abc import AsyncIterator
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -75,7 +76,7 @@ async def test_every_event_is_in_one_object_though_a_replica_is_killed_in_a_put(
         fault = faults.hang(process=rng.random() < 0.5)
         hung = bucket.faults.add(fault, method="PUT", nth=rng.randrange(1, 4))
         add(archived)
-        await eventually(lambda hung=hung: hung.applied, what="a PUT is under way")
+        await eventually(partial(getattr, hung, "applied"), what="a PUT is under way")
         killed, other = holder(fleet)
         await fleet.kill(killed)
         bucket.faults.clear()
