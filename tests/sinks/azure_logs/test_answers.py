@@ -49,6 +49,9 @@ async def test_a_success_is_taken(rule: AzureLogs, make: Make, items: Items, sta
         answer(202, b"{}", process=True),
         faults.html(200),
         answer(200, b"<!doctype html>"),
+        answer(200, b"OK"),
+        answer(200, b'{"error": {"code": "Odd", "message": "not taken"}}'),
+        answer(200, b"{" * 2**21),
     ],
 )
 async def test_any_other_success_is_not_azures_and_holds_the_sink(

@@ -4,7 +4,7 @@ from typing import Final, NamedTuple, Self
 
 from auditrelay.errors import Refused, Rejected, RelayError, Retryable, TooLarge
 from auditrelay.http.replies import Reply
-from auditrelay.sinks._requests import error_for, foreign, is_proof, part_of, unproven
+from auditrelay.sinks._requests import error_for, foreign, part_of, unproven
 
 PRODUCT: Final = "the Logs Ingestion API of Azure"
 
@@ -53,8 +53,13 @@ class Answer(NamedTuple):
 
     @property
     def is_taken(self) -> bool:
-        """Whether the rows were taken. Azure answers 204; what becomes of them it never says."""
-        return self.reply.status in (200, 204) and is_proof(self.reply)
+        """
+        Whether the rows were taken. Azure answers 204; what becomes of them it never says.
+
+        A 200 is the same if it is empty: where there are words, something else has answered.
+        """
+        reply = self.reply
+        return reply.status in (200, 204) and reply.unread is None and not reply.body.strip()
 
     @property
     def is_of_times(self) -> bool:
