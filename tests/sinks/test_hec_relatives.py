@@ -114,6 +114,18 @@ async def test_success_stays_what_it_is_at_splunk(
         await sink.send(items(sink, 1))
 
 
+@pytest.mark.parametrize("status", [400, 403, 409])
+async def test_a_refusal_in_other_words_is_named_by_its_status(
+    double: Splunk, make: Make, items: Items, status: int
+) -> None:
+    double.switches = OTHER
+    sink = make(**KEYS)
+    double.faults.add(answer(status, b'{"error": "not in the words of HEC"}'), method="POST")
+    with pytest.raises(Refused, match=f"^{status} from POST ") as caught:
+        await sink.send(items(sink, 1))
+    assert "None" not in str(caught.value)
+
+
 @pytest.mark.parametrize(
     ("keys", "words"),
     [

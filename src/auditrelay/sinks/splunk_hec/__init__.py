@@ -431,7 +431,7 @@ class Sink:
             return self._incorrect_index(answer, count, channel)
         if code is None or (number is None and code not in _EVENT_ERRORS):
             raise Refused(
-                f"{reply.where}: {text or 'not a response of HEC'}; {_ADVICE}",
+                f"400 from {reply.where}: {text or 'not a response of HEC'}; {_ADVICE}",
                 status=400,
                 sent=code is None,
             )
@@ -582,6 +582,13 @@ def _also_stored(verdict: Verdict, error: Retryable | Refused) -> Counts:
     return Counts(possibly_stored=verdict.counts.possibly_stored + error.sent)
 
 
+def _words(text: Any, code: Any) -> str:
+    """Return what an answer says; nothing if it is not in the words of HEC."""
+    if text is None and code is None:
+        return ""
+    return clean(f"{text} (code {code})")
+
+
 def _parse(reply: Reply) -> Answer:
     """Decode *reply*; the answer is empty if it is not a JSON object."""
     body = reply.object()
@@ -590,7 +597,7 @@ def _parse(reply: Reply) -> Answer:
     code, number = body.get("code"), body.get("invalid-event-number")
     return Answer(
         reply,
-        clean(f"{body.get('text')} (code {code})"),
+        _words(body.get("text"), code),
         code if type(code) is int else None,
         number if type(number) is int else None,
         body,
