@@ -51,6 +51,12 @@ BROKEN: list[tuple[dict[str, str], str]] = [
         "proves: a receiver whose success proves nothing is no receiver for audit logs",
     ),
     (more("top", 'replaces = "lokky"'), 'replaces: no receiver "lokky" comes with auditrelay; did'),
+    (
+        more("top", "find = 'uid = {uid} at {cite}'"),
+        "find: {cite} is not a setting; did you mean site?",
+    ),
+    (more("top", "find = '{token} {uid}'"), "find: {token} is a secret, and secrets go into"),
+    (more("top", "find = 'uid ='"), "find: does not find an event: the uid is not in it"),
     # --- settings and secrets
     (
         more("settings", '[settings.linger]\nabout = "x"\nexample = "x"'),

@@ -19,6 +19,11 @@ from auditrelay.settings.wording import KeyPath, suggestion
 
 OF_A_STREAM: Final = ("source", "vendor")
 """The holes in a label that are filled by the event."""
+_OF_THE_EVENT: Final[Mapping[object, tuple[str, ...]]] = {
+    "find": ("uid",),
+    "streams": OF_A_STREAM,
+}
+"""The holes that are filled by the event, by where they stand."""
 
 
 @dataclass(frozen=True)
@@ -54,6 +59,8 @@ def problems(draft: ReceiverDraft) -> Iterator[Problem]:
     yield from _misplaced_holes(draft)
     yield from body_problems(file, draft.has)
     yield from answer_problems(file, draft.has)
+    if draft.has("find") and file.find and "uid" not in holes.names(file.find):
+        yield ("find",), "does not find an event: the uid is not in it, write {uid}"
     if draft.has("check"):
         yield from _check(draft)
 
@@ -154,6 +161,8 @@ def _address(draft: ReceiverDraft, at: KeyPath, address: str) -> Iterator[Proble
 def _uses(draft: ReceiverDraft) -> Iterator[tuple[KeyPath, str]]:
     """Yield each text that may have holes, and where it stands."""
     file = draft.file
+    if draft.has("find"):
+        yield ("find",), file.find
     if draft.has("request"):
         yield ("request", "url"), file.request.url
         for key in ("params", "headers"):
@@ -184,7 +193,7 @@ def _holes(draft: ReceiverDraft) -> Iterator[Problem]:
                         "kept out of logs"
                     ),
                 )
-            elif at[0] == "streams" and name in OF_A_STREAM:
+            elif name in _OF_THE_EVENT.get(at[0], ()):
                 continue
             elif name not in draft.settings and not (name == "url" and text.startswith(OWN_URL)):
                 hint = suggestion(name, draft.settings)
