@@ -197,8 +197,9 @@ HELD = [
     ("s3", 400, "AuthorizationHeaderMalformed", "check region"),
     ("s3", 400, "InvalidArgument", "no event is the cause"),
     ("s3", 400, "InvalidStorageClass", "no event is the cause"),
-    ("s3", 400, "KMS.DisabledException", "no event is the cause"),
+    ("s3", 400, "KMS.DisabledException", "check kms_key_id"),
     ("s3", 403, "AccessDenied", "allow s3:PutObject"),
+    ("s3", 403, "AccessDenied", "with kms_key_id also the use of that key"),
     ("s3", 403, "InvalidAccessKeyId", "check the credentials"),
     ("s3", 403, "RequestTimeTooSkewed", "fix the clock"),
     ("s3", 404, "NoSuchBucket", "check bucket"),
@@ -244,6 +245,7 @@ async def test_what_an_operator_must_change_holds_the_sink(
     assert isinstance(error, Refused), provider
     assert (error.status, error.sent) == (status, False)
     assert words in str(error)
+    assert "kms_key_id" not in str(error) or bucket.provider == "s3"
 
 
 @pytest.mark.parametrize(

@@ -37,6 +37,8 @@ class Provider:
     """Status and code of an object that is there already."""
     rights: str
     """To be allowed, so that objects may be stored, and looked up."""
+    also: str = ""
+    """What some settings need besides."""
     expired: frozenset[str] = frozenset()
     """Codes, with status 400, of credentials that are over."""
     again: frozenset[str] = frozenset()
@@ -58,6 +60,7 @@ PROVIDERS: Final[Mapping[str, Provider]] = {
         digest="x-amz-meta-auditrelay-digest",
         there=(412, "PreconditionFailed"),
         rights="s3:PutObject, and to look objects up s3:GetObject and s3:ListBucket",
+        also="; with kms_key_id also the use of that key",
         expired=frozenset({"ExpiredToken", "InvalidToken", "TokenRefreshRequired"}),
         again=frozenset(
             {
@@ -117,6 +120,7 @@ _OTHER_REGION: Final = frozenset(
 )
 _NO_CONDITION: Final = frozenset({"NotImplemented", "UnsupportedHeader"})
 _OTHER_CLOCK: Final = frozenset({"RequestTimeTooSkewed"})
+_KEYS: Final = "the credentials and the keys of this sink"
 
 
 def outcome(provider: Provider, reply: Reply) -> Outcome:
@@ -222,5 +226,6 @@ def _advice(provider: Provider, reply: Reply, code: str) -> str:
     if code in _NOWHERE:
         return "check bucket, and whose account it is in"
     if code in _NO_RIGHT:
-        return f"allow {provider.rights}; with kms_key_id also the use of that key"
-    return "no event is the cause: check the credentials and the keys of this sink"
+        return f"allow {provider.rights}{provider.also}"
+    keys = "kms_key_id, and the use of that key" if code.startswith("KMS.") else _KEYS
+    return f"no event is the cause: check {keys}"
