@@ -27,16 +27,17 @@ from auditrelay.sandbox import Sandbox
 
 pytestmark = pytest.mark.process
 
+GOOGLE_KEY = '{\n  "client_email": "a@b.example",\n  "private_key": "a-pretend-secret"\n}\n'
 COMMAND = [sys.executable, "-m", "auditrelay", "init", "--interactive"]
 
 
 class Terminal:
     """A dumb terminal that runs the command in *folder*, and what it has shown."""
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, path: str) -> None:
         self._ours, theirs = pty.openpty()
         self.process = subprocess.Popen(
-            [*COMMAND, "c.toml"],
+            [*COMMAND, path],
             cwd=folder,
             stdin=theirs,
             stdout=theirs,
@@ -83,8 +84,8 @@ class Terminal:
 
 
 @contextmanager
-def terminal(folder: Path) -> Iterator[Terminal]:
-    made = Terminal(folder)
+def terminal(folder: Path, path: str = "c.toml") -> Iterator[Terminal]:
+    made = Terminal(folder, path)
     try:
         yield made
     finally:
@@ -206,6 +207,36 @@ def test_without_the_secrets_the_variables_are_named_and_nothing_is_tried(tmp_pa
     }
 
 
+def test_a_reference_that_is_given_for_a_secret_stays_one(tmp_path: Path) -> None:
+    """As for a key of Google's, which is a file of several lines that no prompt can take."""
+    key = tmp_path / "google.json"
+    key.write_text(GOOGLE_KEY)
+    key.chmod(0o600)
+    with terminal(tmp_path) as made:
+        made.answer("Type of source", "google_workspace")
+        made.answer("Its name", "google")
+        made.answer("application", "login")
+        made.answer("administrator", "security@acme.example")
+        made.answer("service_account", f"${{file:{tmp_path}/none.json}}")
+        made.answer("Its name", "google")
+        assert "none.json" in made.shown.partition("That does not fit")[2]
+        made.answer("application", "login")
+        made.answer("administrator", "security@acme.example")
+        made.answer("service_account", f"${{file:{key}}}")
+        made.answer("Another source", "")
+        made.answer("Type of sink", "splunk_hec")
+        made.answer("Its name", "siem")
+        made.answer("url", "https://splunk.example.com:8088")
+        made.answer("token", "${env:TOKEN_OF_THE_TEST}")
+        made.answer("Another sink", "")
+        assert made.end() == 0
+    assert "are not set here: TOKEN_OF_THE_TEST" in made.shown
+    assert contents(tmp_path) == {"c.toml": 0o600, "google.json": 0o600}
+    found = tomllib.loads((tmp_path / "c.toml").read_text("utf-8"))
+    assert found["sources"]["google"]["service_account"] == f"${{file:{key}}}"
+    assert found["sinks"]["siem"]["token"] == "${env:TOKEN_OF_THE_TEST}"
+
+
 @pytest.mark.parametrize("how", ["interrupt", "end of input"])
 def test_to_break_it_off_leaves_nothing(tmp_path: Path, how: str) -> None:
     with terminal(tmp_path) as made:
@@ -238,6 +269,25 @@ def test_a_file_that_is_there_is_not_asked_for(tmp_path: Path) -> None:
     with terminal(tmp_path) as made:
         assert made.end() == 2
     assert "exists already" in made.shown
+
+
+def test_a_folder_that_is_not_there_is_not_asked_for(tmp_path: Path) -> None:
+    with terminal(tmp_path, "none/c.toml") as made:
+        assert made.end() == 2
+    assert "none/c.toml: cannot be written" in made.shown
+    assert "Type of source" not in made.shown
+
+
+def test_a_name_whose_secrets_are_there_is_asked_for_again_at_once(tmp_path: Path) -> None:
+    """They are those of another configuration in the same folder, and would not be overwritten."""
+    (tmp_path / "credentials").mkdir()
+    (tmp_path / "credentials" / "voice.api_key").write_text("of-another-configuration")
+    with terminal(tmp_path) as made:
+        made.answer("Type of source", "cekura")
+        made.answer("Its name", "voice")
+        made.answer("secrets of this name already; take another one\nIts name", "voice-2")
+        made.answer("organization_id", "42")
+        made.read_until(lambda: made.shown.endswith("CEKURA_API_KEY): "))
 
 
 def test_what_was_written_is_removed_if_the_rest_cannot_be(tmp_path: Path) -> None:

@@ -3,8 +3,9 @@
 
 Plain questions, a line each, so that it works over ssh and on any terminal. What is asked are the
 keys that the example of a type sets. No secret is shown, nor written into the configuration: it
-goes into a file of its own beside it, or is read from the environment. Nothing is written before
-everything was asked, and what was written is removed if the rest of it cannot be.
+goes into a file of its own beside it, or is read from where a reference says, or from the
+environment. Nothing is written before everything was asked, and what was written is removed if the
+rest of it cannot be.
 """
 
 import asyncio
@@ -38,6 +39,8 @@ from auditrelay.telemetry.scrubber import scrub
 from auditrelay.window import micros
 
 _REFERENCE: Final = re.compile(r"\$\{env:(\w+)\}")
+_REFERRED: Final = re.compile(r"\$\{(env|file|credential):([^}]+)\}")
+"""A reference that is given for a secret: one that is long, or is where it belongs already."""
 _DEFAULT: Final = re.compile(r"# [a-z_]+ = ")
 """The start of a key that is commented out, with its default: it is not asked for."""
 _NAME: Final = re.compile(r"[A-Za-z0-9]+(?:[._-][A-Za-z0-9]+)*")
@@ -90,6 +93,8 @@ def ask_and_write(path: Path, kinds: Sequence[Kind], head: str, clock: Clock) ->
     """
     if path.exists():
         raise ConfigError(f"{path}: exists already; not overwritten")
+    if not os.access(path.resolve().parent, os.W_OK | os.X_OK):
+        raise ConfigError(f"{path}: cannot be written: there is no such folder that you may write")
     answers = _Answers(path.resolve().parent / "credentials")
     typer.echo("Answer line by line; Enter takes what is in brackets. Ctrl-C ends it: nothing is")
     typer.echo("written before the last question.\n")
@@ -157,6 +162,8 @@ def _ask_name(kind: Kind, example: str, answers: _Answers) -> str:
             typer.echo("  letters and digits, with single - _ . between them")
         elif any(name == other for _, other in answers.tables):
             typer.echo(f"  there is one of this name already; a {kind.word} needs its own")
+        elif any(answers.folder.glob(f"{name}.*")):
+            typer.echo(f"  {answers.folder} has secrets of this name already; take another one")
         else:
             return name
 
@@ -192,15 +199,24 @@ def _ask_text(key: str, example: str) -> str:
 
 
 def _ask_secret(file: str, key: str, variable: str, answers: _Answers) -> str:
-    prompt = f"{key} (not shown; Enter: it is in the variable {variable}): "
+    prompt = f"{key} (not shown; or ${{file:/path}}; Enter: it is in the variable {variable}): "
     secret = getpass.getpass(prompt).strip()
+    if referred := _REFERRED.fullmatch(secret):
+        if referred[1] == "env":
+            _note_variable(referred[2], answers)
+        return secret
     if secret:
         path = answers.folder / file
         answers.files[path] = secret
         return f"${{file:{path}}}"
-    if variable not in os.environ and variable not in answers.variables:
-        answers.variables.append(variable)
+    _note_variable(variable, answers)
     return f"${{env:{variable}}}"
+
+
+def _note_variable(name: str, answers: _Answers) -> None:
+    """Note that the variable *name* is to be set, unless it is."""
+    if name not in os.environ and name not in answers.variables:
+        answers.variables.append(name)
 
 
 def _comments(example: str) -> dict[str, list[str]]:
