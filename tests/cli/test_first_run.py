@@ -108,6 +108,7 @@ def answer_source(made: Terminal, sandbox: Sandbox, key: str) -> None:
     made.answer("base_url", given["base_url"])
     made.answer("tenant_id", given["tenant_id"])
     made.answer("api_key", key)
+    made.answer("Another key", "")
     made.answer("Another source", "")
 
 
@@ -116,6 +117,7 @@ def answer_sink(made: Terminal, sandbox: Sandbox) -> None:
     made.answer("Its name", "siem")
     made.answer("url", sandbox.splunk.settings()["url"])
     made.answer("token", sandbox.splunk.settings()["token"])
+    made.answer("Another key", "")
     made.answer("Another sink", "")
 
 
@@ -164,10 +166,12 @@ async def test_a_table_that_does_not_fit_is_asked_for_again_and_a_failed_check_i
             made.answer("base_url", "http://jitsudo.example.com")
             made.answer("tenant_id", "t")
             made.answer("api_key", "0123456789")
+            made.answer("Another key", "")
             made.answer("Its name", "a")
             made.answer("base_url", sandbox.jitsudo.settings()["base_url"])
             made.answer("tenant_id", sandbox.jitsudo.settings()["tenant_id"])
             made.answer("api_key", "a-wrong-key-0123456789")
+            made.answer("Another key", "")
             made.answer("Another source", "")
             answer_sink(made, sandbox)
             return made.end()
@@ -195,6 +199,7 @@ def test_without_the_secrets_the_variables_are_named_and_nothing_is_tried(tmp_pa
         made.answer("Its name", "")
         made.answer("dataset", "audit")
         made.answer("token", "")
+        made.answer("Another key", "")
         made.answer("Another sink", "")
         assert made.end() == 0
     assert "OKTA_TOKEN, AXIOM_TOKEN" in made.shown
@@ -228,6 +233,7 @@ def test_a_reference_that_is_given_for_a_secret_stays_one(tmp_path: Path) -> Non
         made.answer("Its name", "siem")
         made.answer("url", "https://splunk.example.com:8088")
         made.answer("token", "${env:TOKEN_OF_THE_TEST}")
+        made.answer("Another key", "")
         made.answer("Another sink", "")
         assert made.end() == 0
     assert "are not set here: TOKEN_OF_THE_TEST" in made.shown
@@ -237,6 +243,60 @@ def test_a_reference_that_is_given_for_a_secret_stays_one(tmp_path: Path) -> Non
     assert found["sinks"]["siem"]["token"] == "${env:TOKEN_OF_THE_TEST}"
 
 
+def test_who_needs_another_key_of_a_type_is_asked_for_it_as_for_the_others(tmp_path: Path) -> None:
+    """Such as a password, the site of Datadog, or what is no text."""
+    with terminal(tmp_path) as made:
+        made.answer("Type of source", "jitsudo")
+        made.answer("Its name", "a")
+        made.answer("base_url", "https://jitsudo.example.com")
+        made.answer("tenant_id", "00000000-0000-0000-0000-000000000000")
+        made.answer("api_key", "")
+        made.answer("Another key", "bearer_token")
+        made.answer("bearer_token", "${env:BEARER_OF_THE_TEST}")
+        made.answer("Another key", "page_size")
+        made.answer("page_size", "many")
+        made.answer("quotes\npage_size", "50")  # it takes no other key
+        made.read_until(lambda: made.shown.endswith("[acme-access]: "))
+    assert "page_size" not in made.shown.partition("That does not fit")[2]
+    assert "api_key and bearer_token exclude each other" in made.shown
+
+
+def test_other_keys_are_written_as_toml_has_them_and_their_secrets_are_hidden(
+    tmp_path: Path,
+) -> None:
+    with terminal(tmp_path) as made:
+        made.answer("Type of source", "okta")
+        made.answer("Its name", "acme-okta")
+        made.answer("domain", "acme.okta.com")
+        made.answer("token", "")
+        made.answer("Another source", "")
+        made.answer("Type of sink", "loki")
+        made.answer("Its name", "loki")
+        made.answer("url", "https://loki.example.com")
+        made.answer("Another key", "?")
+        made.answer("Another key", "user")
+        made.answer("user", "12345")
+        made.answer("Another key", "password")
+        made.answer("password", "a-password-of-loki")
+        made.answer("Another key", "")
+        made.answer("Another sink", "otlp")
+        made.answer("Its name", "otlp")
+        made.answer("endpoint", "https://collector.example.com:4318")
+        made.answer("Another key", "headers")
+        made.answer("headers", "a-text")
+        made.answer("quotes\nheaders", '{ X-Scope-OrgID = "audit" }')
+        made.answer("Another key", "")
+        made.answer("Another sink", "")
+        assert made.end() == 0
+    assert "\n  tenant, user, password\n" in made.shown
+    assert "a-password-of-loki" not in made.shown
+    assert "not as TOML has it" in made.shown
+    found = tomllib.loads((tmp_path / "c.toml").read_text("utf-8"))["sinks"]
+    assert found["loki"]["user"] == "12345"
+    assert found["loki"]["password"] == f"${{file:{tmp_path}/credentials/loki.password}}"
+    assert found["otlp"]["headers"] == {"X-Scope-OrgID": "audit"}
+
+
 @pytest.mark.parametrize("how", ["interrupt", "end of input"])
 def test_to_break_it_off_leaves_nothing(tmp_path: Path, how: str) -> None:
     with terminal(tmp_path) as made:
@@ -244,6 +304,7 @@ def test_to_break_it_off_leaves_nothing(tmp_path: Path, how: str) -> None:
         made.answer("Its name", "")
         made.answer("organization_id", "42")
         made.answer("api_key", "a-key-of-cekura-0001")
+        made.answer("Another key", "")
         if how == "interrupt":
             made.read_until(lambda: made.shown.endswith("no more): "))
             made.read_until(made.waits)  # or the signal comes before it begins to
