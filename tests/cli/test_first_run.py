@@ -27,16 +27,17 @@ from auditrelay.sandbox import Sandbox
 
 pytestmark = pytest.mark.process
 
+GOOGLE_KEY = '{\n  "client_email": "a@b.example",\n  "private_key": "a-pretend-secret"\n}\n'
 COMMAND = [sys.executable, "-m", "auditrelay", "init", "--interactive"]
 
 
 class Terminal:
     """A dumb terminal that runs the command in *folder*, and what it has shown."""
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, path: str) -> None:
         self._ours, theirs = pty.openpty()
         self.process = subprocess.Popen(
-            [*COMMAND, "c.toml"],
+            [*COMMAND, path],
             cwd=folder,
             stdin=theirs,
             stdout=theirs,
@@ -83,8 +84,8 @@ class Terminal:
 
 
 @contextmanager
-def terminal(folder: Path) -> Iterator[Terminal]:
-    made = Terminal(folder)
+def terminal(folder: Path, path: str = "c.toml") -> Iterator[Terminal]:
+    made = Terminal(folder, path)
     try:
         yield made
     finally:
@@ -107,6 +108,7 @@ def answer_source(made: Terminal, sandbox: Sandbox, key: str) -> None:
     made.answer("base_url", given["base_url"])
     made.answer("tenant_id", given["tenant_id"])
     made.answer("api_key", key)
+    made.answer("Another key", "")
     made.answer("Another source", "")
 
 
@@ -115,6 +117,7 @@ def answer_sink(made: Terminal, sandbox: Sandbox) -> None:
     made.answer("Its name", "siem")
     made.answer("url", sandbox.splunk.settings()["url"])
     made.answer("token", sandbox.splunk.settings()["token"])
+    made.answer("Another key", "")
     made.answer("Another sink", "")
 
 
@@ -163,10 +166,12 @@ async def test_a_table_that_does_not_fit_is_asked_for_again_and_a_failed_check_i
             made.answer("base_url", "http://jitsudo.example.com")
             made.answer("tenant_id", "t")
             made.answer("api_key", "0123456789")
+            made.answer("Another key", "")
             made.answer("Its name", "a")
             made.answer("base_url", sandbox.jitsudo.settings()["base_url"])
             made.answer("tenant_id", sandbox.jitsudo.settings()["tenant_id"])
             made.answer("api_key", "a-wrong-key-0123456789")
+            made.answer("Another key", "")
             made.answer("Another source", "")
             answer_sink(made, sandbox)
             return made.end()
@@ -194,6 +199,7 @@ def test_without_the_secrets_the_variables_are_named_and_nothing_is_tried(tmp_pa
         made.answer("Its name", "")
         made.answer("dataset", "audit")
         made.answer("token", "")
+        made.answer("Another key", "")
         made.answer("Another sink", "")
         assert made.end() == 0
     assert "OKTA_TOKEN, AXIOM_TOKEN" in made.shown
@@ -206,6 +212,91 @@ def test_without_the_secrets_the_variables_are_named_and_nothing_is_tried(tmp_pa
     }
 
 
+def test_a_reference_that_is_given_for_a_secret_stays_one(tmp_path: Path) -> None:
+    """As for a key of Google's, which is a file of several lines that no prompt can take."""
+    key = tmp_path / "google.json"
+    key.write_text(GOOGLE_KEY)
+    key.chmod(0o600)
+    with terminal(tmp_path) as made:
+        made.answer("Type of source", "google_workspace")
+        made.answer("Its name", "google")
+        made.answer("application", "login")
+        made.answer("administrator", "security@acme.example")
+        made.answer("service_account", f"${{file:{tmp_path}/none.json}}")
+        made.answer("Its name", "google")
+        assert "none.json" in made.shown.partition("That does not fit")[2]
+        made.answer("application", "login")
+        made.answer("administrator", "security@acme.example")
+        made.answer("service_account", f"${{file:{key}}}")
+        made.answer("Another source", "")
+        made.answer("Type of sink", "splunk_hec")
+        made.answer("Its name", "siem")
+        made.answer("url", "https://splunk.example.com:8088")
+        made.answer("token", "${env:TOKEN_OF_THE_TEST}")
+        made.answer("Another key", "")
+        made.answer("Another sink", "")
+        assert made.end() == 0
+    assert "are not set here: TOKEN_OF_THE_TEST" in made.shown
+    assert contents(tmp_path) == {"c.toml": 0o600, "google.json": 0o600}
+    found = tomllib.loads((tmp_path / "c.toml").read_text("utf-8"))
+    assert found["sources"]["google"]["service_account"] == f"${{file:{key}}}"
+    assert found["sinks"]["siem"]["token"] == "${env:TOKEN_OF_THE_TEST}"
+
+
+def test_who_needs_another_key_of_a_type_is_asked_for_it_as_for_the_others(tmp_path: Path) -> None:
+    """Such as a password, the site of Datadog, or what is no text."""
+    with terminal(tmp_path) as made:
+        made.answer("Type of source", "jitsudo")
+        made.answer("Its name", "a")
+        made.answer("base_url", "https://jitsudo.example.com")
+        made.answer("tenant_id", "00000000-0000-0000-0000-000000000000")
+        made.answer("api_key", "")
+        made.answer("Another key", "bearer_token")
+        made.answer("bearer_token", "${env:BEARER_OF_THE_TEST}")
+        made.answer("Another key", "page_size")
+        made.answer("page_size", "many")
+        made.answer("quotes\npage_size", "50")  # it takes no other key
+        made.read_until(lambda: made.shown.endswith("[acme-access]: "))
+    assert "page_size" not in made.shown.partition("That does not fit")[2]
+    assert "api_key and bearer_token exclude each other" in made.shown
+
+
+def test_other_keys_are_written_as_toml_has_them_and_their_secrets_are_hidden(
+    tmp_path: Path,
+) -> None:
+    with terminal(tmp_path) as made:
+        made.answer("Type of source", "okta")
+        made.answer("Its name", "acme-okta")
+        made.answer("domain", "acme.okta.com")
+        made.answer("token", "")
+        made.answer("Another source", "")
+        made.answer("Type of sink", "loki")
+        made.answer("Its name", "loki")
+        made.answer("url", "https://loki.example.com")
+        made.answer("Another key", "?")
+        made.answer("Another key", "user")
+        made.answer("user", "12345")
+        made.answer("Another key", "password")
+        made.answer("password", "a-password-of-loki")
+        made.answer("Another key", "")
+        made.answer("Another sink", "otlp")
+        made.answer("Its name", "otlp")
+        made.answer("endpoint", "https://collector.example.com:4318")
+        made.answer("Another key", "headers")
+        made.answer("headers", "a-text")
+        made.answer("quotes\nheaders", '{ X-Scope-OrgID = "audit" }')
+        made.answer("Another key", "")
+        made.answer("Another sink", "")
+        assert made.end() == 0
+    assert "\n  tenant, user, password\n" in made.shown
+    assert "a-password-of-loki" not in made.shown
+    assert "not as TOML has it" in made.shown
+    found = tomllib.loads((tmp_path / "c.toml").read_text("utf-8"))["sinks"]
+    assert found["loki"]["user"] == "12345"
+    assert found["loki"]["password"] == f"${{file:{tmp_path}/credentials/loki.password}}"
+    assert found["otlp"]["headers"] == {"X-Scope-OrgID": "audit"}
+
+
 @pytest.mark.parametrize("how", ["interrupt", "end of input"])
 def test_to_break_it_off_leaves_nothing(tmp_path: Path, how: str) -> None:
     with terminal(tmp_path) as made:
@@ -213,6 +304,7 @@ def test_to_break_it_off_leaves_nothing(tmp_path: Path, how: str) -> None:
         made.answer("Its name", "")
         made.answer("organization_id", "42")
         made.answer("api_key", "a-key-of-cekura-0001")
+        made.answer("Another key", "")
         if how == "interrupt":
             made.read_until(lambda: made.shown.endswith("no more): "))
             made.read_until(made.waits)  # or the signal comes before it begins to
@@ -238,6 +330,25 @@ def test_a_file_that_is_there_is_not_asked_for(tmp_path: Path) -> None:
     with terminal(tmp_path) as made:
         assert made.end() == 2
     assert "exists already" in made.shown
+
+
+def test_a_folder_that_is_not_there_is_not_asked_for(tmp_path: Path) -> None:
+    with terminal(tmp_path, "none/c.toml") as made:
+        assert made.end() == 2
+    assert "none/c.toml: cannot be written" in made.shown
+    assert "Type of source" not in made.shown
+
+
+def test_a_name_whose_secrets_are_there_is_asked_for_again_at_once(tmp_path: Path) -> None:
+    """They are those of another configuration in the same folder, and would not be overwritten."""
+    (tmp_path / "credentials").mkdir()
+    (tmp_path / "credentials" / "voice.api_key").write_text("of-another-configuration")
+    with terminal(tmp_path) as made:
+        made.answer("Type of source", "cekura")
+        made.answer("Its name", "voice")
+        made.answer("secrets of this name already; take another one\nIts name", "voice-2")
+        made.answer("organization_id", "42")
+        made.read_until(lambda: made.shown.endswith("CEKURA_API_KEY): "))
 
 
 def test_what_was_written_is_removed_if_the_rest_cannot_be(tmp_path: Path) -> None:

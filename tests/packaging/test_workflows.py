@@ -6,6 +6,7 @@ from typing import Any
 
 import pytest
 import yaml
+from tests.support import container
 
 from release import notes
 
@@ -55,6 +56,30 @@ def test_where_to_publish_is_said_by_variables_and_no_digest_is_invented() -> No
     pushes = [each for each in steps(release) if "docker push" in each.get("run", "")]
     assert [each["if"] for each in pushes] == ["vars.IMAGE_REPOSITORY != ''"]
     assert not re.search(r"docker login (?!\"\$\{IMAGE)", text)
+
+
+def test_what_is_published_is_tested_and_not_skipped(workflow: dict[str, Any]) -> None:
+    """In a container without privileges there are no namespaces: nothing of the .deb is tested."""
+    tests = [
+        (job, step["run"])
+        for job in workflow["jobs"].values()
+        for step in job["steps"]
+        if re.search(r"make (release|image)-test", step.get("run", ""))
+    ]
+    assert tests
+    for job, run in tests:
+        assert job["env"][container.VARIABLE] == container.REQUIRED
+        assert "sudo" not in run or re.search(rf"--preserve-env=\S*{container.VARIABLE}", run)
+        assert "container" not in job or job["container"]["options"] == "--privileged"
+
+
+def test_where_it_is_required_what_cannot_be_tested_fails(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv(container.VARIABLE, raising=False)
+    with pytest.raises(pytest.skip.Exception, match="no namespaces"):
+        container.untested("no namespaces")
+    monkeypatch.setenv(container.VARIABLE, container.REQUIRED)
+    with pytest.raises(pytest.fail.Exception, match="no namespaces, and TEST_RELEASE=required"):
+        container.untested("no namespaces")
 
 
 # --- the notes of a release --------------------------------------------------------------------

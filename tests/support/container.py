@@ -16,12 +16,16 @@ import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from types import TracebackType
-from typing import Any, Final, Self
+from typing import Any, Final, NoReturn, Self
 
+import pytest
 from tests.support import contain
 from tests.support.daemon import eventually
 from tests.support.image import Image
 
+VARIABLE: Final = "TEST_RELEASE"
+"""``required``: what is released must be tested, and a test that cannot be done fails."""
+REQUIRED: Final = "required"
 _UNSHARE: Final = ("unshare", "--mount", "--pid", "--ipc", "--uts", "--fork", "--kill-child")
 
 
@@ -34,6 +38,13 @@ def forbidden() -> str:
     except (OSError, subprocess.SubprocessError) as error:
         return f"namespaces are not permitted here: {error}"
     return ""
+
+
+def untested(why: str) -> NoReturn:
+    """Skip this test because of *why*, or fail it where what is released must be tested."""
+    if os.environ.get(VARIABLE) == REQUIRED:
+        pytest.fail(f"{why}, and {VARIABLE}={REQUIRED}", pytrace=False)
+    pytest.skip(why)
 
 
 class Container:

@@ -2,9 +2,10 @@
 ``auditrelay init --interactive``: ask for a configuration, type by type, and try it.
 
 Plain questions, a line each, so that it works over ssh and on any terminal. What is asked are the
-keys that the example of a type sets. No secret is shown, nor written into the configuration: it
-goes into a file of its own beside it, or is read from the environment. Nothing is written before
-everything was asked, and what was written is removed if the rest of it cannot be.
+keys that the example of a type sets; those that it has commented out can be given as well. No
+secret is shown, nor written into the configuration: it goes into a file of its own beside it, or is
+read from where a reference says, or from the environment. Nothing is written before everything was
+asked, and what was written is removed if the rest of it cannot be.
 """
 
 import asyncio
@@ -37,9 +38,10 @@ from auditrelay.telemetry.metrics import Metrics
 from auditrelay.telemetry.scrubber import scrub
 from auditrelay.window import micros
 
-_REFERENCE: Final = re.compile(r"\$\{env:(\w+)\}")
-_DEFAULT: Final = re.compile(r"# [a-z_]+ = ")
-"""The start of a key that is commented out, with its default: it is not asked for."""
+_REFERENCE: Final = re.compile(r"\$\{(env|file|credential):([^}]+)\}")
+"""In an example it says that a key is secret. It may be given for a secret, too."""
+_DEFAULT: Final = re.compile(r"# ([a-z_]+) = (.+?)(?:  # no default)?")
+"""A key that is commented out, with its default: only who wants it is asked for it."""
 _NAME: Final = re.compile(r"[A-Za-z0-9]+(?:[._-][A-Za-z0-9]+)*")
 
 Example = Callable[[str], str]
@@ -68,7 +70,7 @@ class _Answers:
         """Return the configuration."""
         parts = [head]
         for (word, name), table in self.tables.items():
-            lines = [f"{key} = {json.dumps(value)}" for key, value in table.items()]
+            lines = [f"{key} = {_toml(value)}" for key, value in table.items()]
             parts.append("\n".join(["", f"[{word}s.{json.dumps(name)}]", *lines, ""]))
         return "".join(parts)
 
@@ -90,6 +92,8 @@ def ask_and_write(path: Path, kinds: Sequence[Kind], head: str, clock: Clock) ->
     """
     if path.exists():
         raise ConfigError(f"{path}: exists already; not overwritten")
+    if not os.access(path.resolve().parent, os.W_OK | os.X_OK):
+        raise ConfigError(f"{path}: cannot be written: there is no such folder that you may write")
     answers = _Answers(path.resolve().parent / "credentials")
     typer.echo("Answer line by line; Enter takes what is in brackets. Ctrl-C ends it: nothing is")
     typer.echo("written before the last question.\n")
@@ -157,6 +161,8 @@ def _ask_name(kind: Kind, example: str, answers: _Answers) -> str:
             typer.echo("  letters and digits, with single - _ . between them")
         elif any(name == other for _, other in answers.tables):
             typer.echo(f"  there is one of this name already; a {kind.word} needs its own")
+        elif any(answers.folder.glob(f"{name}.*")):
+            typer.echo(f"  {answers.folder} has secrets of this name already; take another one")
         else:
             return name
 
@@ -164,10 +170,13 @@ def _ask_name(kind: Kind, example: str, answers: _Answers) -> str:
 def _ask_keys(
     example: str, given: Mapping[str, Any], name: str, answers: _Answers
 ) -> dict[str, Any]:
-    """Ask for each key that is set in the *example*, with its comment."""
+    """Ask for each key that is set in the *example*, with its comment, and for others by name."""
     table: dict[str, Any] = {}
     comments = _comments(example)
-    for key, value in given.items():
+    others = _others(example)
+    left = iter(given.items())
+    while (item := next(left, None) or _ask_other(others)) is not None:
+        key, value = item
         if key in ("type", "feed"):
             table[key] = value
             continue
@@ -175,14 +184,29 @@ def _ask_keys(
             typer.echo(f"  {line}")
         reference = _REFERENCE.fullmatch(value) if isinstance(value, str) else None
         if reference is not None:
-            table[key] = _ask_secret(f"{name}.{key}", key, reference[1], answers)
-        elif isinstance(value, list):
-            table[key] = [each.strip() for each in _ask_text(key, value[0]).split(",")]
+            variable = reference[2] if reference[1] == "env" else key.upper()
+            table[key] = _ask_secret(f"{name}.{key}", key, variable, answers)
         elif isinstance(value, str):
             table[key] = _ask_text(key, value)
+        elif isinstance(value, list) and value:
+            table[key] = [each.strip() for each in _ask_text(key, value[0]).split(",")]
         else:
-            table[key] = value
+            table[key] = _ask_value(key, value)
     return table
+
+
+def _ask_other(others: dict[str, Any]) -> tuple[str, Any] | None:
+    """Ask for one of the keys that are not needed, and take it out of *others*."""
+    while others:
+        answer = input("Another key of it (? lists them, Enter: none): ").strip()
+        if not answer:
+            break
+        if answer in others:
+            return answer, others.pop(answer)
+        typer.echo(
+            textwrap.fill(", ".join(others), 76, initial_indent="  ", subsequent_indent="  ")
+        )
+    return None
 
 
 def _ask_text(key: str, example: str) -> str:
@@ -191,16 +215,51 @@ def _ask_text(key: str, example: str) -> str:
             return answer
 
 
+def _ask_value(key: str, example: object) -> Any:  # whatever TOML has
+    """Ask for what is no text, and is written as in TOML."""
+    while True:
+        answer = input(f"{key} (such as {_toml(example)}): ").strip()
+        try:
+            return tomllib.loads(f"{key} = {answer}")[key]
+        except (tomllib.TOMLDecodeError, KeyError):
+            typer.echo("  that is not as TOML has it; a text stands in quotes")
+
+
+def _toml(value: object) -> str:
+    """Return *value* as TOML writes it, in a line."""
+    if isinstance(value, dict):
+        pairs = ", ".join(f"{json.dumps(key)} = {_toml(each)}" for key, each in value.items())
+        return f"{{ {pairs} }}" if pairs else "{}"
+    if isinstance(value, list):
+        return f"[{', '.join(map(_toml, value))}]"
+    return json.dumps(value)
+
+
+def _others(example: str) -> dict[str, Any]:
+    """Return the keys that are commented out, with what stands there."""
+    found = filter(None, map(_DEFAULT.fullmatch, example.splitlines()))
+    return {each[1]: tomllib.loads(f"value = {each[2]}")["value"] for each in found}
+
+
 def _ask_secret(file: str, key: str, variable: str, answers: _Answers) -> str:
-    prompt = f"{key} (not shown; Enter: it is in the variable {variable}): "
+    prompt = f"{key} (not shown; or ${{file:/path}}; Enter: it is in the variable {variable}): "
     secret = getpass.getpass(prompt).strip()
+    if referred := _REFERENCE.fullmatch(secret):
+        if referred[1] == "env":
+            _note_variable(referred[2], answers)
+        return secret
     if secret:
         path = answers.folder / file
         answers.files[path] = secret
         return f"${{file:{path}}}"
-    if variable not in os.environ and variable not in answers.variables:
-        answers.variables.append(variable)
+    _note_variable(variable, answers)
     return f"${{env:{variable}}}"
+
+
+def _note_variable(name: str, answers: _Answers) -> None:
+    """Note that the variable *name* is to be set, unless it is."""
+    if name not in os.environ and name not in answers.variables:
+        answers.variables.append(name)
 
 
 def _comments(example: str) -> dict[str, list[str]]:
@@ -211,8 +270,8 @@ def _comments(example: str) -> dict[str, list[str]]:
         if line.startswith("# ") and not _DEFAULT.match(line):
             above.append(line.removeprefix("# "))
             continue
-        if line and not line.startswith(("#", "[")):
-            found[line.partition(" ")[0]] = above
+        if line and not line.startswith("["):
+            found[line.removeprefix("# ").partition(" ")[0]] = above
         above = []
     return found
 
