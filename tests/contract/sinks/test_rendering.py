@@ -1,6 +1,8 @@
 """A page of events is rendered for a product as each of its events alone, byte for byte."""
 
 import asyncio
+import gc
+import sys
 from collections.abc import Mapping
 from functools import cache
 from typing import Any
@@ -80,3 +82,18 @@ def test_an_odd_page_is_rendered_as_each_of_its_events(page: Page) -> None:
     for kind in (*available(), HTTP, "dynatrace", "loki"):
         for sink in sinks_of(kind):
             check(sink, page, page.at[0], copies=COPIES)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_a_page_that_was_rendered_is_not_kept(kind: str) -> None:
+    """Not in a circle either: the daemon looks for these rarely, so pages would pile up."""
+    page = pages_of_alike(list(events_of("bland")))[0]
+    gc.disable()
+    try:
+        for sink in sinks_of(kind):
+            sink.render(page, page.at[0])  # the first one makes templates
+            before = sys.getrefcount(page)
+            sink.render(page, page.at[0])
+            assert sys.getrefcount(page) == before
+    finally:
+        gc.enable()

@@ -186,21 +186,30 @@ class _Columns:
         self._page = page
         self._context = context
         self._restamped = restamped
-        self._own: Mapping[str, Callable[[], list[bytes]]] = {
-            "event": lambda: forms,
-            "text": lambda: [_quoted(text.decode()) for text in forms],
-            "raw": lambda: [one_line(text.encode("utf-8", "replace")) for text in page.raw],
-            "uid": lambda: [_quoted(uid) for uid in page.uid],
-            "message": lambda: [_quoted(text) for text in page.message],
-            "time": self._times,
-            "markers": lambda: [self._markers(page[row]) for row in range(len(page))],
-        }
+        self._forms = forms
 
-    def of(self, name: str) -> list[bytes]:
-        """Return the column for *name*."""
-        if name in self._own:
-            return self._own[name]()
+    def of(self, name: str) -> list[bytes]:  # noqa: PLR0911  # one for each name
+        """
+        Return the column for *name*.
+
+        Nothing here may refer to this object in a circle: the pages would stay for minutes.
+        """
         page = self._page
+        match name:
+            case "event":
+                return self._forms
+            case "text":
+                return [_quoted(text.decode()) for text in self._forms]
+            case "raw":
+                return [one_line(text.encode("utf-8", "replace")) for text in page.raw]
+            case "uid":
+                return [_quoted(uid) for uid in page.uid]
+            case "message":
+                return [_quoted(text) for text in page.message]
+            case "time":
+                return self._times()
+            case "markers":
+                return [self._markers(page[row]) for row in range(len(page))]
         of_sort = [_quoted(_of_sort(sort, name)) for sort in page.sorts]
         return [of_sort[number] for number in page.sort]
 
