@@ -4,14 +4,13 @@ Values at paths of a page of records, in columns: what stands on the way to seve
 What comes of one record never depends on the others of its page.
 """
 
-import contextlib
 from collections.abc import Callable, Sequence
 from functools import partial
 from operator import itemgetter
 from typing import Any, Final, NamedTuple
 
 from auditrelay.descriptions.places import Element, Named, Path
-from auditrelay.events.shapes import Shape, children
+from auditrelay.events.shapes import Shape, children, types_of
 from auditrelay.events.vendors import MAX_TEXT_LENGTH, Column, text
 
 ANY: Final[frozenset[type]] = frozenset()
@@ -30,6 +29,14 @@ class Found(NamedTuple):
     """A column of *values*, and what is not as expected on the way to them."""
 
     values: Sequence[Any]
+    misfits: Misfits = ()
+
+
+class _Nodes(NamedTuple):
+    """The same, with the *types* of all values: other columns stand below this one."""
+
+    values: Sequence[Any]
+    types: frozenset[type]
     misfits: Misfits = ()
 
 
@@ -52,7 +59,7 @@ class Table:
         self.records = records
         self.misfits: list[tuple[int, str]] = []
         self._is_short = is_short
-        self._columns: dict[tuple[Step, ...], Found] = {(): Found(records)}
+        self._columns: dict[tuple[Step, ...], _Nodes] = {(): _Nodes(records, types_of(records))}
         self._known: dict[Path, Found] = {}
         self._whole = [path.steps for path in whole]
 
@@ -87,8 +94,8 @@ class Table:
         return values
 
     def _expect(self, path: Path, *, expected: frozenset[type]) -> Found:
-        values, misfits = self._at(path.steps)
-        if expected is not ANY:
+        values, types, misfits = self._at(path.steps)
+        if not (expected is ANY or types <= expected):
             misfits = [*misfits, *self._odd(values, expected, path.steps)]
         return Found(values, misfits)
 
@@ -99,54 +106,57 @@ class Table:
         return found
 
     def _read_texts(self, path: Path) -> Found:
-        found = self._at(path.steps)
-        values, misfits = found
-        kinds = set(map(type, values))
-        if not self._is_short and str in kinds:
+        values, types, misfits = self._at(path.steps)
+        if not self._is_short and str in types:
             values = [each[:MAX_TEXT_LENGTH] if type(each) is str else each for each in values]
-        if kinds == {int}:
+        if types == _NUMBERS:
             return Found(list(map(str, values)), misfits)
-        if kinds == {str} and "" not in values:
+        if types == _NOTHING or (types == _TEXTS and "" not in values):
             return Found(values, misfits)
-        if kinds <= _TEXT:
+        if types <= _TEXT:
             return Found([each or None for each in values], misfits)
         misfits = [*misfits, *self._odd(values, _TEXT_OR_NUMBER, path.steps)]
         return Found(list(map(text, values)), misfits)
 
-    def _at(self, steps: tuple[Step, ...]) -> Found:
+    def _at(self, steps: tuple[Step, ...]) -> _Nodes:
         found = self._columns.get(steps)
         if found is None:
             parents = self._at(steps[:-1])
             found = self._columns[steps] = self._below(parents, steps)
         return found
 
-    def _below(self, parents: Found, steps: tuple[Step, ...]) -> Found:
-        nodes, misfits = parents
+    def _below(self, parents: _Nodes, steps: tuple[Step, ...]) -> _Nodes:
+        nodes, types, misfits = parents
         step = steps[-1]
-        kinds = set(map(type, nodes))
-        if kinds == _NOTHING:
+        if not types or types == _NOTHING:
             return parents
         expected: frozenset[type] = OBJECTS
-        values: list[Any]
+        values: Sequence[Any]
         if type(step) is str:
-            if kinds == {dict}:
-                with contextlib.suppress(KeyError):  # most records of a page have the same fields
-                    return Found(list(map(itemgetter(step), nodes)), misfits)
-                return Found([node.get(step) for node in nodes], misfits)
-            values = children(nodes, step)
-        elif isinstance(step, Named):
-            keys = self._at(step.path.steps).values
-            values = [
-                node.get(key) if type(node) is dict and type(key) is str else None
-                for node, key in zip(nodes, keys, strict=True)
-            ]
+            if types == _DICTS:
+                try:  # most records of a page have the same fields
+                    values = list(map(itemgetter(step), nodes))
+                except KeyError:
+                    values = [node.get(step) for node in nodes]
+                return _Nodes(values, types_of(values), misfits)
+            values, found = children(nodes, types, step)
         else:
-            expected = LISTS if isinstance(step, Element) else _CONTAINER
-            pick = _element(step) if isinstance(step, Element) else _indexed(step)
-            values = list(map(pick, nodes))
-        if not all(kind in expected or issubclass(kind, Shape) for kind in kinds):
+            if isinstance(step, Named):
+                keys = self._at(step.path.steps).values
+                values = [
+                    node.get(key) if type(node) is dict and type(key) is str else None
+                    for node, key in zip(nodes, keys, strict=True)
+                ]
+            elif isinstance(step, Element):
+                expected = LISTS
+                values = _elements(step, nodes)
+            else:
+                expected = _CONTAINER
+                values = list(map(_indexed(step), nodes))
+            found = types_of(values)
+        if not all(kind in expected or issubclass(kind, Shape) for kind in types):
             misfits = [*misfits, *self._odd(nodes, expected, steps)]
-        return Found(values, misfits)
+        return _Nodes(values, found, misfits)
 
     def _odd(
         self, values: Sequence[Any], expected: frozenset[type], steps: tuple[Step, ...]
@@ -166,17 +176,17 @@ def field_of(steps: Sequence[Step]) -> str:
     return str(steps[0]) if steps and not isinstance(steps[0], Named) else ""
 
 
-def _element(step: Element) -> Callable[[Any], Any]:
+def _elements(step: Element, nodes: Sequence[Any]) -> list[Any]:
+    """Return of each of *nodes* the first element in which the key has the value of *step*."""
     key, value = step
-
-    def pick(node: Any) -> Any:
+    found: list[Any] = [None] * len(nodes)
+    for row, node in enumerate(nodes):
         if type(node) is list:
             for each in node:
                 if type(each) is dict and each.get(key) == value:
-                    return each
-        return None
-
-    return pick
+                    found[row] = each
+                    break
+    return found
 
 
 def _indexed(index: Any) -> Callable[[Any], Any]:
@@ -190,7 +200,10 @@ def _indexed(index: Any) -> Callable[[Any], Any]:
     return pick
 
 
-_NOTHING: Final = frozenset((type(None),))
+_NOTHING: Final[frozenset[type]] = frozenset((type(None),))
+_NUMBERS: Final[frozenset[type]] = frozenset((int,))
+_DICTS: Final[frozenset[type]] = frozenset((dict,))
+_TEXTS: Final[frozenset[type]] = frozenset((str,))
 _TEXT: Final = frozenset((str, type(None)))
 _TEXT_OR_NUMBER: Final[frozenset[type]] = frozenset((str, int, type(None)))
 _CONTAINER: Final[frozenset[type]] = frozenset((dict, list, type(None)))

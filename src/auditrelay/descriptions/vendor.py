@@ -29,7 +29,7 @@ from auditrelay.descriptions.model import (
 )
 from auditrelay.descriptions.model import Table as Tables
 from auditrelay.descriptions.places import Named, Path, find
-from auditrelay.events import Actor, Change
+from auditrelay.events import Actor, Change, timestamps
 from auditrelay.events.addresses import ip_and_text
 from auditrelay.events.classify import MEMBERSHIPS
 from auditrelay.events.decode import encode
@@ -168,7 +168,7 @@ def _identity(feed: Feed, attributes: Mapping[Path, str]) -> Identity:
         without=frozenset(records.without),
         time=places(records.time),
         read_time=read_time,
-        read_usual_time=read_time,
+        read_usual_time=timestamps.parse if read_time is timestamps.read else read_time,
         usual_times=frozenset((str, int, float) if is_number else (str,)),
         organisation=None if records.organisation is None else places([records.organisation])[0],
     )
@@ -441,56 +441,37 @@ def _actors(
 ) -> tuple[Sequence[Actor], Column]:
     """Return who acted, and how a sentence calls them."""
     party = _party(event.actor, table)
-    count = len(table.records)
-    fields: dict[str, Sequence[Any]] = {
-        **party._asdict(),
-        "ip": table.texts(event.actor_ip),
-        "agent": table.texts(event.actor_agent),
-    }
-    present = {name: column for name, column in fields.items() if column}
-    if not present:
-        return [NO_ACTOR] * count, [None] * count
-    who = _first_of(count, party.email, party.name, party.id, party.type)
-    return list(map(make, repeat(tuple(present)), *present.values())), who
+    who = _first_of(len(table.records), party.email, party.name, party.id, party.type)
+    parts = [party.type, party.id, party.name, party.email]
+    parts += table.texts(event.actor_ip), table.texts(event.actor_agent)
+    if not any(parts):
+        return [NO_ACTOR] * len(who), who
+    columns = [column or repeat(None) for column in parts]
+    return list(map(make, party.which or repeat(0), *columns)), who
 
 
 def _actor_maker(alternatives: Sequence[ActorPaths]) -> Callable[..., Actor]:
-    """Return what makes an actor of the names of its parts and their values; it keeps some."""
+    """Return what makes an actor of an alternative's number and the values; it keeps some."""
 
     @lru_cache(maxsize=512)
-    def make(names: tuple[str, ...], *values: Any) -> Actor:
-        return _actor(alternatives, **dict(zip(names, values, strict=True)))
+    def make(  # noqa: PLR0917  # it is mapped over columns
+        which: int,
+        native_type: str | None,
+        own_id: str | None,
+        name: str | None,
+        email: str | None,
+        ip: str | None,
+        agent: str | None,
+    ) -> Actor:
+        kind: ActorKind = "unknown"
+        if native_type or own_id or name or email:
+            kind = _kind(alternatives[which], native_type)
+        elif not (ip or agent):
+            return NO_ACTOR
+        ip, address = ip_and_text(ip)
+        return Actor(kind, own_id, name, email, ip, agent, native_type, address)
 
     return make
-
-
-def _actor(
-    alternatives: Sequence[ActorPaths],
-    *,
-    which: int = 0,
-    type: str | None = None,  # noqa: A002  # the column
-    id: str | None = None,  # noqa: A002  # likewise
-    name: str | None = None,
-    email: str | None = None,
-    ip: str | None = None,
-    agent: str | None = None,
-) -> Actor:
-    kind: ActorKind = "unknown"
-    if type or id or name or email:
-        kind = _kind(alternatives[which], type)
-    elif not (ip or agent):
-        return NO_ACTOR
-    ip, address = ip_and_text(ip)
-    return Actor(
-        kind=kind,
-        id=id,
-        name=name,
-        email=email,
-        ip=ip,
-        user_agent=agent,
-        native_type=type,
-        address=address,
-    )
 
 
 def _kind(paths: ActorPaths, native_type: str | None) -> ActorKind:

@@ -8,6 +8,7 @@ that reads whole records, the whole is at hand: there a usual one may have somet
 """
 
 from collections.abc import Sequence
+from operator import itemgetter
 from typing import Any, Final, cast
 
 import msgspec
@@ -24,6 +25,8 @@ from auditrelay.events.shapes import Shape, Shapes, as_object
 from auditrelay.events.vendors import MAX_TEXT_LENGTH, Documented, Vendor, is_long, unmapped
 
 _ENCODER: Final = msgspec.json.Encoder()
+_FIRST: Final = itemgetter(slice(1))
+_LAST: Final = itemgetter(slice(-1, None))
 
 _ID_TYPES: Final = frozenset((int, str))
 _MAX_LENGTH: Final = min(MAX_TEXT_LENGTH, MAX_DIGITS)
@@ -81,7 +84,7 @@ class Gate:
         page = b"\n".join(texts)
         # Between two such texts no record can go on, so that as many records as texts are one each:
         # else an odd text might begin what another one ends, and a third one hold two.
-        if all(text[:1] == b"{" and text[-1:] == b"}" for text in texts):
+        if set(map(_FIRST, texts)) == {b"{"} and set(map(_LAST, texts)) == {b"}"}:
             records = self._decode_page(page, texts, self._decoder) if self._is_documented else None
             if records is not None and len(_ENCODER.encode_lines(records)) == len(page) + 1:
                 return records

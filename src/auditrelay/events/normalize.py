@@ -150,8 +150,10 @@ class Normalizer:
 
     def _identify_usual(self, page: "IdentifiedPage", found: Records, twins: Twins) -> None:
         """Identify those of the records *found* on *page* that are usual."""
-        rows = [row for row, record in enumerate(found) if record is not None]
+        rows: Sequence[int] = range(len(found))
         records = [record for record in found if record is not None]
+        if len(records) < len(found):
+            rows = [row for row, record in enumerate(found) if record is not None]
         times = list(map(self._identity.read_usual_time, self._identity.usual_times_of(records)))
         if None in times:
             rows = [row for row, time in zip(rows, times, strict=True) if time is not None]

@@ -12,6 +12,7 @@ from functools import lru_cache
 from itertools import chain
 from operator import attrgetter
 from threading import Lock
+from types import NoneType
 from typing import Annotated, Any, Final, NamedTuple, cast
 
 import msgspec
@@ -53,6 +54,8 @@ _Number = Annotated[int, Meta(ge=-(2**63), le=2**63 - 1)]
 _Scalar = str | _Number | float | bool | UnsetType | None
 _ENCODER: Final = msgspec.json.Encoder()
 
+_NOTHING: Final = frozenset({NoneType})
+
 Place = tuple[str, ...]
 """The keys that lead to a value."""
 
@@ -77,17 +80,28 @@ def child(node: Any, key: str) -> Any:
     return None
 
 
-def children(nodes: Sequence[Any], key: str) -> list[Any]:
-    """Return :func:`child` of each of *nodes*."""
-    if len(set(map(type, nodes))) != 1 or not isinstance(nodes[0], Shape):
-        return [child(node, key) for node in nodes]
-    try:
-        values = list(map(attrgetter(attribute_of(key)), nodes))
-    except AttributeError:  # the type has no such key
-        return [None] * len(nodes)
-    if UnsetType in set(map(type, values)):
-        return [None if each is UNSET else each for each in values]
-    return values
+def types_of(values: Iterable[Any]) -> frozenset[type]:
+    """Return the types of *values*: to look at all of a page is cheap, but not for nothing."""
+    return frozenset(map(type, values))
+
+
+def children(
+    nodes: Sequence[Any], types: frozenset[type], key: str
+) -> tuple[Sequence[Any], frozenset[type]]:
+    """Return :func:`child` of each of *nodes*, which are of *types*, and the types of those."""
+    first, *others = types
+    if others or not issubclass(first, Shape):
+        values = [child(node, key) for node in nodes]
+        return values, types_of(values)
+    attribute = attribute_of(key)
+    if not hasattr(first, attribute):  # the type has no such key
+        return [None] * len(nodes), _NOTHING
+    values = list(map(attrgetter(attribute), nodes))
+    found = types_of(values)
+    if UnsetType in found:
+        values = [None if each is UNSET else each for each in values]
+        found = (found - {UnsetType}) | _NOTHING
+    return values, found
 
 
 def as_object(value: Any) -> Any:
@@ -341,8 +355,11 @@ class Shapes:
 
 def _column(shapes: Sequence[Shape], place: Place) -> Sequence[Any]:
     column: Sequence[Any] = shapes
+    types = types_of(column)
     for key in place:
-        column = children(column, key)
+        if not column:
+            break
+        column, types = children(column, types, key)
     return column
 
 
@@ -361,8 +378,10 @@ def _decoded(decoder: msgspec.json.Decoder[Shape], texts: Sequence[bytes]) -> li
     try:
         shapes = decoder.decode_lines(page)
         # Then each line is one text: an encoded record has no line ends.
-        if len(shapes) == len(texts) and _ENCODER.encode_lines(shapes) == page + b"\n":
-            return list(shapes)
+        if len(shapes) == len(texts):
+            again = _ENCODER.encode_lines(shapes)
+            if len(again) == len(page) + 1 and again.startswith(page):
+                return list(shapes)
     except (*NOT_DECODED, ValueError):  # an integer of more digits than Python reads
         pass
     if len(texts) <= _BLOCK:

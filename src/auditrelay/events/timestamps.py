@@ -248,8 +248,12 @@ def _bounded(at: int, quality: TimeQuality) -> Parsed | None:
 
 
 @lru_cache(maxsize=8192)
-def _to_second(second: int) -> str:
-    """Return the text of a whole second; cached, since the events of a page share few of them."""
+def iso_second(second: int) -> str:
+    """
+    Return *second* since 1970 as ``2026-05-11T08:15:01``.
+
+    Cached, since the events of a page share few of them.
+    """
     parsed = EPOCH + timedelta(seconds=second)
     return parsed.isoformat()[:19]
 
@@ -257,17 +261,17 @@ def _to_second(second: int) -> str:
 def iso_ms(at: int) -> str:
     """Return *at* as ``2026-05-11T08:15:01.990Z``, truncated."""
     if at >= _SECOND:  # to cut digits is faster than to format a number
-        return f"{_to_second(at // _SECOND)}.{str(at)[-6:-3]}Z"
+        return f"{iso_second(at // _SECOND)}.{str(at)[-6:-3]}Z"
     second, rest = divmod(at, _SECOND)
-    return f"{_to_second(second)}.{rest // 1000:03d}Z"
+    return f"{iso_second(second)}.{rest // 1000:03d}Z"
 
 
 def iso_us(at: int) -> str:
     """Return *at* as ``2026-05-11T08:15:01.990052Z``."""
     if at >= _SECOND:
-        return f"{_to_second(at // _SECOND)}.{str(at)[-6:]}Z"
+        return f"{iso_second(at // _SECOND)}.{str(at)[-6:]}Z"
     second, rest = divmod(at, _SECOND)
-    return f"{_to_second(second)}.{rest:06d}Z"
+    return f"{iso_second(second)}.{rest:06d}Z"
 
 
 def epoch_seconds(at: int) -> str:

@@ -59,8 +59,9 @@ class Uids:
         copy = self._prefix("n", scope).copy
         uids: list[str] = []
         for native_id in native_ids:
+            text = native_id.encode()
             digest = copy()
-            digest.update(_part(native_id.encode()))
+            digest.update(len(text).to_bytes(4, "big") + text)  # as in _part
             uids.append(digest.hexdigest()[:40])
         return uids
 

@@ -36,12 +36,14 @@ from auditrelay.events.forms.datadog import fits_in_tag
 from auditrelay.events.forms.ecs import is_admin_role
 from auditrelay.events.marks import NO_MARKS, changed_fields, changes_of
 from auditrelay.events.page import Page, Sort
-from auditrelay.events.timestamps import epoch_seconds, iso_ms, iso_us
+from auditrelay.events.timestamps import epoch_seconds, iso_ms, iso_second, iso_us
 
 _FEW: Final = 8
 """A template costs as much as some events: fewer of a shape, or in a page, are rendered."""
 _MAX_SHAPES: Final = 512
 """Shapes that are remembered; when there are more, all are forgotten."""
+_MAX_SECONDS: Final = 2048
+"""Seconds whose text is remembered: the events of a page share few of them."""
 _LONGEST_IP: Final = 40
 """Characters; renderers treat a longer one differently."""
 
@@ -106,12 +108,9 @@ class Derived:
     def _by_template(
         self, page: Page, context: RenderContext, choices: Sequence[Hashable] | None
     ) -> list[bytes]:
-        rows_of = defaultdict[_Shape, list[int]](list)
-        for row, shape in enumerate(_shapes(page, choices or repeat(context.choice))):
-            rows_of[shape].append(row)
         columns = _Columns(page, context.now)
         texts = [b""] * len(page)
-        for (sort, choice, *marks), rows in rows_of.items():
+        for (sort, choice, *marks), rows in _rows_by_shape(page, choices or [context.choice]):
             row_context = context._replace(choice=choice)
             template = self._template((page.sorts[sort], choice, *marks), page, rows, row_context)
             if template is None:
@@ -138,9 +137,7 @@ class Derived:
             return None
         constants = self._any_mark.split(self._write(_marked(shape), context._replace(now=_NOW)))
         columns = [self._columns[mark] for mark in constants[1::2]]
-        template = _Template(
-            b"%b".join(part.replace(b"%", b"%%") for part in constants[::2]), columns
-        )
+        template = _Template(constants[::2], columns)
         if self._tells_marks_apart(shape, {field for field, _ in columns}):
             first = page.take(rows[:1])
             [text] = template.fill(_Columns(first, context.now))
@@ -163,10 +160,10 @@ class Derived:
 
 
 class _Template:
-    """The text of a shape, with a ``%b`` for each of the *columns* that are filled in."""
+    """The text of a shape: what is in all of them, and between two such the *columns*."""
 
-    def __init__(self, text: bytes, columns: Sequence[tuple[str, _Column]]) -> None:
-        self._text = text
+    def __init__(self, constants: Sequence[bytes], columns: Sequence[tuple[str, _Column]]) -> None:
+        self._constants = constants
         self._columns = columns
         self.sound = False
         """Whether it was filled in to just what the renderer says."""
@@ -177,8 +174,10 @@ class _Template:
         if rows is not None:
             pick = itemgetter(*rows) if len(rows) > 1 else lambda column: (column[rows[0]],)
             values = {name: pick(column) for name, column in values.items()}
-        in_order = [values[name] for name in self._columns]
-        return list(map(self._text.__mod__, zip(*in_order, strict=True)))
+        parts: list[Iterable[bytes]] = [repeat(self._constants[0])]
+        for name, constant in zip(self._columns, self._constants[1:], strict=True):
+            parts += [values[name], repeat(constant)]
+        return list(map(b"".join, zip(*parts, strict=False)))
 
 
 class _Columns(dict[tuple[str, _Column], list[bytes]]):
@@ -229,12 +228,50 @@ def _of_few(function: Callable[[Any], object]) -> _Column:
     return written
 
 
+def _iso_us(values: Sequence[int]) -> list[bytes]:
+    digits = _digits(values)
+    if not digits:
+        return _quoted(list(map(iso_us, values)))
+    return [_until_fraction[each[:-6]] + each[-6:] + b'Z"' for each in digits]
+
+
+def _iso_ms(values: Sequence[int]) -> list[bytes]:
+    digits = _digits(values)
+    if not digits:
+        return _quoted(list(map(iso_ms, values)))
+    return [_until_fraction[each[:-6]] + each[-6:-3] + b'Z"' for each in digits]
+
+
 def _epoch_seconds(values: Sequence[int]) -> list[bytes]:
-    return [epoch_seconds(value).encode() for value in values]
+    digits = _digits(values)
+    if not digits:
+        return [epoch_seconds(value).encode() for value in values]
+    return [each[:-6] + b"." + each[-6:] for each in digits]
 
 
 def _milliseconds(values: Sequence[int]) -> list[bytes]:
-    return [b"%d" % (value // 1000) for value in values]
+    digits = _digits(values)
+    if not digits:
+        return [b"%d" % (value // 1000) for value in values]
+    return [each[:-3] for each in digits]
+
+
+def _digits(values: Sequence[int]) -> list[bytes]:
+    """Return times as decimal digits, whose last six are microseconds; empty if one has fewer."""
+    return _quoted(values) if min(values) >= 10**6 else []
+
+
+class _UntilFraction(dict[bytes, bytes]):
+    """What is before the fraction in the text of a time, by the digits of its seconds."""
+
+    def __missing__(self, seconds: bytes) -> bytes:
+        if len(self) >= _MAX_SECONDS:
+            self.clear()
+        text = self[seconds] = f'"{iso_second(int(seconds))}.'.encode()
+        return text
+
+
+_until_fraction: Final = _UntilFraction()
 
 
 def _splicing(spliced: Mapping[str, Splice], field: str) -> _Column:
@@ -273,6 +310,14 @@ _ACTOR: Final = {
     f"actor_{part}": attrgetter(part)
     for part in ("id", "name", "email", "ip", "user_agent", "native_type", "address")
 }
+_ACTOR_MARKS: Final = {
+    part: _mark(f"actor_{part}") for part in ("ip", "user_agent", "native_type", "address")
+}
+_NAME_MARKS: Final = {
+    (part, is_mail): _email(f"actor_{part}") if is_mail else _mark(f"actor_{part}")
+    for part in ("id", "name", "email")
+    for is_mail in (False, True)
+}
 _IP: Final = "2001:db8:6d61:726b::1"
 _TIMES: Final = {"at": 1_234_567_890_123_456, "fetched": 987_654_321_987_654}
 _NOW: Final = 1_357_924_680_135_792
@@ -287,7 +332,7 @@ _VALUES: Final[Mapping[str, object]] = {
 _JSON: Final = {name: f'{{"{_mark(name)}":0}}' for name in ("raw", "metadata", "unmapped")}
 
 _TEXT: Final[tuple[_Column, ...]] = (_quoted, _within)
-_TIME: Final = (_of(iso_ms), _of(iso_us), _epoch_seconds, _milliseconds)
+_TIME: Final = (_iso_ms, _iso_us, _epoch_seconds, _milliseconds)
 _NAMES: Final = ("id", "name", "email")
 _OPTIONAL: Final = (
     *("native_id", "time_raw", "target_type", "org_name", "project_name", "reason"),
@@ -325,48 +370,76 @@ _MARKS: Final = [mark for _, marks, _ in _FIELDS for mark in marks]
 # -- shapes
 
 
-def _shapes(page: Page, choices: Iterable[Hashable]) -> Iterator[_Shape]:
+def _rows_by_shape(
+    page: Page, choices: Sequence[Hashable]
+) -> Iterator[tuple[_Shape, Sequence[int]]]:
     """
-    Return for each event its sort, its choice, and all its values that may be missing.
+    Yield each shape of *page* and the rows that have it: sort, choice, and what may be missing.
 
     A value that is there is replaced by its mark, so two events of one shape are equal here.
     """
-    values: dict[str, list[Any]] = {
-        name: column and _facets(name, column)
+    columns = _facets(page, choices)
+    shape = [column[0] for column in columns]
+    varying = [number for number, column in enumerate(columns) if len(column) > 1]
+    if not varying:
+        yield tuple(shape), range(len(page))
+        return
+    rows_of = defaultdict[_Shape, list[int]](list)
+    for row, values in enumerate(zip(*[columns[number] for number in varying], strict=True)):
+        rows_of[values].append(row)
+    for values, rows in rows_of.items():
+        for number, value in zip(varying, values, strict=True):
+            shape[number] = value
+        yield tuple(shape), rows
+
+
+def _facets(page: Page, choices: Sequence[Hashable]) -> list[Sequence[Any]]:
+    """Return what makes a shape, in columns; one value alone is that of all events."""
+    values: dict[str, Sequence[Any]] = {
+        name: _facet(name, column) if column else [None]
         for name in _OPTIONAL
         for column in [getattr(page, name)]
     }
+    distinct = dict(zip(map(id, page.actor), page.actor, strict=True))
     names = [page.target_email, page.target_id, page.target_name]
-    if shared := _shared(page.actor, names):
-        columns = [values[f"target_{name}"] for name in ("email", "id", "name")]
+    if shared := _shared(distinct.values(), names):
+        count = len(page)
+        keys = [f"target_{name}" for name in ("email", "id", "name")]
+        columns = [
+            list(values[key]) if len(values[key]) > 1 else list(values[key]) * count for key in keys
+        ]
         for row, names_of_row in enumerate(
-            zip(*[each or repeat(None) for each in names], strict=False)
+            zip(*[each or repeat(None, count) for each in names], strict=True)
         ):
             if not shared.isdisjoint(names_of_row):
-                for column, mark in zip(
-                    columns, _same_names(page.actor[row], *names_of_row), strict=True
-                ):
-                    if column:
-                        column[row] = mark
-    return zip(
-        page.sort,
-        choices,
-        map(_marked_actor, page.actor),
-        *[values[name] or repeat(None) for name in _OPTIONAL],
-        strict=False,
-    )
+                marks = _same_names(page.actor[row], *names_of_row)
+                for column, mark in zip(columns, marks, strict=True):
+                    column[row] = mark
+        values |= zip(keys, columns, strict=True)
+    marked = {key: _marked_actor(actor) for key, actor in distinct.items()}
+    actors = [marked[id(actor)] for actor in page.actor]
+    sort = [page.sort[0]] if len(page.sorts) == 1 else page.sort
+    return [sort, choices, _one_if_same(actors), *values.values()]
 
 
-def _facets(name: str, column: Sequence[Any]) -> list[Any]:
-    """Return *column* with each value that is there replaced by a mark; one that is empty stays."""
+def _facet(name: str, column: Sequence[Any]) -> Sequence[Any]:
+    """Return *column* with each value that is there replaced by a mark."""
     if name in _JSON:
         mark = _JSON[name]
-        return [mark if text is not None and text != "null" else None for text in column]
+        return _one_if_same(
+            [mark if text is not None and text != "null" else None for text in column]
+        )
     if name in _LOOKED_INTO:
         mark_of = {value: value and _LOOKED_INTO[name](value) for value in set(column)}
-        return [mark_of[value] for value in column]
+        if len(mark_of) == 1:
+            return list(mark_of.values())
+        return _one_if_same([mark_of[value] for value in column])
     value_mark: object = _VALUES.get(name) or _mark(name)
-    return [value and value_mark for value in column]
+    return [value_mark] if all(column) else [value and value_mark for value in column]
+
+
+def _one_if_same(column: list[Any]) -> list[Any]:
+    return column[:1] if column.count(column[0]) == len(column) else column
 
 
 def _address(name: str, value: str) -> str:
@@ -385,25 +458,29 @@ _LOOKED_INTO: Final[Mapping[str, Callable[[str], str]]] = {
 @lru_cache(maxsize=2048)
 def _marked_actor(actor: Actor) -> Actor:
     """Return *actor* with marks; equal names have equal marks."""
-    marks: dict[str, str] = {}
-    for name in _NAMES:
-        value = getattr(actor, name)
-        if value and value not in marks:
-            marks[value] = _address(f"actor_{name}", value)
-    names = [value and marks[value] for value in (actor.id, actor.name, actor.email)]
+    own_id, name, email = actor.id, actor.name, actor.email
+    id_mark = own_id and _NAME_MARKS["id", is_email(own_id)]
+    name_mark = name and (id_mark if name == own_id else _NAME_MARKS["name", is_email(name)])
+    email_mark = email and (
+        id_mark
+        if email == own_id
+        else name_mark
+        if email == name
+        else _NAME_MARKS["email", is_email(email)]
+    )
     ip = actor.ip
     if ip:
-        ip = _mark("actor_ip") if not is_ip(ip) else _IP if len(ip) <= _LONGEST_IP else ip
+        ip = _ACTOR_MARKS["ip"] if not is_ip(ip) else _IP if len(ip) <= _LONGEST_IP else ip
     return _one(
         Actor(
             actor.kind,
-            names[0],
-            names[1],
-            names[2],
+            id_mark,
+            name_mark,
+            email_mark,
             ip,
-            actor.user_agent and _mark("actor_user_agent"),
-            actor.native_type and _mark("actor_native_type"),
-            actor.address and _mark("actor_address"),
+            actor.user_agent and _ACTOR_MARKS["user_agent"],
+            actor.native_type and _ACTOR_MARKS["native_type"],
+            actor.address and _ACTOR_MARKS["address"],
         )
     )
 
@@ -414,10 +491,9 @@ def _one(actor: Actor) -> Actor:
     return actor
 
 
-def _shared(actors: Sequence[Actor], targets: Sequence[Sequence[str | None]]) -> set[str | None]:
+def _shared(actors: Iterable[Actor], targets: Sequence[Sequence[str | None]]) -> set[str | None]:
     """Return the texts that are in two of the columns: names of an actor, or of a target."""
-    distinct = set(actors)
-    found = {name for actor in distinct for name in (actor.id, actor.name, actor.email)}
+    found = {name for actor in actors for name in (actor.id, actor.name, actor.email)}
     shared: set[str | None] = set()
     for column in filter(None, targets):
         of_column = set(column)

@@ -126,6 +126,8 @@ class Columns:
     def _column(self, name: str) -> Column:
         values = list(map(attrgetter(name), self._records))
         kinds = set(map(type, values))
+        if kinds == _TEXTS and all(values):
+            return values
         if kinds == _NUMBERS:
             return list(map(str, values))
         if int in kinds:
@@ -135,6 +137,7 @@ class Columns:
 
 _NO_DETAILS: Final[Mapping[str, Any]] = {}
 _NUMBERS: Final = {int}
+_TEXTS: Final = {str}
 
 
 class ParsedPage(msgspec.Struct, gc=False, kw_only=True):
