@@ -5,6 +5,7 @@ Events that were sent and never acknowledged are read again from their positions
 before new ones: they need not be kept in memory.
 """
 
+from bisect import bisect_right
 from collections import deque
 from collections.abc import Iterable, Sequence
 from itertools import accumulate, chain
@@ -171,11 +172,16 @@ class Batches:
                 if items:
                     break  # they are sent without it; the next batch begins with it
                 raise
-            for item in rendered:
-                room -= len(item.text) + limits.overhead
-                if room < 0 and items:
-                    break
-                items.append(item)
+            size = sum([len(item.text) for item in rendered]) + len(rendered) * limits.overhead
+            if size <= room:
+                room -= size
+                items += rendered
+            else:
+                for item in rendered:
+                    room -= len(item.text) + limits.overhead
+                    if room < 0 and items:
+                        break
+                    items.append(item)
             page.take(len(items) - before)
             if not page.events:
                 ready.popleft()
@@ -257,8 +263,8 @@ class _Waiting:
             self._rendered = []
         if not self._rendered:
             page, row = self._page.events, self._row
-            sizes = accumulate(map(len, page.raw[row : row + most]))
-            end = row + max(sum(size <= room for size in sizes), 1)
+            sizes = list(accumulate(map(len, page.raw[row : row + most])))
+            end = row + max(bisect_right(sizes, room), 1)
             self._rendered = _rendered(sink, self._places[row:end], page[row:end], now)
         return self._rendered[:most]
 
