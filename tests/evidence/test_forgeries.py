@@ -24,7 +24,7 @@ import msgspec
 import pytest
 from tests.conftest import make_event
 from tests.support.histories import HOUR, SINKS, SOURCES, History, Shown, run
-from tests.support.states import ENGINES, InFolder, State, maker, on_each
+from tests.support.states import ENGINES, Engine, InFolder, State, maker, on_each
 from tests.support.stores import NOON
 
 from auditrelay.errors import EvidenceBroken, StateError
@@ -131,22 +131,33 @@ BEFORE_DELIVERY: Final = {1: _put_aside, 3: _operate, 4: _read_again}
 """What else is done in which hour."""
 
 
-@pytest.fixture(scope="module", params=ENGINES)
+@pytest.fixture(params=ENGINES)
+def engine(request: pytest.FixtureRequest) -> Engine:
+    """The engine of the state."""
+    engine: Engine = request.param
+    return engine
+
+
+@pytest.fixture(scope="module")
 def states(
     request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
-) -> Iterator[dict[bool, tuple[History, State]]]:
+) -> Iterator[Callable[[Engine, bool], tuple[History, State]]]:
     """
-    The state as a kill leaves it, with what is outside of it; with a key (True), and without.
+    The state as a kill leaves it, with what is outside of it, and the state two hours before.
 
-    Each comes with the state as it was two hours before.
+    There is one on each engine, with a key and without one; it is made for the first who asks.
     """
-    make, made = maker(request.param, request), {}
-    for keyed in (False, True):
-        state = make(tmp_path_factory.mktemp("honest") / "state")
-        keys = Keys(bytes(range(32))) if keyed else None
-        history = History(state, keys=keys, retention=2 * HOUR, remember=4 * HOUR)
-        made[keyed] = history, run(_killed(history))
-    yield made
+    made = dict[tuple[Engine, bool], tuple[History, State]]()
+
+    def honest(engine: Engine, keyed: bool) -> tuple[History, State]:
+        if (engine, keyed) not in made:
+            state = maker(engine, request)(tmp_path_factory.mktemp("honest") / "state")
+            keys = Keys(bytes(range(32))) if keyed else None
+            history = History(state, keys=keys, retention=2 * HOUR, remember=4 * HOUR)
+            made[engine, keyed] = history, run(_killed(history))
+        return made[engine, keyed]
+
+    yield honest
     for history, _ in made.values():
         history.state.drop()
 
@@ -269,12 +280,12 @@ async def work(history: History, hours: int) -> None:
 
 @pytest.fixture
 def make(
-    states: dict[bool, tuple[History, State]], tmp_path: Path
+    engine: Engine, states: Callable[[Engine, bool], tuple[History, State]], tmp_path: Path
 ) -> Iterator[Callable[[bool], Case]]:
     """Copy the state, with a key or without one, for a case."""
 
     def made(keyed: bool) -> Case:
-        honest, older = states[keyed]
+        honest, older = states(engine, keyed)
         twins.append(honest.twin())
         return Case(twins[-1], tmp_path, older)
 
@@ -1160,7 +1171,7 @@ CASES: Final = [
 ]
 
 
-@pytest.mark.parametrize(("states", "name", "keyed"), on_each(CASES, every=9), indirect=["states"])
+@pytest.mark.parametrize(("engine", "name", "keyed"), on_each(CASES, every=9), indirect=["engine"])
 def test_a_forgery_is_found_or_known_not_to_be(
     name: str, keyed: bool, make: Callable[[bool], Case]
 ) -> None:
