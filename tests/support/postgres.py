@@ -36,6 +36,7 @@ _SETTINGS = {
     "dynamic_shared_memory_type": "mmap",
     "max_connections": "200",
     "max_wal_size": "256MB",  # the folder may be in memory
+    "autovacuum": "off",  # a database lives for a second
     "timezone": "UTC",
 }
 _LOCK = "data/postmaster.pid"
@@ -92,6 +93,7 @@ class Server:
         self._templates: dict[Callable[[str], object], str] = {}
         self._images = itertools.count(1)
         self._names = (f"t{number}" for number in itertools.count(1))
+        self._own: psycopg.Connection[Any] | None = None
         try:
             self._make({**_SETTINGS, **({} if fsync else _NO_SYNC), **(settings or {})})
             self.start()
@@ -154,6 +156,7 @@ class Server:
         leaves the rest to the recovery at the next start.
         """
         number = {"smart": signal.SIGTERM, "fast": signal.SIGINT, "immediate": signal.SIGQUIT}[how]
+        self._leave()
         self._guarded.stop(number)
 
     def restart(self, how: Literal["smart", "fast", "immediate"] = "fast") -> None:
@@ -165,6 +168,7 @@ class Server:
         """Kill the server and all of its processes with SIGKILL; afterwards they are gone."""
         if self._guarded.process is None:
             return
+        self._leave()
         # Stopped, it does not see one die, nor begin another.
         self._guarded.process.send_signal(signal.SIGSTOP)
         pids = self.pids()
@@ -233,6 +237,7 @@ class Server:
 
     def close(self) -> None:
         """End the server at once and remove its folder."""
+        self._leave()
         self._guarded.close()
 
     # --- databases ---------------------------------------------------------------------------
@@ -247,13 +252,38 @@ class Server:
         self, sql: str, parameters: tuple[Any, ...] | None = None, *, database: str = OWNER
     ) -> list[tuple[Any, ...]]:
         """
-        Execute *sql* on a connection of its own, each statement by itself, and return the rows.
+        Execute *sql*, each statement by itself, and return the rows.
 
         Without *parameters* (``%s``) it may be several statements; the rows are those of the first.
         """
-        with psycopg.connect(self.address(database), autocommit=True) as connection:
-            cursor = connection.execute(sql.encode(), parameters)
-            return cursor.fetchall() if cursor.description else []
+        if database != OWNER:
+            with psycopg.connect(self.address(database), autocommit=True) as connection:
+                return self._executed(connection, sql, parameters)
+        try:
+            return self._executed(self._kept(), sql, parameters)
+        except psycopg.OperationalError:
+            if self._own is None or not self._own.broken:
+                raise
+            # A test has ended all sessions.
+            return self._executed(self._kept(), sql, parameters)
+
+    @staticmethod
+    def _executed(
+        connection: psycopg.Connection[Any], sql: str, parameters: tuple[Any, ...] | None
+    ) -> list[tuple[Any, ...]]:
+        cursor = connection.execute(sql.encode(), parameters)
+        return cursor.fetchall() if cursor.description else []
+
+    def _kept(self) -> psycopg.Connection[Any]:
+        """Return the connection that creates and drops databases: one for each would cost more."""
+        if self._own is None or self._own.closed:
+            self._own = psycopg.connect(self.address(), autocommit=True, prepare_threshold=None)
+        return self._own
+
+    def _leave(self) -> None:
+        if self._own is not None:
+            self._own.close()
+            self._own = None
 
     def create(self, prepare: Callable[[str], object] | None = None) -> str:
         """

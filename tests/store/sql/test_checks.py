@@ -1,14 +1,15 @@
 """An edit of the state without its evidence is found; the state as it is, is whole."""
 
 import contextlib
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import AsyncIterator, Callable, Iterator, Sequence
 from datetime import timedelta
 from hashlib import sha256
 from typing import Any
 
 import pytest
-from tests.support.states import State, forge
-from tests.support.stores import MINUTE, NOON, explained, seal, span
+from tests.conftest import make_event
+from tests.support.states import ENGINES, Engine, State, forge, maker
+from tests.support.stores import MINUTE, NOON, explained, opened, seal, span
 
 from auditrelay.events import AuditEvent
 from auditrelay.events.page import Page
@@ -25,9 +26,35 @@ from auditrelay.store.sql.store import SqlStore
 Make = Callable[..., AuditEvent]
 
 
-@pytest.fixture
-async def filled(store: SqlStore, event: Make, state: State) -> State:
+@pytest.fixture(scope="module")
+def kept() -> Iterator[dict[Engine, State]]:
+    """The states that were filled: one on each engine, of which each test has a copy."""
+    kept = dict[Engine, State]()
+    yield kept
+    for state in kept.values():
+        state.drop()
+
+
+@pytest.fixture(params=ENGINES)
+async def filled(
+    request: pytest.FixtureRequest, kept: dict[Engine, State]
+) -> AsyncIterator[State]:
     """A state with something of everything, partly sealed."""
+    engine: Engine = request.param
+    if engine not in kept:
+        folder = request.getfixturevalue("tmp_path_factory").mktemp("filled")
+        kept[engine] = maker(engine, request)(folder / "state")
+        await fill(kept[engine])
+    state = kept[engine].copy()
+    yield state
+    state.forget()
+
+
+async def fill(state: State) -> None:
+    event = make_event
+    store = await opened(state)
+    await store.start_source("voice", NOON - timedelta(days=7))
+    await store.start_sink("splunk", ["voice"])
     letter = DeadLetter(event(60), "bad_row", "no", None, 1, NOON, NOON)
     await store.add(
         "voice",
@@ -47,7 +74,6 @@ async def filled(store: SqlStore, event: Make, state: State) -> State:
     await store.add("voice", Page.of([event(20), event(21)]))
     await store.close()
     explained(state, sealed=True)
-    return state
 
 
 def codes(state: State) -> set[str]:
