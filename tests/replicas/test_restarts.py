@@ -52,6 +52,7 @@ async def test_the_database_waits_for_its_clients_to_go_and_goes_at_last(
     fill(sandbox)
     a, b = await own_fleet.start("a", "b")
     await own_fleet.delivered()
+    own_fleet.leave()
     stopping = asyncio.create_task(asyncio.to_thread(own_server.restart, "smart"))
     await asyncio.sleep(own_fleet.life)
     add(sandbox)

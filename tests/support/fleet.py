@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import Any
 from uuid import UUID
 
+import psycopg
 from tests.replicas.launch import SHORT, Fault, Launch
 from tests.support.daemon import (
     Daemon,
@@ -31,7 +32,7 @@ from tests.support.daemon import (
 )
 from tests.support.postgres import Server
 from tests.support.processes import SPEED
-from tests.support.shared_state import make_schema, raw, rows
+from tests.support.shared_state import SCHEMA, make_schema, raw
 from tests.support.wire import Wire
 
 from auditrelay.sandbox import Sandbox, faults
@@ -133,6 +134,7 @@ class Fleet:
         self.killed = 0
         """How often a replica ended or stood still without a word: so often is the bound."""
         self._folder = folder
+        self._session: psycopg.Connection[Any] | None = None
         self.life = life
 
     # -- replicas ----------------------------------------------------------------------------------
@@ -206,8 +208,31 @@ class Fleet:
     # -- what is in the database -------------------------------------------------------------------
 
     def rows(self, sql: str, *parameters: object) -> list[Any]:
-        """Return what *sql* finds in the state."""
-        return rows(self.address, sql, *parameters)
+        """
+        Return what *sql* finds in the state.
+
+        Waits ask some dozen times a second, so they have a session; it ends with the server.
+        """
+        try:
+            return self._found(sql, parameters)
+        except psycopg.OperationalError:
+            if self._session is None or not self._session.broken:
+                raise
+            self.leave()
+            return self._found(sql, parameters)
+
+    def _found(self, sql: str, parameters: tuple[object, ...]) -> list[Any]:
+        if self._session is None:
+            self._session = raw(self.address)
+            self._session.execute(f"set search_path to {SCHEMA}".encode())
+        found = self._session.execute(sql.encode(), parameters)
+        return found.fetchall() if found.description else []
+
+    def leave(self) -> None:
+        """End the session of :meth:`rows`; the next one begins another."""
+        if self._session is not None:
+            self._session.close()
+            self._session = None
 
     def leases(self) -> dict[str, Leased]:
         """Return who has which unit."""
@@ -463,6 +488,7 @@ class Fleet:
 
     async def end(self) -> None:
         """End whatever still runs."""
+        self.leave()
         for daemon in self.daemons.values():
             if daemon._process is not None and daemon.process.returncode is None:
                 daemon.process.send_signal(signal.SIGKILL)
