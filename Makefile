@@ -71,8 +71,8 @@ CHECKER ?= dist/auditrelay-evidence.pyz
 .PHONY: docs docs-test screenshots install demo test test-all test-unit fuzz check check-format check-lint check-types format generate bench bench-grove bench-replicas interop evidence-checker image image-base image-test kubernetes-test appinspect dist deb rpm release-test release-notes audit changelog lock clean
 .DEFAULT_GOAL := install
 
-# Many tests wait for a process or a peer, so one more worker than cores keeps the cores busy.
-PARALLEL ?= -n $(shell expr $$(nproc) + 1) --dist worksteal
+# Many tests wait for a process or a peer, so two more workers than cores keep the cores busy.
+PARALLEL ?= -n $(shell expr $$(nproc) + 2) --dist worksteal
 FOLDERS = $(if $(AREA),$(or $(wildcard tests/$(AREA) tests/*/$(AREA)),$(error no tests/$(AREA): AREA names a folder of tests)))
 
 install: $(VENV)/.developer

@@ -66,7 +66,7 @@ log_plainly()
 settings.register_profile(
     "without clocks",
     deadline=None,
-    max_examples=extent(50, 200),
+    max_examples=extent(30, 200),
     suppress_health_check=[HealthCheck.too_slow],
 )
 settings.load_profile("without clocks")

@@ -10,6 +10,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from tests.support.clock import FakeClock
+from tests.support.extent import extent
 from tests.support.stores import MINUTE, NOON, opened, span
 
 from auditrelay.collect.checkpoint import Checkpoint
@@ -95,7 +96,7 @@ PROOFS = st.builds(
 )
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=extent(30, 60), deadline=None)
 @given(proofs=st.lists(PROOFS, max_size=6))
 def test_whatever_is_entered_it_is_that_of_the_ledger(proofs: list[Proof]) -> None:
     with TemporaryDirectory() as folder:

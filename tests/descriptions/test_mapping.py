@@ -817,7 +817,7 @@ PARTS = ["id", "key", "at", "type", "ab", "list", "ok", "text", "details", "name
 
 
 @given(value=st.dictionaries(st.sampled_from(PARTS), values, max_size=9) | values)
-@settings(deadline=None, max_examples=100)
+@settings(deadline=None, max_examples=extent(50, 100))
 def test_any_json_becomes_an_event_in_every_form(value: Any) -> None:
     if isinstance(value, dict):
         value = {**USUAL, **value}

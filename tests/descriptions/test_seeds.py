@@ -129,7 +129,7 @@ def test_an_event_by_a_description_is_the_one_by_the_module(vendor: str, redact:
 @pytest.mark.slow
 @pytest.mark.parametrize("vendor", VENDORS)
 @given(data=st.data())
-@settings(deadline=None, max_examples=extent(30, 300))
+@settings(deadline=None, max_examples=extent(20, 300))
 def test_whatever_a_record_is_both_make_the_same_event(vendor: str, data: st.DataObject) -> None:
     compare(vendor, data.draw(pages(vendor)))
 

@@ -197,7 +197,7 @@ def pages(draw: st.DrawFn, vendor: str) -> list[bytes]:
 @pytest.mark.slow
 @pytest.mark.parametrize("vendor", USUAL)
 @given(data=st.data())
-@settings(deadline=None, max_examples=extent(40, 200))
+@settings(deadline=None, max_examples=extent(24, 200))
 def test_however_a_record_is_written_both_ways_agree(vendor: str, data: st.DataObject) -> None:
     records = data.draw(pages(vendor))  # which takes longer than to read them in every mode
     for mode, redact in MODES.items():
@@ -235,7 +235,7 @@ def test_what_the_lengths_prove_is_true(vendor: str, data: st.DataObject) -> Non
 
 @pytest.mark.parametrize("mode", MODES)
 @given(value=details)
-@settings(deadline=None, max_examples=extent(100, 200))
+@settings(deadline=None, max_examples=extent(60, 200))
 def test_what_redaction_spares_it_would_not_change(mode: str, value: Any) -> None:
     redactor = Redactor(MODES[mode], frozenset(("metadata",)))
     try:

@@ -9,6 +9,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from tests.support.described import described
+from tests.support.extent import extent
 
 from auditrelay.descriptions import load
 from auditrelay.descriptions.vendor import vendor_of
@@ -203,7 +204,7 @@ def without_shapes(vendor: Vendor, mode: Any, texts: list[bytes]) -> list[AuditE
 
 @pytest.mark.parametrize("mode", MODES)
 @pytest.mark.parametrize("vendor", [TRICKY, PLAIN], ids=["tricky", "plain"])
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=extent(30, 60), deadline=None)
 @given(data=st.data())
 def test_what_was_seen_before_changes_nothing(
     vendor: Vendor, mode: str, data: st.DataObject

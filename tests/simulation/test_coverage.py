@@ -216,7 +216,7 @@ lives = st.tuples(
     st.integers(0, 4 * 3600),  # how long there is no poll after it
     st.dictionaries(st.integers(1, 30), st.sampled_from(["retry", "broken"]), max_size=4),
 )
-EXAMPLES = {"sqlite": extent(24, 120), "postgres": extent(3, 24)}
+EXAMPLES = {"sqlite": extent(16, 120), "postgres": extent(3, 24)}
 
 
 def tried(engine: Engine, test: Callable[..., None], **drawn: st.SearchStrategy[Any]) -> None:

@@ -70,7 +70,7 @@ def test_a_page_is_rendered_as_each_of_its_events(kind: str, vendor: str) -> Non
     page = Page.of(events[:100])
     [alike] = pages_of_alike(events[-12:])
     for sink in sinks_of(kind):
-        check(sink, page, page.at[0])
+        check(sink, page, page.at[0], every=extent(3, 1))
         check(sink, page, page.at[50] + 18 * HOUR, every=extent(5, 1))
         check(sink, alike, page.at[0], every=extent(5, 1))
 

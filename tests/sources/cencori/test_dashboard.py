@@ -25,7 +25,7 @@ from tests.sources.cencori.dashboards import (
     make_settings,
 )
 from tests.support.clock import FakeClock
-from tests.support.extent import some_of
+from tests.support.extent import extent, some_of
 
 from auditrelay.collect import walk as walks
 from auditrelay.errors import Refused, RelayError, Retryable, WalkBroken
@@ -325,7 +325,9 @@ async def test_a_deletion_and_an_arrival_at_once_hide_no_tied_row(
 
 
 @settings(
-    max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
+    max_examples=extent(30, 60),
+    deadline=None,
+    suppress_health_check=[HealthCheck.function_scoped_fixture],
 )
 @given(data=st.data())
 async def test_no_row_that_was_there_all_along_is_lost_however_the_list_moves(

@@ -36,9 +36,7 @@ def kept() -> Iterator[dict[Engine, State]]:
 
 
 @pytest.fixture(params=ENGINES)
-async def filled(
-    request: pytest.FixtureRequest, kept: dict[Engine, State]
-) -> AsyncIterator[State]:
+async def filled(request: pytest.FixtureRequest, kept: dict[Engine, State]) -> AsyncIterator[State]:
     """A state with something of everything, partly sealed."""
     engine: Engine = request.param
     if engine not in kept:

@@ -13,6 +13,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from tests.conftest import make_event
+from tests.support.extent import extent
 from tests.support.states import InFolder, State
 from tests.support.stores import NOON, counted, explained, opened
 
@@ -377,7 +378,7 @@ class Run:
         return None
 
 
-@settings(max_examples=60)
+@settings(max_examples=extent(30, 60))
 @given(st.lists(steps, max_size=25), st.sampled_from([1500, 6000, 1 << 20]))
 def test_whatever_happens_the_same_pages_are_read_as_from_the_disk(
     todo: list[tuple[str, Any, Any]], max_bytes: int
