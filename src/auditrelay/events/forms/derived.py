@@ -419,7 +419,7 @@ def _facets(page: Page, choices: Sequence[Hashable]) -> list[Sequence[Any]]:
     marked = {key: _marked_actor(actor) for key, actor in distinct.items()}
     actors = [marked[id(actor)] for actor in page.actor]
     sort = [page.sort[0]] if len(page.sorts) == 1 else page.sort
-    return [sort, choices, _one_if_same(actors), *values.values()]
+    return [sort, _one_if_same(choices), _one_if_same(actors), *values.values()]
 
 
 def _facet(name: str, column: Sequence[Any]) -> Sequence[Any]:
@@ -438,7 +438,7 @@ def _facet(name: str, column: Sequence[Any]) -> Sequence[Any]:
     return [value_mark] if all(column) else [value and value_mark for value in column]
 
 
-def _one_if_same(column: list[Any]) -> list[Any]:
+def _one_if_same(column: Sequence[Any]) -> Sequence[Any]:
     return column[:1] if column.count(column[0]) == len(column) else column
 
 
