@@ -8,7 +8,7 @@ a time, and a change that is made in good order repeats nothing.
 import asyncio
 import signal
 from pathlib import Path
-from typing import Literal, get_args
+from typing import Any, Literal, get_args
 
 import pytest
 from tests.replicas.launch import AtWrite, Place
@@ -65,11 +65,16 @@ async def test_each_replica_delivers_a_part_and_another_one_goes_on_with_it(
         assert fleet.sent("a", sink)
         assert fleet.sent("b", sink)
     await fleet.idle()
-    report = (await a.get("/api/status")).json()
+    report: dict[str, Any] = {}
+
+    async def all_held() -> bool:  # a source may be on its way from one replica to the other
+        report.update((await a.get("/api/status")).json())
+        return report["unheld"] == {}
+
+    await eventually(all_held, what="status names a holder of each unit")
     assert [sink["held_by"] for sink in report["sinks"]] == ["a, b"] * len(sandbox.siems)
     assert all(sink["up"] for sink in report["sinks"])
     assert sum(sink["backlog_events"] for sink in report["sinks"]) == 0
-    assert report["unheld"] == {}
     # A replica is killed while batches of both are under way.
     held = [
         intake.faults.add(faults.delay(5.0), method="POST", times=2)
