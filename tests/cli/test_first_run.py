@@ -13,7 +13,7 @@ import sys
 import time
 import tomllib
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
@@ -72,14 +72,6 @@ class Terminal:
         """Return whether the process sleeps, which it does in the read of an answer alone."""
         stat = Path(f"/proc/{self.process.pid}/stat").read_text("utf-8")
         return stat.rpartition(")")[2].split()[0] == "S"
-
-    def interrupt(self) -> None:
-        """Interrupt it until it ends: a signal right before a read is handled after the read."""
-        for _ in range(5):
-            self.process.send_signal(signal.SIGINT)
-            with suppress(subprocess.TimeoutExpired):
-                self.process.wait(10)
-                return
 
     def end(self) -> int:
         self.read_until(lambda: False)
@@ -316,7 +308,7 @@ def test_to_break_it_off_leaves_nothing(tmp_path: Path, how: str) -> None:
         if how == "interrupt":
             made.read_until(lambda: made.shown.endswith("no more): "))
             made.read_until(made.waits)  # or the signal comes before it begins to
-            made.interrupt()
+            made.process.send_signal(signal.SIGINT)
         else:
             made.answer("Another source", "\x04")
         assert made.end() != 0
