@@ -32,7 +32,7 @@ import statistics
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from fnmatch import fnmatch
 from pathlib import Path
@@ -242,36 +242,70 @@ def line(title: str, runs: list[Measured], start: float) -> str:
     )
 
 
-def startup(python: str, sinks: tuple[str, ...]) -> float:
-    """Return the CPU seconds that the daemon takes for one event."""
-    runs = [relay(python, Row("", FLAT[1000], sinks), 1) for _ in range(3)]
-    return statistics.median([each.run.cpu for each in runs])
+def startup(python: str, times: int = 3) -> list[float]:
+    """Return the CPU seconds that the daemon takes for one event, so many times."""
+    runs = [relay(python, Row("", FLAT[1000], ("splunk_hec",)), 1) for _ in range(times)]
+    return [each.run.cpu for each in runs]
 
 
-def table(options: argparse.Namespace, rows: list[Row], with_outage: bool) -> Iterator[str]:  # noqa: FBT001
-    """Yield the lines, after all rounds."""
-    programs = [sys.executable, *([options.against] if options.against else [])]
-    starts = {python: startup(python, ("splunk_hec",)) for python in programs}
-    for python, start in starts.items():
-        print(f"Start-up and end, with one event: {start:.2f} CPU s, subtracted ({python}).")
-    found: dict[tuple[str, str], list[Measured]] = {}
+Found = dict[tuple[str, str], list[Measured]]
+"""The runs of each row, by its name and the interpreter."""
+
+
+def rounds(
+    options: argparse.Namespace,
+    rows: list[Row],
+    programs: Sequence[str],
+    *,
+    with_outage: bool,
+) -> tuple[dict[str, float], Found]:
+    """Run all in turn; return the CPU of a start of each program, and the runs."""
+    starts: dict[str, list[float]] = {python: [] for python in programs}
+    found: Found = {}
     for number in range(options.repeat):
         print(f"round {number + 1} of {options.repeat}", file=sys.stderr)
+        # In each round, like the rows: the machine is not as fast all the time.
+        for python in [*programs] * 3:
+            starts[python] += startup(python, 1)
         for row in rows:
             for python in programs:
                 found.setdefault((row.name, python), []).append(relay(python, row, options.events))
         for python in programs if with_outage else []:
             for name, each in zip(OUTAGE, outage(python, options.events), strict=True):
                 found.setdefault((name, python), []).append(each)
+    return {python: statistics.median(each) for python, each in starts.items()}, found
+
+
+def table(options: argparse.Namespace, rows: list[Row], with_outage: bool) -> Iterator[str]:  # noqa: FBT001
+    """Yield the lines, after all rounds."""
+    programs = [sys.executable, *([options.against] if options.against else [])]
+    starts, found = rounds(options, rows, programs, with_outage=with_outage)
+    for python, seconds in starts.items():
+        yield f"Start-up and end, with one event: {seconds:.2f} CPU s, subtracted ({python})."
     yield f"\n{HEAD}\n| --- | --- | --- | --- | --- | --- | --- |"
     for (name, python), runs in found.items():
         title = name if python == sys.executable else f"- the other, {name}"
         yield line(title, runs, starts[python])
+    if options.against:
+        for name in dict.fromkeys(name for name, _ in found):
+            pairs = zip(*(found[name, python] for python in programs), strict=True)
+            yield share(name, pairs, [starts[python] for python in programs])
+
+
+def share(title: str, pairs: Iterable[tuple[Measured, ...]], starts: Sequence[float]) -> str:
+    """Return a line that compares the CPU of two programs, of which each round has a pair."""
+    (own, other), found = starts, []
+    for one, second in pairs:
+        found.append((one.run.cpu - own) / (second.run.cpu - other))
+    return (
+        f"{title}: {statistics.median(found):.2f} of the other's CPU, the median of rounds from "
+        f"{min(found):.2f} to {max(found):.2f}"
+    )
 
 
 def memory() -> Iterator[str]:
     """Yield the lines about a fifty times longer history."""
-    start = startup(sys.executable, ("splunk_hec",))
+    start = statistics.median(startup(sys.executable))
     yield f"{HEAD}\n| --- | --- | --- | --- | --- | --- | --- |"
     for row in MEMORY_ROWS:
         for events in (20_000, 1_000_000):

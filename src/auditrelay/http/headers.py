@@ -128,6 +128,8 @@ def age(headers: httpx.Headers) -> timedelta:
     The first of several values counts, and one that is too large is *MAX_AGE*
     (https://www.rfc-editor.org/rfc/rfc9111#section-5.1 and section 1.2.2).
     """
+    if "age" not in headers:  # as in nearly all
+        return timedelta(0)
     value = next(iter(headers.get_list("age", split_commas=True)), "").strip()
     if not re.fullmatch(r"\d+", value, re.ASCII):
         return timedelta(0)

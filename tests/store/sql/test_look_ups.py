@@ -4,6 +4,7 @@ import asyncio
 import random
 import threading
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -51,6 +52,43 @@ async def test_what_was_found_new_is_not_looked_up_again(
         assert len((await store.add("voice", new)).new) == len(new)
     assert looked_up == [30, 30]
     assert len(await uids(store)) == 50
+
+
+async def test_what_memory_shows_to_be_new_is_looked_up_once_by_the_one_that_writes(
+    tmp_path: Path, event: Make, looked_up: list[int], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    store = await opened(tmp_path)
+    await store.start_source("voice", NOON)
+    await store.start_sink("splunk", ["voice"])
+    await store.add("voice", await new_of(store, Page.of(event(n) for n in range(20))))
+    looked_up.clear()
+    monkeypatch.setattr(store._engine, "read", None)  # nothing is read on the other thread
+    new = await new_of(store, Page.of(event(n) for n in range(20, 50)))
+    assert looked_up == []
+    assert len((await store.add("voice", new)).new) == 30
+    assert looked_up == [30]
+    monkeypatch.undo()
+    page = Page.of([event(60), event(61), event(60, at=micros(NOON)), event(49)])
+    assert await find_new(store, "voice", page.uid, page.at) == [0, 1], "one of them comes twice"
+    await store.close()
+
+
+async def test_what_the_log_of_uids_has_lost_is_still_known_under_its_time(
+    tmp_path: Path, event: Make
+) -> None:
+    """Forgetting takes several transactions, and the log goes first: the process may end there."""
+    store = await opened(tmp_path)
+    await store.start_source("voice", NOON)
+    await store.start_sink("splunk", ["voice"])
+    await store.add("voice", Page.of(event(number) for number in range(20)))
+    await store._engine.write(lambda db: db.execute("delete from uid_log"))
+    await store.close()
+    store = await opened(tmp_path)
+    for page in (Page.of([event(50)]), Page.of([event(1), event(51)])):
+        await store.add("voice", await new_of(store, page))
+    assert (await store.add("voice", await new_of(store, Page.of([event(2)])))).new == ()
+    assert len(await uids(store)) == 22
+    await store.close()
 
 
 async def test_anything_that_came_between_is_seen(

@@ -6,12 +6,10 @@ replica has counted, and the leases are those that the works carry. The count al
 of a commit whose reply was lost, and whether the database has lost what it had acknowledged.
 """
 
-import asyncio
 import contextlib
 import queue
 import threading
 from collections.abc import Callable, Sequence
-from concurrent.futures import Future
 from dataclasses import dataclass
 from itertools import groupby
 from typing import Final, NamedTuple, TypeVar
@@ -21,6 +19,7 @@ import psycopg
 import structlog
 
 from auditrelay.errors import Fenced, LeaseLost, RolledBack, StateError
+from auditrelay.store.answer import Answer
 from auditrelay.store.leases import Lease
 from auditrelay.store.postgres.connection import Connection
 from auditrelay.store.postgres.errors import Kind, kind_of, words_of
@@ -68,7 +67,7 @@ class _Count:
 
 class _Entry(NamedTuple):
     work: Work[object]
-    future: Future[object]
+    answer: Answer[object]
     then: Callable[[object], None] | None
     lease: Lease | None
     counted: _Count
@@ -77,7 +76,7 @@ class _Entry(NamedTuple):
         """Pass on the *result*, which is durable."""
         if self.then is not None:
             self.then(result)
-        self.future.set_result(result)
+        self.answer.give(result)
 
 
 class _Apart(Exception):
@@ -136,9 +135,9 @@ class Writer:
         """
         if self._closing:
             raise StateError("the state is closed")  # nothing runs that would ever finish it
-        future: Future[T] = Future()
-        self._queue.put(_Entry(work, future, then, lease, self._count))  # type: ignore[arg-type]  # the queue keeps works of any T
-        return await asyncio.wrap_future(future)
+        answer = Answer[T]()
+        self._queue.put(_Entry(work, answer, then, lease, self._count))  # type: ignore[arg-type]  # the queue keeps works of any T
+        return await answer
 
     def continue_as(self, replica: UUID) -> None:
         """
@@ -171,7 +170,7 @@ class Writer:
                     stopping = True
                     break
                 # Skip a work whose caller was cancelled before its turn.
-                if entry.future.set_running_or_notify_cancel():
+                if entry.answer.is_awaited:
                     group.append(entry)
                 if len(group) == _MAX_GROUP:
                     break
@@ -189,10 +188,10 @@ class Writer:
             results = self._run(group, group[0].counted)
         except StoreAway as error:
             for entry in group:
-                entry.future.set_exception(StoreAway(*error.args))
+                entry.answer.fail(StoreAway(*error.args))
         except BaseException as error:  # noqa: BLE001  # raised in the caller, not in this thread
             if len(group) == 1:
-                group[0].future.set_exception(error)
+                group[0].answer.fail(error)
                 return
             for entry in group:
                 self._commit([entry])

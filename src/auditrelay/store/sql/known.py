@@ -109,13 +109,17 @@ def _by_uid(rows: Iterable[bytes]) -> dict[bytes, bytes]:
     return {row[8:KEY]: row for row in rows}
 
 
-def find_new(db: Connection, uids: Uids, owner: int, keys: Sequence[bytes]) -> list[int]:
+def find_new(db: Connection, uids: Uids, owner: int, keys: Sequence[bytes]) -> Sequence[int]:
     """Deduplicate *keys*: return the indices of those not known, each distinct uid once."""
-    found = find(db, uids, owner, keys)
+    exact = _find_exactly(db, owner, keys)
+    wanted = [key[8:] for key in keys]
+    if not exact and uids.are_new(owner, wanted):
+        return list(range(len(keys)))
+    found = _with_moved(db, uids, owner, _by_uid(exact), wanted)
     new: dict[bytes, int] = {}
-    for index, key in enumerate(keys):
-        if key[8:] not in found:
-            new.setdefault(key[8:], index)
+    for index, uid in enumerate(wanted):
+        if uid not in found:
+            new.setdefault(uid, index)
     return list(new.values())
 
 

@@ -31,6 +31,15 @@ def write(db: Connection, name: str, value: int) -> None:
     db.execute("update meta set value = ? where name = ?", (value, name))
 
 
+def write_both(db: Connection, one: tuple[str, int], other: tuple[str, int]) -> None:
+    """Set two numbers, by their names, which must exist, with one statement: see intake."""
+    db.execute(
+        "update meta set value = case name when ?1 then cast(?2 as bigint) "
+        "else cast(?4 as bigint) end where name in (?1, ?3)",
+        (*one, *other),
+    )
+
+
 def delete(db: Connection, name: str) -> None:
     """Delete the number *name*, if it is there."""
     db.execute("delete from meta where name = ?", (name,))

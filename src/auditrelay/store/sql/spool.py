@@ -147,8 +147,7 @@ class Spool:
                 tag(db, "spool", first, len(page), owner, sink, stored),
             ),
         )
-        meta.write(db, "next_position", first + len(page))
-        meta.write(db, "spool_bytes", used + len(data))
+        meta.write_both(db, ("next_position", first + len(page)), ("spool_bytes", used + len(data)))
         self.used_bytes = used + len(data)
         self.appended.append(Appended(first, source, only, page, size, stored))
         self.waiting.pages[owner] += 1

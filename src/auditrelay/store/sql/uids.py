@@ -77,6 +77,12 @@ class Uids:
             if rest in rest_of[first >> shift]
         ]
 
+    def are_new(self, owner: int, uids: Sequence[bytes]) -> bool:
+        """Return whether none of *uids* is known, and each is there once; False if that is open."""
+        return (
+            owner in self._loaded and len(set(uids)) == len(uids) and not self.possible(owner, uids)
+        )
+
     def finish(self, db: Connection, owner: int, begun: "Begun") -> None:
         """Finish what :func:`begin_adding` has *begun* for the source *owner*."""
         newest, uids, times, appended = begun

@@ -14,6 +14,7 @@ from typing import Final
 from auditrelay.errors import StoreFull
 from auditrelay.files import open_regular
 from auditrelay.store.sql.connection import Connection
+from auditrelay.store.sqlite.state_dir import DATABASE
 
 _FILE = "ballast"
 _BYTES = 1 << 20
@@ -35,6 +36,8 @@ class Reserve:
 
     def __init__(self, state_dir: Path) -> None:
         self._path = state_dir / _FILE
+        self._database = str(state_dir / DATABASE)
+        self._log = f"{self._database}-wal"
         self.is_there = self._reserve()
 
     def release(self) -> None:
@@ -53,8 +56,23 @@ class Reserve:
             raise StoreFull("the disk is full")
 
     def require_for(self, db: Connection, size: int) -> None:
-        """Raise StoreFull unless the disk has room for a page of *size* bytes besides."""
-        require_room(db, size)
+        """
+        Raise StoreFull unless the disk has room for a page of *size* bytes besides.
+
+        It needs that in the write-ahead log, and in the database of *db*, which has yet to grow by
+        what the log brings: less than the log has bytes, so that is seldom asked for.
+        """
+        disk = os.statvfs(self._database)
+        free = disk.f_bavail * disk.f_frsize
+        needed = 2 * (size + _INDEX_BYTES)
+        if free < needed + _size_of(self._log) and free < needed + self._growth(db):
+            raise StoreFull(f"no room for the state: the disk has {free:,} bytes left")
+
+    def _growth(self, db: Connection) -> int:
+        ((pages,), (page_size,)) = (
+            db.execute(f"pragma {name}").fetchone() for name in ("page_count", "page_size")
+        )
+        return max(int(pages * page_size) - _size_of(self._database), 0)
 
     def give_back(self, db: Connection) -> None:
         """Return some free pages of the database to the file system."""
@@ -75,18 +93,8 @@ class Reserve:
         return True
 
 
-def require_room(db: Connection, size: int) -> None:
-    """
-    Check that the disk has room for a page of *size* bytes in the log and in the database of *db*.
-
-    Raises StoreFull if it has not.
-    """
-    (path,) = db.execute("select file from pragma_database_list where name = 'main'").fetchone()
-    ((pages,), (page_size,)) = (
-        db.execute(f"pragma {name}").fetchone() for name in ("page_count", "page_size")
-    )
-    disk = os.statvfs(path)
-    free = disk.f_bavail * disk.f_frsize
-    in_log = max(pages * page_size - Path(path).stat().st_size, 0)
-    if free < in_log + 2 * (size + _INDEX_BYTES):
-        raise StoreFull(f"no room for the state: the disk has {free:,} bytes left")
+def _size_of(path: str) -> int:
+    try:
+        return os.stat(path).st_size  # noqa: PTH116  # for every page: a third
+    except FileNotFoundError:
+        return 0

@@ -1,18 +1,17 @@
 """The writer thread: transactions in the order of the calls, grouped into one commit and fsync."""
 
-import asyncio
 import contextlib
 import os
 import queue
 import sqlite3
 import threading
 from collections.abc import Callable
-from concurrent.futures import Future
 from typing import Final, NamedTuple, TypeVar
 
 import structlog
 
 from auditrelay.errors import RelayError, StateError, StoreFull
+from auditrelay.store.answer import Answer
 from auditrelay.store.sqlite.connection import Connection
 
 T = TypeVar("T")
@@ -54,7 +53,7 @@ def is_busy(error: sqlite3.Error) -> bool:
 
 class _Entry(NamedTuple):
     work: Work[object]
-    future: Future[object]
+    answer: Answer[object]
     spools: bool
     then: Callable[[object], None] | None
 
@@ -62,7 +61,7 @@ class _Entry(NamedTuple):
         """Pass on the *result*, which is durable."""
         if self.then is not None:
             self.then(result)
-        self.future.set_result(result)
+        self.answer.give(result)
 
 
 class Writer:
@@ -103,9 +102,9 @@ class Writer:
         """
         if self._closing:
             raise StateError("the state is closed")  # nothing runs that would ever finish it
-        future: Future[T] = Future()
-        self._queue.put(_Entry(work, future, spools, then))  # type: ignore[arg-type]  # the queue keeps works of any T
-        return await asyncio.wrap_future(future)
+        answer = Answer[T]()
+        self._queue.put(_Entry(work, answer, spools, then))  # type: ignore[arg-type]  # the queue keeps works of any T
+        return await answer
 
     def close(self) -> None:
         """Finish the queued works, or fail them if the database is locked, then stop."""
@@ -124,7 +123,7 @@ class Writer:
                     stopping = True
                     break
                 # Skip a work whose caller was cancelled before its turn.
-                if entry.future.set_running_or_notify_cancel():
+                if entry.answer.is_awaited:
                     group.append(entry)
                 if len(group) == _MAX_GROUP:
                     break
@@ -161,13 +160,13 @@ class Writer:
                     if not entry.spools:
                         continue
                 reason.__cause__ = error
-                entry.future.set_exception(reason)
+                entry.answer.fail(reason)
             except BaseException as error:  # noqa: BLE001  # raised in the caller, not in this thread
                 self._roll_back()
                 if isinstance(error, StoreFull):
                     # While there is room for it: it lets later works write over the log.
                     self._checkpoint_log()
-                entry.future.set_exception(error)
+                entry.answer.fail(error)
             else:
                 entry.finish(result)
             return
