@@ -2,14 +2,15 @@
 
 import asyncio
 import threading
+from collections.abc import Callable
 
 import pytest
 
 from auditrelay.store.answer import Answer
 
 
-def run_in_thread(function: object, *arguments: object) -> None:
-    thread = threading.Thread(target=function, args=arguments)  # type: ignore[arg-type]
+def run_in_thread(function: Callable[..., None], *arguments: object) -> None:
+    thread = threading.Thread(target=function, args=arguments)
     thread.start()
     thread.join()
 
@@ -33,10 +34,11 @@ async def test_who_was_cancelled_gets_nothing_and_nothing_is_raised(what: str) -
     answer = Answer[int]()
     waiting = asyncio.ensure_future(wait_for(answer))
     await asyncio.sleep(0)
-    assert answer.is_awaited
+    states = [answer.is_awaited]
     waiting.cancel()
     await asyncio.gather(waiting, return_exceptions=True)
-    assert not answer.is_awaited
+    states.append(answer.is_awaited)
+    assert states == [True, False]
     failed: list[object] = []
     asyncio.get_running_loop().set_exception_handler(lambda _, context: failed.append(context))
     if what == "result":

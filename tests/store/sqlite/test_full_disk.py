@@ -13,6 +13,7 @@ from auditrelay.errors import StoreFull
 from auditrelay.events import AuditEvent
 from auditrelay.events.page import Page
 from auditrelay.store.sql.store import SqlStore
+from auditrelay.store.sqlite.engine import SqliteEngine
 
 Make = Callable[..., AuditEvent]
 
@@ -69,9 +70,12 @@ async def test_what_the_log_has_yet_to_bring_into_the_database_needs_room_as_wel
     with pytest.raises(StoreFull):
         await store.add("voice", Page.of([event(9000)]))
     asked: list[str] = []
-    await store._engine.write(lambda db: db.set_trace_callback(asked.append))
+    engine = store._engine
+    assert isinstance(engine, SqliteEngine)
+    raw = engine._writer._db
+    await engine.write(lambda _: raw.set_trace_callback(asked.append))
     left.f_bavail = 600_000 + log
     assert (await store.add("voice", Page.of([event(9000)]))).new == (0,)
-    await store._engine.write(lambda db: db.set_trace_callback(None))
+    await engine.write(lambda _: raw.set_trace_callback(None))
     assert asked, "the statements were seen"
     assert not [each for each in asked if "page_count" in each], "a disk with room costs no look"
