@@ -67,7 +67,9 @@ async def test_the_memory_of_pending_batches_is_bounded(
     sink = LateAcknowledger(TEN, channels=[ScriptedChannel(nothing)])
     deliverer = world.deliverer(sink, concurrency=3)
     async with running(deliverer):
-        await eventually(lambda: len(sink.polls) > 5)
+        await eventually(lambda: deliverer._pending.full)
+        polls = len(sink.polls)
+        await eventually(lambda: len(sink.polls) > polls + 5)
         size = deliverer._pending._size
         assert 20_000 <= size < 20_000 + 3 * 1100
         assert len(sink.taken) == 10 * len(sink.polls[-1]) < 250

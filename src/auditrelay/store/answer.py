@@ -40,7 +40,7 @@ class Answer(Generic[T]):
         self._call(self._future.set_exception, error)
 
     def _call(self, settle: Callable[[Any], None], what: Any) -> None:
-        with contextlib.suppress(RuntimeError):  # the loop is closed: nobody waits any more
+        with contextlib.suppress(RuntimeError):  # the loop is closed
             self._loop.call_soon_threadsafe(self._settle, settle, what)
 
     def _settle(self, settle: Callable[[Any], None], what: Any) -> None:
