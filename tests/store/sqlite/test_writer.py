@@ -104,6 +104,25 @@ async def test_a_work_that_fails_costs_those_nothing_that_share_its_commit(disk:
     assert disk.db.execute("select count(*) from data").fetchone() == (2,)
 
 
+async def test_a_work_that_was_cancelled_before_its_turn_is_skipped(disk: Disk) -> None:
+    begun, go_on = threading.Event(), threading.Event()
+
+    def wait(_: Connection) -> None:
+        begun.set()
+        go_on.wait(10)
+
+    first = asyncio.ensure_future(disk.writer.write(wait))
+    await asyncio.to_thread(begun.wait)
+    skipped = asyncio.ensure_future(disk.writer.write(lambda db: put(db, 1)))
+    await asyncio.sleep(0)
+    skipped.cancel()
+    await asyncio.sleep(0)
+    go_on.set()
+    await asyncio.gather(first, disk.writer.write(lambda db: put(db, 2)))
+    assert skipped.cancelled()
+    assert disk.db.execute("select count(*) from data").fetchone() == (2,)
+
+
 # --- other programs that have the database open
 
 
