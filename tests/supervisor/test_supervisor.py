@@ -65,6 +65,32 @@ def test_what_is_foreseen_or_ends_the_work_is_left_as_it_is(
     assert caught.value is error
 
 
+async def test_a_cancellation_that_nobody_asked_for_is_a_bug(supervise: Supervisor) -> None:
+    """Of what the peer awaits: the loop would end, and nobody would be told."""
+    ended = asyncio.get_running_loop().create_future()
+    ended.cancel()
+    with pytest.raises(PeerBug) as caught, supervise("walk"):
+        await ended
+    assert isinstance(caught.value.__cause__, asyncio.CancelledError)
+
+
+async def test_a_task_that_is_to_end_ends_wherever_it_is(supervise: Supervisor) -> None:
+    async def walk() -> None:
+        with supervise("walk"):
+            await asyncio.Event().wait()
+
+    task = asyncio.create_task(walk())
+    await asyncio.sleep(0)
+    task.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await task
+    with pytest.raises(TimeoutError):
+        async with asyncio.timeout(0.001):
+            await walk()
+    with pytest.raises(TimeoutError):
+        await asyncio.wait_for(walk(), 0.001)
+
+
 def test_a_bug_while_sending_may_have_stored_the_events(supervise: Supervisor) -> None:
     with pytest.raises(PeerBug) as caught, supervise("send"):
         raise ValueError

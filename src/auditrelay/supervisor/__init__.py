@@ -8,6 +8,7 @@ handles ``Exception``: a bug in the store or in a loop ends the process
 (docs/decisions/0026-supervisor.md).
 """
 
+import asyncio
 import contextlib
 import traceback
 from collections.abc import AsyncGenerator, Awaitable, Callable, Iterator
@@ -66,11 +67,20 @@ class Supervisor:
 
     @contextlib.contextmanager
     def __call__(self, crossing: str) -> Iterator[None]:
-        """Raise PeerBug for any exception of the block that is no RelayError."""
+        """
+        Raise PeerBug for any exception of the block that is no RelayError.
+
+        So is a cancellation that nobody has asked the task for: of something that the peer awaits.
+        It would end a loop without a word.
+        """
         try:
             yield
         except RelayError:
             raise
+        except asyncio.CancelledError as error:
+            if error is self._foreign or _is_to_end():
+                raise
+            raise self._bug(error, crossing) from error
         except Exception as error:
             if error is self._foreign:
                 raise
@@ -106,7 +116,7 @@ class Supervisor:
 
         return call
 
-    def _bug(self, error: Exception, crossing: str) -> PeerBug:
+    def _bug(self, error: BaseException, crossing: str) -> PeerBug:
         kind, place = type(error).__name__, _place(error)
         self._errors.labels(self._peer).inc()
         if (kind, place) not in self._logged:
@@ -143,6 +153,15 @@ class Unmade:
         """Do nothing: nothing is open."""
 
 
+def _is_to_end() -> bool:
+    """Return whether somebody has asked the current task to end, or there is none."""
+    try:
+        task = asyncio.current_task()
+    except RuntimeError:  # in a thread without a loop
+        return True
+    return task is None or task.cancelling() > 0
+
+
 def _release_frames(error: BaseException | None) -> None:
     """Let go of what the code of the peer held: a reply may be large, and a bug lasts for long."""
     while error is not None:
@@ -150,7 +169,7 @@ def _release_frames(error: BaseException | None) -> None:
         error = error.__cause__ or error.__context__
 
 
-def _place(error: Exception) -> str:
+def _place(error: BaseException) -> str:
     """Return the file and line that raised *error*: ours, if a library did."""
     frames = traceback.extract_tb(error.__traceback__)
     peers = [each for each in frames if not Path(each.filename).is_relative_to(_HERE)]
