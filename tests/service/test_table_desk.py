@@ -570,11 +570,24 @@ async def test_answers_that_may_have_been_written_are_written_once(
     assert calls >= 3
 
 
-async def test_a_bug_ends_the_service_and_no_other_replica_tries_it(fleet: Fleet) -> None:
+@pytest.mark.parametrize("late", [0.0, 0.5])
+async def test_a_bug_ends_the_service_and_no_other_replica_tries_it(
+    fleet: Fleet, monkeypatch: pytest.MonkeyPatch, late: float
+) -> None:
+    """Also where the command has read the answer, and has gone, before the replica knows."""
+
     async def bug(request: Request, on_progress: OnProgress, by: int | None) -> Result:
         raise ZeroDivisionError
 
     one = await fleet.replica("one", bug)
+    answer = one.desk._requests.answer
+
+    async def slowly(*args: Any, **named: Any) -> bool:
+        written = await answer(*args, **named)
+        await asyncio.sleep(late)
+        return written
+
+    monkeypatch.setattr(one.desk._requests, "answer", slowly)
     one.take("source a")
     asking = asyncio.ensure_future(fleet.ask())
     async with asyncio.timeout(20):

@@ -218,8 +218,12 @@ class TableDesk:
                 except BaseException as error:
                     if isinstance(error, Exception) and not isinstance(error, LeaseLost):
                         # A bug: put back, the request would end one replica after the other.
-                        await answering.end(_BUG)
-                        done = True
+                        try:
+                            await answering.end(_BUG)
+                            done = True
+                        finally:
+                            # Cancelled as soon as its command has read that, it is a bug still.
+                            raise error
                     raise
                 await answering.end(outcome)
                 done = True
