@@ -65,8 +65,8 @@ def test_what_is_foreseen_or_ends_the_work_is_left_as_it_is(
     assert caught.value is error
 
 
-async def test_a_cancellation_that_nobody_asked_for_is_a_bug(supervise: Supervisor) -> None:
-    """Of what the peer awaits: the loop would end, and nobody would be told."""
+async def test_a_cancellation_that_was_not_asked_for_is_a_bug(supervise: Supervisor) -> None:
+    """Of what the peer awaits: the loop would end without a word."""
     ended = asyncio.get_running_loop().create_future()
     ended.cancel()
     with pytest.raises(PeerBug) as caught, supervise("walk"):

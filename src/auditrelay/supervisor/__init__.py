@@ -70,7 +70,7 @@ class Supervisor:
         """
         Raise PeerBug for any exception of the block that is no RelayError.
 
-        So is a cancellation that nobody has asked the task for: of something that the peer awaits.
+        So is a cancellation that the task was not asked for: of something that the peer awaits.
         It would end a loop without a word.
         """
         try:
@@ -154,7 +154,7 @@ class Unmade:
 
 
 def _is_to_end() -> bool:
-    """Return whether somebody has asked the current task to end, or there is none."""
+    """Return whether the current task was asked to end, or there is none."""
     try:
         task = asyncio.current_task()
     except RuntimeError:  # in a thread without a loop
