@@ -108,6 +108,7 @@ async def test_a_403_holds_the_sink_and_drops_nothing(world: World, waits: list[
     intake = Intake(
         limits=Limits(10, 10**9),
         script=[Refused("403: no right", status=403) for _ in range(refusals)],
+        checks=[Refused("403: no right", status=403) for _ in range(refusals)],
     )
     with capture_logs() as logs:
         deliverer = await world.run(intake, concurrency=3)

@@ -118,7 +118,7 @@ async def test_an_event_that_has_failed_alone_for_weeks_comes_again_after_an_hou
     deliverer = world.deliverer(Intake())
     async with deliverer._postponed as postponed:
         for _ in range(1100):
-            postponed.set_aside(Item(1, "uid", "voice", 0, b"{}"), "reset")
+            postponed.set_aside(Item(1, "uid", "voice", 0, b"{}"), broken())
         await eventually(lambda: len(waits) == 1100)
     assert waits[:8] == [30, 60, 120, 240, 480, 960, 1920, 3600]
     assert waits[-1] == 3600

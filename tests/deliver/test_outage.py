@@ -48,6 +48,7 @@ async def test_a_sink_that_is_down_keeps_few_events_in_memory_and_is_probed_rare
 
     await world.spool(1000)
     intake = Intake(BATCH, always=refuse)  # type: ignore[arg-type]  # it never returns
+    intake.checks = [Refused("403", status=403)] * 10_000
     deliverer = world.deliverer(intake, concurrency=4)
     task = asyncio.ensure_future(deliverer.keep_delivering())
     for page in range(1, 4):  # a source goes on collecting

@@ -1,18 +1,21 @@
 """
 Deliver one batch to a sink: send it, and what it falls into, until each event has a verdict.
 
-What is refused as a whole is halved at once; what fails in the same way again and again, from the
-third failure on, since something in between may neither pass nor refuse it. An event that fails
-alone is set aside, if the sink is well: the others overtake it. A sink that leaves open what
-becomes of single events is asked before it gets one, ever less often: each may be a duplicate.
+What is rejected as a whole is halved at once; what fails in the same way again and again, from the
+third failure on, since something in between may neither pass nor refuse it. What is refused holds
+the sink; while its check succeeds it is halved too, as something in between may read the events. An
+event that fails alone is set aside, if the sink is well: the others overtake it. A sink that leaves
+open what becomes of single events is asked before it gets one, ever less often: each may be a
+duplicate.
 """
 
 import asyncio
+import math
 from collections import deque
 from collections.abc import Sequence
 from dataclasses import replace
 from datetime import datetime
-from itertools import chain
+from itertools import chain, count
 from typing import Final
 
 from auditrelay.clock import Clock
@@ -25,7 +28,7 @@ from auditrelay.deliver.health import SinkHealth
 from auditrelay.deliver.in_flight import InFlight
 from auditrelay.deliver.outcomes import Outcomes
 from auditrelay.deliver.postponed import Postponed
-from auditrelay.deliver.probe import EventProbe, ProbeDelay
+from auditrelay.deliver.probe import PROBE_MAX, EventProbe, ProbeDelay
 from auditrelay.deliver.send import is_well, send_first_alone, send_fit
 from auditrelay.errors import PeerBug, Refused, Rejected, RelayError, Retryable, Unanswered
 from auditrelay.http.retry import retrying
@@ -37,6 +40,12 @@ from auditrelay.window import micros
 
 SAME_FAILURES: Final = 3
 """Failures in a row for one reason until a batch is made smaller, or an event set aside."""
+
+REFUSES_SOME: Final = 3600.0
+"""Seconds for which a sink that has refused some events, and not all, is taken to do so again."""
+
+REFUSED_ALONE: Final = 20
+"""Events in a row that are set aside as refused; more, and it may be everything that is."""
 
 SAMPLES: Final = 8
 """
@@ -88,6 +97,7 @@ class Delivery:
         self._event_probe = EventProbe(clock.monotonic())
         self._is_checked = False
         """Whether the check succeeded that was made before the last event which was sent alone."""
+        self._refuses_some_until = -math.inf
 
     def stop(self) -> None:
         """Make no more requests; those in flight may finish."""
@@ -101,7 +111,7 @@ class Delivery:
         be good: they are tried together, and in smaller parts, without any dead letter. The first
         that is accepted closes the breaker.
         """
-        parts: deque[Sequence[Item]] = deque([batch])
+        parts = deque(self._postponed.apart(batch))
         samples = 0
         try:
             if self._breaker.is_open and (again or self._attempts is not None):
@@ -113,7 +123,13 @@ class Delivery:
             while parts:
                 part = parts.popleft()
                 if not self._breaker.is_open:
-                    parts.extendleft(reversed(await self._deliver_part(part) if part else []))
+                    if not part:
+                        continue
+                    parts.extendleft(reversed(await self._deliver_part(part)))
+                    if self._health.condition.held and self._postponed.was_set_aside(part[0]):
+                        # What is refused stands together: another batch shows sooner if all is.
+                        self._postponed.postpone([*chain.from_iterable(parts)])
+                        parts.clear()
                 elif len(part) * SAMPLES > len(batch):
                     left = await self._deliver_part(part)
                     parts.extend(halves(left[0]) if len(left) == 1 < len(left[0]) else left)
@@ -141,13 +157,16 @@ class Delivery:
             ):
                 with attempt:
                     number = attempt.retry_state.attempt_number
-                    while len(items) > 1 and self._is_too_large(items):
-                        items, second = halves(items)
-                        rest.insert(0, second)
+                    items = self._fitting(items, rest)
                     if await self._is_kept(items[0]):
                         return [items[1:], *rest]
                     try:
                         verdict = await self._send_once_released(items)
+                    except _RefusedAlone as error:
+                        if len(error.items) > 1:
+                            return [*halves(items), *rest]
+                        self._postponed.set_aside(items[0], error.refusal)
+                        return [items[1:], *rest]
                     except Rejected as error:
                         if len(items) > 1:
                             return [*halves(items), *rest]
@@ -181,8 +200,8 @@ class Delivery:
         if not unanswered:
             await self._health.mark_unavailable(error)
             alone = alike and len(items) == 1
-        if alone and await self._fails_alone(is_paced=unanswered):
-            self._postponed.set_aside(items[0], error.reason)
+        if alone and await self._fails_alone(items[0], in_a_row=math.inf if unanswered else 1):
+            self._postponed.set_aside(items[0], error)
             return True
         if alone and not unanswered and error.sent and not self._sink.deduplicates:
             await self._health.mark_unanswered()
@@ -205,16 +224,22 @@ class Delivery:
         await self._health.mark_held(_unanswered(error))
         return True
 
-    def _is_too_large(self, items: Sequence[Item]) -> bool:
-        return self._size.most is not None and size_of(items) > self._size.most
+    def _fitting(self, items: Sequence[Item], rest: list[Sequence[Item]]) -> Sequence[Item]:
+        """Return as many of *items* as a request may have now; the others go before *rest*."""
+        most = self._size.most
+        while most is not None and len(items) > 1 and size_of(items) > most:
+            items, second = halves(items)
+            rest.insert(0, second)
+        return items
 
     def _refuses_all(self) -> bool:
         return self._breaker.is_open  # a call, as it may be another answer than a moment ago
 
-    async def _fails_alone(self, *, is_paced: bool) -> bool:
-        """Return whether it is an event that fails, and not its sink: that one's check succeeds."""
-        if not self._postponed.has_room(is_paced=is_paced):
-            return False
+    async def _fails_alone(self, item: Item, *, in_a_row: float) -> bool:
+        """Return whether it is *item* that fails, and not its sink: that one's check succeeds."""
+        return self._postponed.has_room(item, in_a_row=in_a_row) and await self._is_well()
+
+    async def _is_well(self) -> bool:
         try:
             await self._sink.check()
         except RelayError:
@@ -250,21 +275,26 @@ class Delivery:
             return False
         await self._take_turn()
         wait = self._event_probe.wait(self._clock.monotonic(), again=True)
-        if not (self._health.condition.unanswered and wait):
+        if not (self._is_asked_first() and wait):
             return False
         self._postponed.keep(item, wait)
         return True
 
     async def _send_once_released(self, items: Sequence[Item]) -> Verdict:
-        """Send *items*; while the sink refuses it is held, and they wait for a turn to probe."""
+        """
+        Send *items*; while the sink refuses it is held, and they wait for a turn to probe.
+
+        Raises _RefusedAlone if it is *items* that it refuses, and not everything.
+        """
         probe_lock = self._health.probe_lock
         condition = self._health.condition
         await self._take_turn()
-        if condition.unanswered:
-            again = self._postponed.was_set_aside(items[0])
-            await self._clock.sleep(self._event_probe.wait(self._clock.monotonic(), again=again))
         delay = ProbeDelay()
-        while True:
+        for number in count(1):
+            if self._is_asked_first():
+                again = self._postponed.was_set_aside(items[0])
+                wait = self._event_probe.wait(self._clock.monotonic(), again=again)
+                await self._clock.sleep(wait)
             try:
                 return await self._request(
                     await self._batches.renew(items, micros(self._clock.confirmed.now(self._name)))
@@ -274,7 +304,7 @@ class Delivery:
                 if isinstance(error, PeerBug):
                     await self._health.mark_bug(error)
                 else:
-                    await self._health.mark_held(error)
+                    await self._judge_refusal(items, error, number)
                 if self._attempts is not None:
                     raise
                 failure = error
@@ -282,6 +312,45 @@ class Delivery:
             await probe_lock.acquire()
             if condition.held:
                 await self._clock.sleep(delay.after(failure))
+        raise AssertionError("counting has ended")  # pragma: no cover
+
+    async def _judge_refusal(self, items: Sequence[Item], error: Refused, number: int) -> None:
+        """
+        Mark the sink held for the *error*, which *items* got *number* times.
+
+        Raises _RefusedAlone if the sink's check succeeds: then something in between may refuse a
+        word in one event. That is not asked at first: most sinks that refuse refuse everything.
+        """
+        some = False
+        if self._is_asked_first():
+            if self._is_checked:
+                items = items[:1]
+                again = self._postponed.was_set_aside(items[0])
+                self._event_probe.unanswered(self._clock.monotonic(), checked=True, again=again)
+                await self._health.mark_held(error)
+                some = await self._fails_alone(items[0], in_a_row=math.inf)
+        elif self._attempts is None and self._may_be_some(items, error, number):
+            if len(items) == 1:
+                some = await self._fails_alone(items[0], in_a_row=REFUSED_ALONE)
+                self._health.probe_lock.release()  # another batch may show that the sink is well
+            else:
+                some = await self._is_well()
+        if some:
+            self._expect_refusals_of_some(REFUSES_SOME)
+            raise _RefusedAlone(error, items)
+        await self._health.mark_held(error)
+
+    def _may_be_some(self, items: Sequence[Item], error: Refused, number: int) -> bool:
+        """Return whether not all may be refused. What may be stored is not sent to find out."""
+        if self._postponed.was_set_aside(items[0]) or (
+            self._clock.monotonic() < self._refuses_some_until
+        ):
+            return True
+        return number >= SAME_FAILURES and not error.sent
+
+    def _expect_refusals_of_some(self, seconds: float) -> None:
+        until = self._clock.monotonic() + seconds
+        self._refuses_some_until = max(self._refuses_some_until, until)
 
     def _count_possible_duplicates(
         self, items: Sequence[Item], error: Retryable | Refused | PeerBug
@@ -299,8 +368,10 @@ class Delivery:
             await asyncio.Event().wait()  # until cancelled: the events stay in the spool
         self._in_flight.request_started()
         begun = self._clock.monotonic()
+        is_asked_first = self._is_asked_first()
         try:
-            if self._is_asked_first():
+            if is_asked_first:
+                self._is_checked = False
                 # Who answered with a success that proves nothing is another product until its check
                 # succeeds. If nothing was answered, the check may be blocked where events are not.
                 must_be = self._health.condition.unproven or not self._event_probe.is_overdue(begun)
@@ -314,6 +385,8 @@ class Delivery:
                 self._concurrency.on_failure(begun, self._clock.monotonic())
             raise
         self._event_probe.answered()
+        if is_asked_first:
+            self._expect_refusals_of_some(PROBE_MAX)
         size = size_of(items)
         if verdict.throttled or verdict.retry_reason is not None:
             self._concurrency.on_failure(begun, self._clock.monotonic())
@@ -392,6 +465,15 @@ class Delivery:
         self._outcomes.count_possible_duplicates(verdict.counts.possibly_stored)
         if refusal is not None and self._attempts is not None:
             raise refusal
+
+
+class _RefusedAlone(Exception):
+    """The *refusal* of a request is of its *items*, and not of whatever is sent."""
+
+    def __init__(self, refusal: Refused, items: Sequence[Item]) -> None:
+        super().__init__()
+        self.refusal = refusal
+        self.items = items
 
 
 class _SameFailures:

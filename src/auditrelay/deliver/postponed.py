@@ -1,7 +1,6 @@
 """What is sent later than the others: events that a sink refuses, and those that fail alone."""
 
 import asyncio
-import math
 from collections.abc import Sequence
 from typing import Final, Self
 
@@ -12,7 +11,9 @@ from auditrelay.deliver.batches import Batches, ranges_of
 from auditrelay.deliver.circuit_breaker import CircuitBreaker
 from auditrelay.deliver.in_flight import InFlight
 from auditrelay.deliver.probe import EVENT_MAX, PROBE_MAX
+from auditrelay.errors import RelayError, code_of
 from auditrelay.sinks import Item
+from auditrelay.telemetry.scrubber import scrub
 
 SET_ASIDE_FIRST: Final = 30.0
 """Seconds until an event is sent again that has failed alone; doubled each time, up to an hour."""
@@ -52,7 +53,8 @@ class Postponed:
         self._clock = clock
         self._at_once = at_once
         self._times: dict[int, int] = {}
-        self._next_at = -math.inf
+        self._in_a_row = 0
+        self._next_at = 0.0
         self._timers: set[asyncio.Task[None]] = set()
 
     @property
@@ -60,18 +62,28 @@ class Postponed:
         """Whether any event waits for its time."""
         return bool(self._timers)
 
-    def has_room(self, *, is_paced: bool) -> bool:
+    def has_room(self, item: Item, *, in_a_row: float) -> bool:
         """
-        Return whether one more event may be set aside.
+        Return whether *item* may be set aside.
 
-        Of a sink that takes none, one in a while, unless what it is sent *is paced* already.
+        Of a sink that takes none meanwhile so many *in a row* may be, and then one in a while.
         """
-        is_time = is_paced or self._clock.monotonic() >= self._next_at
-        return is_time and len(self._times) < MOST_SET_ASIDE and not self._at_once
+        if self._at_once or self.was_set_aside(item):
+            return not self._at_once
+        is_time = self._in_a_row < in_a_row or self._clock.monotonic() >= self._next_at
+        return is_time and len(self._times) < MOST_SET_ASIDE
 
     def was_set_aside(self, item: Item) -> bool:
         """Return whether *item* has failed alone before."""
         return item.position in self._times
+
+    def apart(self, batch: Sequence[Item]) -> list[Sequence[Item]]:
+        """Return *batch* without what was set aside, and that one by one: it may fail again."""
+        if not any(map(self.was_set_aside, batch)):
+            return [batch]
+        others = [item for item in batch if not self.was_set_aside(item)]
+        alone = [[item] for item in batch if self.was_set_aside(item)]
+        return [others, *alone] if others else [*alone]
 
     def keep(self, item: Item, wait: float) -> None:
         """Send *item*, which was set aside, no earlier than in *wait* seconds."""
@@ -89,20 +101,28 @@ class Postponed:
         else:
             self._in_flight.spool_changed.set()
 
-    def set_aside(self, item: Item, reason: str) -> None:
-        """Send *item*, which fails alone for *reason*, again after a while that grows."""
+    def set_aside(self, item: Item, error: RelayError) -> None:
+        """Send *item*, which fails alone with *error*, again after a while that grows."""
         times = self._times[item.position] = self._times.get(item.position, 0) + 1
+        if times == 1:
+            self._in_a_row += 1
+            self._next_at = self._clock.monotonic() + PROBE_MAX
         wait = min(SET_ASIDE_FIRST * 2 ** min(times - 1, _MOST_DOUBLINGS), EVENT_MAX)
         _log.warning(
-            "event_postponed", sink=self._name, uid=item.uid, reason=reason, wait=wait, times=times
+            "event_postponed",
+            sink=self._name,
+            uid=item.uid,
+            reason=code_of(error),
+            error=scrub(str(error)),
+            wait=wait,
+            times=times,
         )
-        self._next_at = self._clock.monotonic() + PROBE_MAX
         self._later(wait, item)
 
     def accepted(self, items: Sequence[Item]) -> None:
         """Record that the sink takes events, and forget that any of *items* was set aside."""
         if self._times and items:
-            self._next_at = -math.inf
+            self._in_a_row = 0
             for item in items:
                 self._times.pop(item.position, None)
 

@@ -1,0 +1,160 @@
+"""An event that alone is refused holds up no other: something in between may dislike its words."""
+
+import math
+from collections.abc import Callable, Sequence
+
+import pytest
+from structlog.testing import capture_logs
+from tests.support.daemon import eventually
+from tests.support.delivering import Intake, World, name_of, running
+
+from auditrelay.deliver.probe import PROBE_MAX
+from auditrelay.errors import Refused, first_of
+from auditrelay.sinks import Item, Limits, Verdict
+
+
+@pytest.fixture
+def speed() -> float:
+    """Waiting takes no time: these tests wait for hours."""
+    return math.inf
+
+
+def seconds(world: World) -> float:
+    """Return for how long the clock of *world* has run."""
+    return world.clock.monotonic() - 1000
+
+
+REFUSALS: dict[str, Callable[[], Refused]] = {
+    "turned away": lambda: Refused("404", status=404),
+    "by a firewall": lambda: Refused("403 by a web page", status=403, sent=True),
+    "as a success": lambda: Refused("200 by a web page", status=200, sent=True),
+}
+
+refusals = pytest.mark.parametrize("refusal", REFUSALS.values(), ids=REFUSALS)
+
+
+class Firewall:
+    """Stands before a sink, and refuses what has one of *names*; or all, if there are none."""
+
+    def __init__(self, refusal: Callable[[], Refused], *names: str) -> None:
+        self.refused = 0
+        self.refused_before = 0
+        """How many requests it had refused when the last one passed."""
+        self._refusal = refusal
+        self._names = frozenset(names)
+
+    def __call__(self, items: Sequence[Item]) -> Verdict:
+        if not self._names or not self._names.isdisjoint(map(name_of, items)):
+            self.refused += 1
+            raise self._refusal()
+        self.refused_before = self.refused
+        return Verdict()
+
+
+@refusals
+@pytest.mark.parametrize("number", [0, 17, 39])
+@pytest.mark.parametrize("concurrency", [1, 4])
+async def test_others_overtake_it_and_the_sink_is_held_once(
+    world: World, refusal: Callable[[], Refused], number: int, concurrency: int
+) -> None:
+    made = await world.spool(40)
+    firewall = Firewall(refusal, made[number])
+    intake = Intake(Limits(20, 10**9), always=firewall)
+    deliverer = world.deliverer(intake, concurrency=concurrency)
+    with capture_logs() as logs:
+        async with running(deliverer):
+            await eventually(lambda: len(intake.taken) == 39)
+            assert firewall.refused_before < 12
+            assert deliverer.condition.up
+            made += await world.spool(20, first=40)
+            deliverer.wake.set()
+            await eventually(lambda: len(intake.taken) == 59)
+            await eventually(lambda: intake.offered.count([made[number]]) > 6)
+            assert await world.backlog() == 1
+            intake.always = lambda _: Verdict()
+            await eventually(lambda: len(intake.taken) == 60)
+    assert sorted(intake.taken) == sorted(made)
+    assert world.dead() == []
+    # Another batch in flight may release the sink once, before the refused one is found.
+    assert [line["event"] for line in logs].count("sink_held") <= min(concurrency, 2)
+    postponed = [line for line in logs if line["event"] == "event_postponed"]
+    assert {line["error"] for line in postponed} == {str(refusal())}
+
+
+@refusals
+async def test_several_of_one_batch_are_each_found(
+    world: World, refusal: Callable[[], Refused]
+) -> None:
+    made = await world.spool(100)
+    firewall = Firewall(refusal, *made[5::20])
+    intake = Intake(always=firewall)
+    deliverer = world.deliverer(intake)
+    async with running(deliverer):
+        await eventually(lambda: len(intake.taken) == 95)
+        assert firewall.refused_before < 40
+        assert deliverer.condition.up
+    assert set(made) - set(intake.taken) == set(made[5::20])
+
+
+@pytest.mark.parametrize("concurrency", [1, 4])
+@refusals
+async def test_many_side_by_side_hold_up_the_others_for_minutes_at_most(
+    world: World, refusal: Callable[[], Refused], concurrency: int
+) -> None:
+    made = await world.spool(400)
+    bad = made[50:100]
+    intake = Intake(Limits(50, 10**9), always=Firewall(refusal, *bad))
+    async with running(world.deliverer(intake, concurrency=concurrency)):
+        await eventually(lambda: len(intake.taken) == 350)
+        assert seconds(world) < 1800
+        intake.always = lambda _: Verdict()
+        await eventually(lambda: len(intake.taken) == 400)
+    assert sorted(intake.taken) == sorted(made)
+
+
+@refusals
+async def test_a_sink_that_refuses_all_but_its_check_is_held_and_drops_nothing(
+    world: World, refusal: Callable[[], Refused]
+) -> None:
+    made = await world.spool(40)
+    intake = Intake(Limits(10, 10**9), always=Firewall(refusal))
+    deliverer = world.deliverer(intake, concurrency=4)
+    with capture_logs() as logs:
+        async with running(deliverer):
+            await eventually(lambda: seconds(world) > 3600)
+            assert deliverer.condition.held
+            since = seconds(world)
+            aside = [line["event"] for line in logs].count("event_postponed")
+            assert 0 < aside < 20 + since / PROBE_MAX * 2
+            assert len(intake.offered) < 250
+            intake.always = lambda _: Verdict()
+            await eventually(lambda: len(intake.taken) == 40)
+            assert seconds(world) < since + 3700
+            await eventually(lambda: not deliverer.condition.held)
+    assert sorted(intake.taken) == sorted(made)
+    assert world.dead() == []
+
+
+async def test_what_may_be_stored_is_sent_no_more_than_once_an_hour_at_last(world: World) -> None:
+    await world.spool(40)
+    times: list[float] = []
+
+    def judge(_: Sequence[Item]) -> Verdict:
+        times.append(seconds(world) / 3600)
+        raise Refused("200, and no word of the product", status=200, sent=True)
+
+    intake = Intake(always=judge)
+    async with running(world.deliverer(intake)):
+        await eventually(lambda: seconds(world) > 20 * 3600)
+    assert [len(each) for each in intake.offered] == [40, *[1] * (len(times) - 1)]
+    assert sum(2 <= each < 20 for each in times) <= 18
+    assert sum(each < 1 for each in times) > 5
+
+
+async def test_in_a_run_that_has_to_end_the_refusal_is_raised(world: World) -> None:
+    made = await world.spool(4)
+    intake = Intake(always=Firewall(REFUSALS["turned away"], made[2]))
+    with pytest.raises(ExceptionGroup) as caught:
+        await world.run(intake, attempts=3)
+    assert isinstance(first_of(caught.value), Refused)
+    assert await world.backlog() == 4
