@@ -3,10 +3,11 @@
 from collections.abc import Sequence
 
 import pytest
+from structlog.testing import capture_logs
 from tests.support.daemon import eventually
 from tests.support.delivering import Intake, World, busy, running
 
-from auditrelay.deliver.probe import PROBE_FIRST
+from auditrelay.deliver.probe import PROBE_FIRST, PROBE_MAX
 from auditrelay.errors import Refused
 from auditrelay.sinks import Item, Verdict
 
@@ -58,6 +59,22 @@ async def test_while_only_its_check_succeeds_a_sink_gets_one_event_at_a_time_eve
         assert sum(waits) >= PROBE_FIRST * (1 + 1 + 2)
         counted = world.counted("events_possible_duplicate_total")
         assert 40 + 3 <= counted <= 40 + len(intake.offered)
+
+
+async def test_no_event_is_blamed_for_a_check_that_fails(world: World, waits: list[float]) -> None:
+    await world.spool(40)
+    intake = Intake(always=answers_oddly)
+    with capture_logs() as logs:
+        async with running(world.deliverer(intake)):
+            await eventually(lambda: len(intake.offered) > 2)
+            intake.checks = [odd()] * 100_000
+            await eventually(lambda: sum(waits) > 2000)
+            offered, before = len(intake.offered), len(waits)
+            logs.clear()
+            await eventually(lambda: sum(waits) > 8000)
+            assert len(intake.offered) == offered
+            assert max(waits[before:]) <= PROBE_MAX
+    assert "event_postponed" not in [line["event"] for line in logs]
 
 
 async def test_batches_in_flight_together_are_sent_once_each(world: World) -> None:

@@ -4,9 +4,7 @@ Deliver one batch to a sink: send it, and what it falls into, until each event h
 What is rejected as a whole is halved at once; what fails in the same way again and again, from the
 third failure on, since something in between may neither pass nor refuse it. What is refused holds
 the sink; while its check succeeds it is halved too, as something in between may read the events. An
-event that fails alone is set aside, if the sink is well: the others overtake it. A sink that leaves
-open what becomes of single events is asked before it gets one, ever less often: each may be a
-duplicate.
+event that fails alone is set aside, if the sink is well: the others overtake it.
 """
 
 import asyncio
@@ -26,26 +24,19 @@ from auditrelay.deliver.circuit_breaker import CircuitBreaker
 from auditrelay.deliver.concurrency import AdaptiveConcurrency
 from auditrelay.deliver.health import SinkHealth
 from auditrelay.deliver.in_flight import InFlight
+from auditrelay.deliver.one_by_one import OneByOne
 from auditrelay.deliver.outcomes import Outcomes
 from auditrelay.deliver.postponed import Postponed
-from auditrelay.deliver.probe import PROBE_MAX, EventProbe, ProbeDelay
-from auditrelay.deliver.send import is_well, send_first_alone, send_fit
-from auditrelay.errors import PeerBug, Refused, Rejected, RelayError, Retryable, Unanswered
+from auditrelay.deliver.probe import ProbeDelay
+from auditrelay.deliver.refusals import SAME_FAILURES, Refusals, RefusedAlone
+from auditrelay.deliver.send import send_fit
+from auditrelay.errors import PeerBug, Refused, Rejected, Retryable
 from auditrelay.http.retry import retrying
 from auditrelay.sinks import Item, Rejection, Sink, Verdict
 from auditrelay.store import RejectedEvent
 from auditrelay.telemetry.metrics import Metrics
 from auditrelay.telemetry.scrubber import scrub
 from auditrelay.window import micros
-
-SAME_FAILURES: Final = 3
-"""Failures in a row for one reason until a batch is made smaller, or an event set aside."""
-
-REFUSES_SOME: Final = 3600.0
-"""Seconds for which a sink that has refused some events, and not all, is taken to do so again."""
-
-REFUSED_ALONE: Final = 20
-"""Events in a row that are set aside as refused; more, and it may be everything that is."""
 
 SAMPLES: Final = 8
 """
@@ -94,10 +85,10 @@ class Delivery:
         self._clock = clock
         self._attempts = attempts
         self._stopping = False
-        self._event_probe = EventProbe(clock.monotonic())
-        self._is_checked = False
-        """Whether the check succeeded that was made before the last event which was sent alone."""
-        self._refuses_some_until = -math.inf
+        self._refusals = Refusals(sink, postponed, clock)
+        self._one_by_one = OneByOne(
+            sink, health=health, postponed=postponed, refusals=self._refusals, clock=clock
+        )
 
     def stop(self) -> None:
         """Make no more requests; those in flight may finish."""
@@ -162,7 +153,7 @@ class Delivery:
                         return [items[1:], *rest]
                     try:
                         verdict = await self._send_once_released(items)
-                    except _RefusedAlone as error:
+                    except RefusedAlone as error:
                         if len(error.items) > 1:
                             return [*halves(items), *rest]
                         self._postponed.set_aside(items[0], error.refusal)
@@ -196,11 +187,11 @@ class Delivery:
         """Record that sending *items* failed, and return whether the first is set aside for it."""
         self._count_possible_duplicates(items, error)
         alike = failures.add(error, len(items)) >= SAME_FAILURES
-        alone = unanswered = await self._is_event_unanswered(items[0], error)
+        alone = unanswered = await self._one_by_one.unanswered(items[0], error)
         if not unanswered:
             await self._health.mark_unavailable(error)
             alone = alike and len(items) == 1
-        if alone and await self._fails_alone(items[0], in_a_row=math.inf if unanswered else 1):
+        if alone and await self._refusals.is_alone(in_a_row=math.inf if unanswered else 1):
             self._postponed.set_aside(items[0], error)
             return True
         if alone and not unanswered and error.sent and not self._sink.deduplicates:
@@ -208,21 +199,6 @@ class Delivery:
         elif alike and not alone:
             self._size.failed(size_of(items), self._clock.monotonic())
         return False
-
-    async def _is_event_unanswered(self, item: Item, error: Retryable) -> bool:
-        """
-        Return whether *error* is of *item* alone, sent to a sink that has left others unanswered.
-
-        Then the sink is held, and gets the next one later; unless its check has failed as well.
-        """
-        if not (self._health.condition.unanswered and error.sent):
-            return False
-        now, again = self._clock.monotonic(), self._postponed.was_set_aside(item)
-        self._event_probe.unanswered(now, checked=self._is_checked, again=again)
-        if not self._is_checked:
-            return False
-        await self._health.mark_held(_unanswered(error))
-        return True
 
     def _fitting(self, items: Sequence[Item], rest: list[Sequence[Item]]) -> Sequence[Item]:
         """Return as many of *items* as a request may have now; the others go before *rest*."""
@@ -234,17 +210,6 @@ class Delivery:
 
     def _refuses_all(self) -> bool:
         return self._breaker.is_open  # a call, as it may be another answer than a moment ago
-
-    async def _fails_alone(self, item: Item, *, in_a_row: float) -> bool:
-        """Return whether it is *item* that fails, and not its sink: that one's check succeeds."""
-        return self._postponed.has_room(item, in_a_row=in_a_row) and await self._is_well()
-
-    async def _is_well(self) -> bool:
-        try:
-            await self._sink.check()
-        except RelayError:
-            return False
-        return True
 
     async def _wait_to_retry(self, seconds: float) -> None:
         """
@@ -274,27 +239,21 @@ class Delivery:
         if not self._postponed.was_set_aside(item):
             return False
         await self._take_turn()
-        wait = self._event_probe.wait(self._clock.monotonic(), again=True)
-        if not (self._is_asked_first() and wait):
-            return False
-        self._postponed.keep(item, wait)
-        return True
+        return self._one_by_one.keeps(item)
 
     async def _send_once_released(self, items: Sequence[Item]) -> Verdict:
         """
         Send *items*; while the sink refuses it is held, and they wait for a turn to probe.
 
-        Raises _RefusedAlone if it is *items* that it refuses, and not everything.
+        Raises RefusedAlone if it is *items* that it refuses, and not everything.
         """
         probe_lock = self._health.probe_lock
         condition = self._health.condition
         await self._take_turn()
         delay = ProbeDelay()
         for number in count(1):
-            if self._is_asked_first():
-                again = self._postponed.was_set_aside(items[0])
-                wait = self._event_probe.wait(self._clock.monotonic(), again=again)
-                await self._clock.sleep(wait)
+            if self._one_by_one.applies:
+                await self._one_by_one.wait(items[0])
             try:
                 return await self._request(
                     await self._batches.renew(items, micros(self._clock.confirmed.now(self._name)))
@@ -318,49 +277,20 @@ class Delivery:
         """
         Mark the sink held for the *error*, which *items* got *number* times.
 
-        Raises _RefusedAlone if the sink's check succeeds: then something in between may refuse a
-        word in one event. That is not asked at first: most sinks that refuse refuse everything.
+        Raises RefusedAlone if it is them that are refused, and not everything.
         """
-        some = False
-        if self._is_asked_first():
-            if self._is_checked:
-                items = items[:1]
-                again = self._postponed.was_set_aside(items[0])
-                self._event_probe.unanswered(self._clock.monotonic(), checked=True, again=again)
-                await self._health.mark_held(error)
-                some = await self._fails_alone(items[0], in_a_row=math.inf)
-        elif self._attempts is None and self._may_be_some(items, error, number):
-            if len(items) == 1:
-                some = await self._fails_alone(items[0], in_a_row=REFUSED_ALONE)
-                self._health.probe_lock.release()  # another batch may show that the sink is well
-            else:
-                some = await self._is_well()
-        if some:
-            self._expect_refusals_of_some(REFUSES_SOME)
-            raise _RefusedAlone(error, items)
+        if self._one_by_one.applies:
+            await self._one_by_one.refused(items[0], error)
+            return
+        if self._attempts is None:
+            await self._refusals.judge(items, error, number)
         await self._health.mark_held(error)
-
-    def _may_be_some(self, items: Sequence[Item], error: Refused, number: int) -> bool:
-        """Return whether not all may be refused. What may be stored is not sent to find out."""
-        if self._postponed.was_set_aside(items[0]) or (
-            self._clock.monotonic() < self._refuses_some_until
-        ):
-            return True
-        return number >= SAME_FAILURES and not error.sent
-
-    def _expect_refusals_of_some(self, seconds: float) -> None:
-        until = self._clock.monotonic() + seconds
-        self._refuses_some_until = max(self._refuses_some_until, until)
 
     def _count_possible_duplicates(
         self, items: Sequence[Item], error: Retryable | Refused | PeerBug
     ) -> None:
         if error.sent:
-            self._outcomes.count_possible_duplicates(1 if self._is_asked_first() else len(items))
-
-    def _is_asked_first(self) -> bool:
-        """Return whether the sink gets one event alone, after its check."""
-        return self._health.condition.unproven or self._health.condition.unanswered
+            self._outcomes.count_possible_duplicates(1 if self._one_by_one.applies else len(items))
 
     async def _request(self, items: Sequence[Item]) -> Verdict:
         """Make one request; if it returns, it stays open until its verdict is stored."""
@@ -368,15 +298,9 @@ class Delivery:
             await asyncio.Event().wait()  # until cancelled: the events stay in the spool
         self._in_flight.request_started()
         begun = self._clock.monotonic()
-        is_asked_first = self._is_asked_first()
         try:
-            if is_asked_first:
-                self._is_checked = False
-                # Who answered with a success that proves nothing is another product until its check
-                # succeeds. If nothing was answered, the check may be blocked where events are not.
-                must_be = self._health.condition.unproven or not self._event_probe.is_overdue(begun)
-                self._is_checked = await is_well(self._sink, must_be=must_be)
-                verdict = await send_first_alone(self._sink, items)
+            if self._one_by_one.applies:
+                verdict = await self._one_by_one.send(items)
             else:
                 verdict = await send_fit(self._sink, items)
         except BaseException as error:
@@ -384,9 +308,7 @@ class Delivery:
             if isinstance(error, Retryable):
                 self._concurrency.on_failure(begun, self._clock.monotonic())
             raise
-        self._event_probe.answered()
-        if is_asked_first:
-            self._expect_refusals_of_some(PROBE_MAX)
+        self._one_by_one.answered()
         size = size_of(items)
         if verdict.throttled or verdict.retry_reason is not None:
             self._concurrency.on_failure(begun, self._clock.monotonic())
@@ -467,15 +389,6 @@ class Delivery:
             raise refusal
 
 
-class _RefusedAlone(Exception):
-    """The *refusal* of a request is of its *items*, and not of whatever is sent."""
-
-    def __init__(self, refusal: Refused, items: Sequence[Item]) -> None:
-        super().__init__()
-        self.refusal = refusal
-        self.items = items
-
-
 class _SameFailures:
     """Counts failures in a row that may be due to what was sent, for one reason."""
 
@@ -490,16 +403,6 @@ class _SameFailures:
         self._what = what
         # A sink that says that it is busy, or is not reached, would fail for less as well.
         return self._count if error.sent or error.while_sending else 0
-
-
-def _unanswered(error: Retryable) -> Unanswered:
-    """Return the error that holds a sink for *error* of yet another event that was sent alone."""
-    return Unanswered(
-        f"{error}; the same with the requests before. Whether their events were stored is unknown, "
-        "and each further attempt might store them again: they wait, and one is sent alone ever "
-        "less often, up to once an hour, if the sink's check succeeds. Check what lies in between, "
-        "such as a proxy that waits less long than the sink takes"
-    )
 
 
 def halves(items: Sequence[Item]) -> list[Sequence[Item]]:

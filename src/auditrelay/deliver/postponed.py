@@ -62,16 +62,14 @@ class Postponed:
         """Whether any event waits for its time."""
         return bool(self._timers)
 
-    def has_room(self, item: Item, *, in_a_row: float) -> bool:
+    def has_room(self, *, in_a_row: float) -> bool:
         """
-        Return whether *item* may be set aside.
+        Return whether one more event may be set aside.
 
         Of a sink that takes none meanwhile so many *in a row* may be, and then one in a while.
         """
-        if self._at_once or self.was_set_aside(item):
-            return not self._at_once
         is_time = self._in_a_row < in_a_row or self._clock.monotonic() >= self._next_at
-        return is_time and len(self._times) < MOST_SET_ASIDE
+        return is_time and len(self._times) < MOST_SET_ASIDE and not self._at_once
 
     def was_set_aside(self, item: Item) -> bool:
         """Return whether *item* has failed alone before."""

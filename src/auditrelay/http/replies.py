@@ -2,6 +2,7 @@
 
 import functools
 import json
+import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from datetime import datetime
@@ -206,6 +207,17 @@ def misshapen(reply: Reply, problem: str) -> Retryable:
     )
 
 
+_HTML = re.compile(rb"(?:\xef\xbb\xbf)?\s*<(?:!doctype|html|head|body|!--|\?xml)", re.IGNORECASE)
+
+
+def is_web_page(reply: Reply) -> bool:
+    """Return whether *reply* is a page for people, such as a login: no product sends one."""
+    kind = reply.headers.get("content-type", "").lower()
+    return (
+        kind.startswith(("text/html", "application/xhtml")) or _HTML.match(reply.body) is not None
+    )
+
+
 def described(reply: Reply) -> str:
     """Return what the body of *reply* is said to be, and its length, for messages."""
     kind = scrub(reply.headers.get("content-type", "").partition(";")[0], 60) or "not given"
@@ -256,6 +268,8 @@ def failure(
     advice = hint or (_redirection(reply) if status < 400 else _ADVICE.get(status, ""))
     if advice:
         text = f"{text}; {advice}"
+    if status >= 400 and is_web_page(reply):
+        text = f"{text}; its body is a web page, so a proxy or firewall in between may have sent it"
     if status in (408, 425, 429) or status >= 500:
         asked = retry_after(reply.headers, reply.at)
         return Retryable(

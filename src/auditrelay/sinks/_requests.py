@@ -1,7 +1,6 @@
 """What sinks over HTTP share: bodies, compression, responses as errors."""
 
 import asyncio
-import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any, Final, Literal, TypeVar
 
@@ -9,7 +8,7 @@ import orjson
 from isal import isal_zlib
 
 from auditrelay.errors import Refused, Rejected, RelayError, Retryable, TooLarge
-from auditrelay.http.replies import Reply, check
+from auditrelay.http.replies import Reply, check, is_web_page
 from auditrelay.telemetry.scrubber import scrub
 
 T = TypeVar("T")
@@ -142,7 +141,8 @@ def _of_rejection(error: Rejected, reply: Reply, *, sent: bool) -> RelayError:
     if status in (400, 422) and not is_web_page(reply):
         return error
     return Refused(
-        f"{error}; no event is the cause, check the address and any proxy in between",
+        f"{error}; nothing shows that an event is the cause, check the address and any proxy or "
+        "firewall in between",
         status=status,
         sent=sent and status not in _TURNED_AWAY,
     )
@@ -155,8 +155,8 @@ def foreign(error: Rejected, product: str) -> Refused:
     A proxy refuses for reasons that no event can have: its refusal makes no dead letter.
     """
     return Refused(
-        f"{error}; the answer is not that of {product}, and no event is the cause, check the "
-        "address and any proxy in between",
+        f"{error}; the answer is not that of {product}, so nothing shows that an event is the "
+        "cause, check the address and any proxy or firewall in between",
         status=error.status,
         sent=True,
     )
@@ -166,7 +166,7 @@ def unexpected_body(reply: Reply, product: str) -> Retryable:
     """
     Return the error for a success whose body is not that of *product*.
 
-    For questions, and for products that deduplicate: asking again is harmless.
+    For questions: asking again is harmless. What an answer to events fails to prove is *unproven*.
     """
     return Retryable(
         f"{reply.status} from {reply.where}, but the body ({len(reply.body)} bytes) is not a "
@@ -196,19 +196,6 @@ def unproven(reply: Reply, product: str) -> Refused:
 def is_proof(reply: Reply) -> bool:
     """Return whether the status of *reply* alone proves that a product took everything."""
     return 200 <= reply.status < 300 and not is_web_page(reply)
-
-
-def is_web_page(reply: Reply) -> bool:
-    """Return whether *reply* is a page for people, such as a login: no product sends one."""
-    kind = reply.headers.get("content-type", "").lower()
-    return (
-        kind.startswith(("text/html", "application/xhtml")) or _HTML.match(reply.body) is not None
-    )
-
-
-_HTML: Final = re.compile(
-    rb"(?:\xef\xbb\xbf)?\s*<(?:!doctype|html|head|body|!--|\?xml)", re.IGNORECASE
-)
 
 
 def _kind_of(reply: Reply) -> str:

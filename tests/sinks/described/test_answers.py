@@ -104,10 +104,10 @@ def test_a_body_that_did_not_come_is_needed_or_not(
         assert error.sent
 
 
-def test_a_receiver_that_knows_events_again_is_asked_again_instead_of_held(tmp_path: Path) -> None:
+def test_a_receiver_that_knows_events_again_is_held_for_it_like_any(tmp_path: Path) -> None:
     error = raised(answers(tmp_path, key='[key]\npath = "id"\n'), reply(200, "{}"))
-    assert isinstance(error, Retryable)
-    assert (error.reason, error.sent) == ("bad_reply", True)
+    assert isinstance(error, Refused)
+    assert error.sent
 
 
 def test_warnings_of_a_success_are_shown(tmp_path: Path) -> None:
@@ -185,9 +185,9 @@ def test_elements_are_found_by_the_uid(tmp_path: Path) -> None:
 )
 def test_a_list_that_is_none_of_this_batch_proves_nothing(to: Reply, tmp_path: Path) -> None:
     of = answers(tmp_path, items=ITEMS.format(by='"order"'), key=KEY)
-    assert isinstance(raised(of, to), Retryable)
+    assert isinstance(raised(of, to), Refused)
     by_uid = answers(tmp_path, items=ITEMS.format(by='"id"'), key=KEY)
-    assert isinstance(raised(by_uid, rows({"id": "x", "state": "ok"})), Retryable)
+    assert isinstance(raised(by_uid, rows({"id": "x", "state": "ok"})), Refused)
 
 
 # --- a number of those that were refused

@@ -15,14 +15,12 @@ from auditrelay.descriptions.places import find, parse_path
 from auditrelay.descriptions.receiver.model import Do, Items, On, ReceiverFile, Wait
 from auditrelay.errors import Refused, Rejected, RelayError, Retryable, TooLarge
 from auditrelay.http.headers import reset_after, retry_after
-from auditrelay.http.replies import Reply
+from auditrelay.http.replies import Reply, is_web_page
 from auditrelay.sinks import Counts, Rejection, Verdict
 from auditrelay.sinks._requests import (
     clean,
     error_for,
     is_proof,
-    is_web_page,
-    unexpected_body,
     unproven,
 )
 
@@ -154,8 +152,6 @@ class Answers:
         """Return the error for *answer*, of which the description says nothing."""
         reply = answer.reply
         if 200 <= reply.status < 300:
-            if self.deduplicates:
-                return unexpected_body(reply, self._product)
             return unproven(reply, self._product)
         return error_for(reply, message=answer.message, wait=_asked(reply, self._wait))
 

@@ -38,7 +38,7 @@ from auditrelay.events.page import Page
 from auditrelay.events.timestamps import iso_us
 from auditrelay.http.replies import Reply
 from auditrelay.sinks import Counts, Item, Limits, Rejection, Rendered, Verdict
-from auditrelay.sinks._requests import body_of, clean, dump, unexpected_body
+from auditrelay.sinks._requests import body_of, clean, dump, unproven
 from auditrelay.sinks.elasticsearch.check import Sample, check_cluster
 from auditrelay.sinks.elasticsearch.cluster import ADVICE, Cluster, cluster_error
 from auditrelay.sinks.elasticsearch.content import ContentCheck
@@ -245,7 +245,7 @@ class Sink:
             )
         results = _results(reply)
         if results is None or len(results) != len(batch):
-            raise unexpected_body(reply, "the bulk API")
+            raise unproven(reply, "Elasticsearch")
         rejected: list[Rejection] = []
         retry: list[int] = []
         retry_reason: Retryable | None = None
