@@ -1,15 +1,14 @@
 """The running sources and sinks: what a reload adds, removes and changes, or refuses."""
 
 import asyncio
+import threading
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
-from datetime import UTC
 from pathlib import Path
 from typing import Any
 from unittest.mock import AsyncMock
 
 import pytest
-from apscheduler.schedulers.asyncio import AsyncIOScheduler
 from structlog.testing import capture_logs
 from tests.conftest import make_event
 from tests.descriptions.acme import PARTS, text, write
@@ -23,12 +22,22 @@ from auditrelay.config.model import Config
 from auditrelay.errors import ConfigError, Fenced, Refused, RelayError, StoreFull
 from auditrelay.events.page import Page
 from auditrelay.service.heap import Heap
-from auditrelay.service.topology import Topology, TopologyDiff
+from auditrelay.service.topology import Topology, TopologyDiff, new_scheduler
 from auditrelay.sinks import file
 from auditrelay.store.leases import KEEPER, sole
 from auditrelay.telemetry.metrics import Metrics
 
 Configure = Callable[..., Config]
+
+
+async def test_what_is_due_is_set_in_the_loops_own_thread() -> None:
+    scheduler = new_scheduler()
+    threads: list[int] = []
+    scheduler.add_job(lambda: threads.append(threading.get_ident()))
+    scheduler.start()
+    await eventually(lambda: threads)
+    scheduler.shutdown(wait=False)
+    assert threads == [threading.get_ident()]
 
 
 def source(key: str = "key-one", **more: str) -> dict[str, str]:
@@ -69,7 +78,7 @@ async def running(config: Config, clock: Clock | None = None) -> AsyncIterator[T
     )
     await topology.register()
     async with asyncio.TaskGroup() as tasks:
-        topology.begin(tasks, AsyncIOScheduler(timezone=UTC))
+        topology.begin(tasks, new_scheduler())
         try:
             yield topology
         finally:

@@ -3,13 +3,11 @@
 import asyncio
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
-from datetime import UTC
 from pathlib import Path
 from typing import Any
 from uuid import uuid4
 
 import pytest
-from apscheduler.schedulers.asyncio import AsyncIOScheduler
 from tests.service.test_topology import Configure, configure, source
 from tests.support.clock import FakeClock
 from tests.support.stores import opened
@@ -22,7 +20,7 @@ from auditrelay.service.gate import Gate
 from auditrelay.service.keeper import Keeper
 from auditrelay.service.membership import Loss
 from auditrelay.service.store import Store
-from auditrelay.service.topology import Topology, TopologyDiff
+from auditrelay.service.topology import Topology, TopologyDiff, new_scheduler
 from auditrelay.service.workload import Workload
 from auditrelay.store.conditions import SinkCondition
 from auditrelay.store.leases import Lease
@@ -52,7 +50,7 @@ async def replica(
     work = Workload(topology, store, no_keeper)
     if registers:
         await topology.register()
-    scheduler = AsyncIOScheduler(timezone=UTC)
+    scheduler = new_scheduler()
     scheduler.start()
     async with asyncio.TaskGroup() as tasks:
         work.begin(tasks, scheduler)

@@ -13,11 +13,10 @@ import os
 import sys
 from collections.abc import AsyncIterator, Callable, Collection
 from dataclasses import asdict
-from datetime import UTC, timedelta
+from datetime import timedelta
 from typing import TYPE_CHECKING, Final, Self
 
 import structlog
-from apscheduler.schedulers.asyncio import AsyncIOScheduler
 
 from auditrelay.clock import Clock
 from auditrelay.collect.source_loop import SourceLoop
@@ -42,7 +41,7 @@ from auditrelay.service.registration import receivers
 from auditrelay.service.state import State, opened
 from auditrelay.service.store import Store
 from auditrelay.service.systemd import Supervisor
-from auditrelay.service.topology import Topology, units_of
+from auditrelay.service.topology import Topology, new_scheduler, units_of
 from auditrelay.service.workload import Workload
 from auditrelay.status.port import StatusPort
 from auditrelay.status.report import Failing
@@ -227,7 +226,7 @@ class App:
         """
         self.view.restart_command = supervisor.restart_command
         port = StatusPort(self._config.status.listen, self.view, token=self._config.status.token)
-        scheduler = AsyncIOScheduler(timezone=UTC)
+        scheduler = new_scheduler()
         async with asyncio.TaskGroup() as tasks:
             status = tasks.create_task(port.serve())
             self._work.begin(tasks, scheduler)

@@ -8,10 +8,11 @@ before anything is stopped: if that fails, nothing has changed.
 import asyncio
 from collections.abc import Awaitable, Callable, Collection, Iterable, Mapping
 from dataclasses import dataclass, field
-from datetime import timedelta
+from datetime import UTC, timedelta
 from typing import Any, Final
 
 import structlog
+from apscheduler.executors.debug import DebugExecutor
 from apscheduler.schedulers.asyncio import AsyncIOScheduler
 
 from auditrelay.clock import Clock
@@ -38,6 +39,16 @@ JOB: Final[dict[str, Any]] = {"coalesce": True, "max_instances": 1, "misfire_gra
 """How everything is scheduled: missed runs are made up for once, as soon as possible."""
 
 _log: structlog.stdlib.BoundLogger = structlog.get_logger(__name__)
+
+
+def new_scheduler() -> AsyncIOScheduler:
+    """
+    Return the scheduler that sets when work is due.
+
+    Its jobs run at once in the loop's own thread. In other threads, as it runs them otherwise, they
+    may not set events of the loop, and those in progress at the end are logged as cancelled.
+    """
+    return AsyncIOScheduler(timezone=UTC, executors={"default": DebugExecutor()})
 
 
 def units_of(config: Config, numbers: Mapping[str, int] | None = None) -> list[str]:
