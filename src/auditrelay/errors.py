@@ -133,13 +133,23 @@ class Refused(RelayError):
     The peer refuses until an operator acts. No event is dropped; it is retried slowly.
 
     *status* is the HTTP status, or None for a refusal of another kind. *sent* is true when the
-    peer may have stored the events all the same.
+    peer may have stored the events all the same. *of_request* is true when it may be this request
+    alone that is refused: the status says nothing of credentials or the address, or a web page came
+    from something in between.
     """
 
-    def __init__(self, message: str, *, status: int | None = None, sent: bool = False) -> None:
+    def __init__(
+        self,
+        message: str,
+        *,
+        status: int | None = None,
+        sent: bool = False,
+        of_request: bool = False,
+    ) -> None:
         super().__init__(message)
         self.status = status
         self.sent = sent
+        self.of_request = of_request
 
 
 class Unanswered(Refused):
@@ -214,8 +224,10 @@ _NOT_ITS_SIZE = frozenset({"connect", "tls", "rate_limited", "status_429"})
 """Failures that a smaller request meets just as well."""
 
 
-def may_be_due_to_size(error: WalkBroken | Retryable | PeerBug) -> bool:
+def may_be_due_to_size(error: WalkBroken | Retryable | Refused | PeerBug) -> bool:
     """Return whether a smaller request may succeed where *error* was raised."""
+    if isinstance(error, Refused):
+        return error.of_request
     if isinstance(error, Retryable):
         return error.retry_after is None and error.reason not in _NOT_ITS_SIZE
     return True

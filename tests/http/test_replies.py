@@ -91,6 +91,25 @@ def test_every_other_status_says_what_to_do(
     assert getattr(caught.value, "status", None) == status
 
 
+@pytest.mark.parametrize(
+    ("status", "body", "of_request"),
+    [
+        (401, b"<html>", False),  # a proxy asks for credentials so, for whatever is asked
+        (403, b"<html>", True),
+        (404, b"<html>", True),
+        (403, b'{"error": "no right"}', False),
+        (404, b"", False),
+    ],
+)
+def test_a_web_page_instead_of_the_apis_words_may_refuse_this_request_alone(
+    status: int, body: bytes, of_request: bool
+) -> None:
+    with pytest.raises(Refused) as caught:
+        check(reply(status, body))
+    assert caught.value.of_request is of_request
+    assert ("a web page" in str(caught.value)) is (body == b"<html>")
+
+
 def test_the_servers_message_is_cut_and_cannot_forge_a_line() -> None:
     with pytest.raises(Rejected) as caught:
         check(reply(400), message="no\n" + "x" * 1000)

@@ -268,7 +268,8 @@ def failure(
     advice = hint or (_redirection(reply) if status < 400 else _ADVICE.get(status, ""))
     if advice:
         text = f"{text}; {advice}"
-    if status >= 400 and is_web_page(reply):
+    foreign = status >= 400 and is_web_page(reply)
+    if foreign:
         text = f"{text}; its body is a web page, so a proxy or firewall in between may have sent it"
     if status in (408, 425, 429) or status >= 500:
         asked = retry_after(reply.headers, reply.at)
@@ -279,7 +280,7 @@ def failure(
             sent=True,
         )
     if status in _ADVICE or status < 400:
-        return Refused(text, status=status)
+        return Refused(text, status=status, of_request=foreign and status != 401)
     if status == 413:
         return TooLarge(text, reason="status_413", status=status)
     return Rejected(text, reason=f"status_{status}", status=status)
