@@ -151,6 +151,11 @@ class Refused(RelayError):
         self.sent = sent
         self.of_request = of_request
 
+    @property
+    def is_success(self) -> bool:
+        """Whether it is a success that proves nothing, and no page of something in between."""
+        return self.status is not None and 200 <= self.status < 300 and not self.of_request
+
 
 class Unanswered(Refused):
     """The sink never says whether it stores what it is sent; *reason* as other errors have it."""

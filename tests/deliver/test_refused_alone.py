@@ -1,7 +1,9 @@
 """An event that alone is refused holds up no other: something in between may dislike its words."""
 
+import asyncio
 import math
 from collections.abc import Callable, MutableMapping, Sequence
+from functools import partial
 from typing import Any
 
 import pytest
@@ -9,6 +11,7 @@ from structlog.testing import capture_logs
 from tests.support.daemon import eventually
 from tests.support.delivering import Intake, World, name_of, running
 
+from auditrelay.deliver import postponed
 from auditrelay.deliver.probe import PROBE_MAX
 from auditrelay.errors import Refused, first_of
 from auditrelay.sinks import Item, Limits, Verdict
@@ -33,7 +36,7 @@ def set_aside(logs: Sequence[MutableMapping[str, Any]]) -> set[str]:
 REFUSALS: dict[str, Callable[[], Refused]] = {
     "turned away": lambda: Refused("404", status=404),
     "by a firewall": lambda: Refused("403 by a web page", status=403, sent=True),
-    "as a success": lambda: Refused("200 by a web page", status=200, sent=True),
+    "as a success": lambda: Refused("200 by a web page", status=200, sent=True, of_request=True),
 }
 
 refusals = pytest.mark.parametrize("refusal", REFUSALS.values(), ids=REFUSALS)
@@ -76,15 +79,14 @@ async def test_others_overtake_it_and_the_sink_is_held_once(
             deliverer.wake.set()
             await eventually(lambda: len(intake.taken) == 59)
             await eventually(lambda: intake.offered.count([made[number]]) > 6)
-            assert await world.backlog() == 1
             intake.always = lambda _: Verdict()
             await eventually(lambda: len(intake.taken) == 60)
     assert sorted(intake.taken) == sorted(made)
     assert world.dead() == []
     # Another batch in flight may release the sink once, before the refused one is found.
     assert [line["event"] for line in logs].count("sink_held") <= min(concurrency, 2)
-    postponed = [line for line in logs if line["event"] == "event_postponed"]
-    assert {line["error"] for line in postponed} == {str(refusal())}
+    lines = [line for line in logs if line["event"] == "event_postponed"]
+    assert {line["error"] for line in lines} == {str(refusal())}
 
 
 @refusals
@@ -182,3 +184,105 @@ async def test_in_a_run_that_has_to_end_the_refusal_is_raised(world: World) -> N
         await world.run(intake, attempts=3)
     assert isinstance(first_of(caught.value), Refused)
     assert await world.backlog() == 4
+
+
+@pytest.mark.parametrize("speed", [300])
+@pytest.mark.parametrize("concurrency", [1, 8])
+@refusals
+async def test_a_burst_of_them_at_the_head_holds_up_what_comes_behind_for_seconds(
+    world: World, refusal: Callable[[], Refused], concurrency: int
+) -> None:
+    made = await world.spool(100)
+    intake = Intake(always=Firewall(refusal, *made[:15]))
+    async with running(world.deliverer(intake, concurrency=concurrency)):
+        await eventually(lambda: len(intake.taken) == 85)
+        assert seconds(world) < 900  # two hours, if each delayed the next one
+
+
+@pytest.mark.parametrize("concurrency", [4, 16])
+@pytest.mark.parametrize("earlier", [False, True])
+@refusals
+async def test_batches_in_flight_that_are_refused_together_blame_no_event(
+    world: World, refusal: Callable[[], Refused], concurrency: int, earlier: bool
+) -> None:
+    made = await world.spool(10)
+    intake = Intake(Limits(10, 10**9))
+    deliverer = world.deliverer(intake, concurrency=concurrency)
+    with capture_logs() as logs:
+        async with running(deliverer):
+            if earlier:
+                intake.script = [refusal(), refusal()]
+            await eventually(lambda: len(intake.taken) == 10)
+            logs.clear()
+            counted = world.counted("events_possible_duplicate_total")
+            both = asyncio.Event()
+            waiting = 0
+
+            async def judge(_: Sequence[Item]) -> Verdict:
+                nonlocal waiting
+                if both.is_set():
+                    return Verdict()
+                waiting += 1
+                if waiting == concurrency:
+                    both.set()
+                await both.wait()
+                raise refusal()
+
+            intake.always = judge
+            before = len(intake.offered)
+            made += await world.spool(10 * concurrency, first=10)
+            deliverer.wake.set()
+            await eventually(lambda: len(intake.taken) == 10 + 10 * concurrency)
+    assert sorted(intake.taken) == sorted(made)
+    assert set_aside(logs) == set()
+    sent_in_vain = sum(map(len, intake.offered[before:])) - 10 * concurrency
+    more = world.counted("events_possible_duplicate_total") - counted
+    assert more == (sent_in_vain if refusal().sent else 0)
+
+
+async def test_one_that_is_refused_for_a_day_becomes_a_dead_letter_and_arrives_reduced(
+    world: World,
+) -> None:
+    made = await world.spool(40)
+    intake = Intake(always=Firewall(REFUSALS["by a firewall"], made[7]))
+    async with running(world.deliverer(intake)):
+        await eventually(lambda: len(intake.reduced) == 1)
+    assert seconds(world) > 24 * 3600
+    [(name, reason, status, _)] = world.dead()
+    assert (name, reason, status) == (made[7], "status_403", 403)
+    assert await world.backlog() == 0
+
+
+@refusals
+async def test_while_everything_is_refused_no_event_is_given_up(
+    world: World, refusal: Callable[[], Refused]
+) -> None:
+    await world.spool(5)
+    intake = Intake(always=Firewall(refusal))
+    async with running(world.deliverer(intake)):
+        await eventually(lambda: seconds(world) > 60 * 3600)
+        assert await world.backlog() == 5
+    assert world.dead() == []
+
+
+async def test_however_many_are_known_they_hold_nothing(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(postponed, "MOST_SET_ASIDE", 20)
+    made = await world.spool(200)
+    bad = made[::10]
+    intake = Intake(always=Firewall(REFUSALS["by a firewall"], *bad))
+    deliverer = world.deliverer(intake)
+    async with running(deliverer):
+        await eventually(lambda: len(intake.taken) == 180)
+        for number in range(200, 205):
+            times = intake.offered.count([bad[0]])
+            await eventually(partial(_is_offered_more, intake, bad[0], times))
+            [new] = await world.spool(1, first=number)
+            deliverer.wake.set()
+            await eventually(partial(intake.taken.__contains__, new))
+            assert not deliverer.condition.held
+
+
+def _is_offered_more(intake: Intake, name: str, times: int) -> bool:
+    return intake.offered.count([name]) > times

@@ -30,7 +30,7 @@ from auditrelay.deliver.postponed import Postponed
 from auditrelay.deliver.probe import ProbeDelay
 from auditrelay.deliver.refusals import SAME_FAILURES, Refusals, RefusedAlone
 from auditrelay.deliver.send import send_fit
-from auditrelay.errors import PeerBug, Refused, Rejected, Retryable
+from auditrelay.errors import PeerBug, Refused, Rejected, Retryable, code_of
 from auditrelay.http.retry import retrying
 from auditrelay.sinks import Item, Rejection, Sink, Verdict
 from auditrelay.store import RejectedEvent
@@ -154,10 +154,10 @@ class Delivery:
                     try:
                         verdict = await self._send_once_released(items)
                     except RefusedAlone as error:
-                        if len(error.items) > 1:
-                            return [*halves(items), *rest]
-                        self._postponed.set_aside(items[0], error.refusal)
-                        return [items[1:], *rest]
+                        if parts := _parts_after(error, items, self._postponed):
+                            return [*parts, *rest]
+                        verdict = _given_up(error.refusal, len(items))
+                        self._in_flight.request_started()
                     except Rejected as error:
                         if len(items) > 1:
                             return [*halves(items), *rest]
@@ -191,7 +191,9 @@ class Delivery:
         if not unanswered:
             await self._health.mark_unavailable(error)
             alone = alike and len(items) == 1
-        if alone and await self._refusals.is_alone(in_a_row=math.inf if unanswered else 1):
+        if alone and await self._refusals.is_alone(
+            items[0], in_a_row=math.inf if unanswered else 1
+        ):
             self._postponed.set_aside(items[0], error)
             return True
         if alone and not unanswered and error.sent and not self._sink.deduplicates:
@@ -279,7 +281,7 @@ class Delivery:
 
         Raises RefusedAlone if it is them that are refused, and not everything.
         """
-        if self._one_by_one.applies:
+        if self._one_by_one.met(error):
             await self._one_by_one.refused(items[0], error)
             return
         if self._attempts is None:
@@ -290,7 +292,9 @@ class Delivery:
         self, items: Sequence[Item], error: Retryable | Refused | PeerBug
     ) -> None:
         if error.sent:
-            self._outcomes.count_possible_duplicates(1 if self._one_by_one.applies else len(items))
+            self._outcomes.count_possible_duplicates(
+                1 if self._one_by_one.met(error) else len(items)
+            )
 
     async def _request(self, items: Sequence[Item]) -> Verdict:
         """Make one request; if it returns, it stays open until its verdict is stored."""
@@ -380,6 +384,7 @@ class Delivery:
                     self._pending.add(verdict.ack_id.channel, verdict.ack_id.number, sent)
                 copies = await self._outcomes.commit(done, [], dead)
             self._postponed.accepted(accepted)
+            self._postponed.forget(items[index] for index in rejected)
             if copies:
                 self._in_flight.spool_changed.set()
         finally:
@@ -403,6 +408,24 @@ class _SameFailures:
         self._what = what
         # A sink that says that it is busy, or is not reached, would fail for less as well.
         return self._count if error.sent or error.while_sending else 0
+
+
+def _parts_after(
+    error: RefusedAlone, items: Sequence[Item], postponed: Postponed
+) -> list[Sequence[Item]]:
+    """Return what of *items* is to be sent next; none if the first one is given up."""
+    if len(error.items) > 1:
+        return halves(items)
+    if postponed.is_given_up(items[0]):
+        return []
+    postponed.set_aside(items[0], error.refusal)
+    return [items[1:]]
+
+
+def _given_up(refusal: Refused, events: int) -> Verdict:
+    """Return the verdict on so many *events* of which the first was refused for too long."""
+    first = Rejection(0, code_of(refusal), str(refusal), refusal.status)
+    return Verdict(rejected=(first,), retry=tuple(range(1, events)))
 
 
 def halves(items: Sequence[Item]) -> list[Sequence[Item]]:

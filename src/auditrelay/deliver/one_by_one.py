@@ -13,7 +13,7 @@ from auditrelay.deliver.postponed import Postponed
 from auditrelay.deliver.probe import EventProbe
 from auditrelay.deliver.refusals import Refusals
 from auditrelay.deliver.send import is_well, send_first_alone
-from auditrelay.errors import Refused, Retryable, Unanswered
+from auditrelay.errors import Refused, RelayError, Retryable, Unanswered
 from auditrelay.sinks import Item, Sink, Verdict
 
 
@@ -37,6 +37,8 @@ class OneByOne:
         self._probe = EventProbe(clock.monotonic())
         self._is_checked = False
         """Whether the check succeeded that was made before the last event."""
+        self._error: RelayError | None = None
+        """What the last event met; batches that were sent before may fail at any time."""
 
     @property
     def applies(self) -> bool:
@@ -63,10 +65,18 @@ class OneByOne:
         # succeeds. If nothing was answered, the check may be blocked where events are not.
         overdue = self._probe.is_overdue(self._clock.monotonic())
         must_be = self._health.condition.unproven or not overdue
-        self._is_checked = await is_well(self._sink, must_be=must_be)
-        verdict = await send_first_alone(self._sink, items)
+        try:
+            self._is_checked = await is_well(self._sink, must_be=must_be)
+            verdict = await send_first_alone(self._sink, items)
+        except RelayError as error:
+            self._error = error
+            raise
         self._refusals.passed_alone()
         return verdict
+
+    def met(self, error: RelayError) -> bool:
+        """Return whether it is the last event sent alone that met *error*, and not a batch."""
+        return error is self._error
 
     def answered(self) -> None:
         """Record that the sink has said what became of events, of one or of many."""
@@ -74,14 +84,16 @@ class OneByOne:
 
     async def refused(self, item: Item, error: Refused) -> None:
         """
-        Mark the sink held for *error*, by its check or to *item*.
+        Mark the sink held for the *error* that its check, or *item*, has met.
 
         Raises RefusedAlone if it was *item* that was refused, and not everything.
         """
         await self._health.mark_held(error)
-        if self._is_checked:
+        if not self._is_checked:
+            return
+        if error.is_success:
             self._left_open(item)
-            await self._refusals.judge_first(item, error)
+        await self._refusals.judge_first(item, error)
 
     async def unanswered(self, item: Item, error: Retryable) -> bool:
         """
@@ -89,7 +101,7 @@ class OneByOne:
 
         Then the sink is held, and gets the next one later; unless its check has failed as well.
         """
-        if not (self._health.condition.unanswered and error.sent):
+        if not (self._health.condition.unanswered and error.sent and self.met(error)):
             return False
         self._left_open(item)
         if self._is_checked:

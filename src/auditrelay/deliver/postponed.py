@@ -1,7 +1,7 @@
 """What is sent later than the others: events that a sink refuses, and those that fail alone."""
 
 import asyncio
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import Final, Self
 
 import structlog
@@ -21,8 +21,11 @@ SET_ASIDE_FIRST: Final = 30.0
 _MOST_DOUBLINGS: Final = 20
 """By then it is an hour; after some weeks 2 ** n has no value."""
 
-MOST_SET_ASIDE: Final = 1000
+MOST_SET_ASIDE: Final = 10_000
 """Events that may be set aside at once: if more fail alone, it is not the events."""
+
+GIVEN_UP_AFTER: Final = 32
+"""Times that an event is set aside until it is given up: about a day."""
 
 _log: structlog.stdlib.BoundLogger = structlog.get_logger(__name__)
 
@@ -62,14 +65,15 @@ class Postponed:
         """Whether any event waits for its time."""
         return bool(self._timers)
 
-    def has_room(self, *, in_a_row: float) -> bool:
+    def has_room(self, item: Item, *, in_a_row: float) -> bool:
         """
-        Return whether one more event may be set aside.
+        Return whether *item* may be set aside.
 
         Of a sink that takes none meanwhile so many *in a row* may be, and then one in a while.
         """
         is_time = self._in_a_row < in_a_row or self._clock.monotonic() >= self._next_at
-        return is_time and len(self._times) < MOST_SET_ASIDE and not self._at_once
+        is_room = self.was_set_aside(item) or len(self._times) < MOST_SET_ASIDE
+        return is_time and is_room and not self._at_once
 
     def was_set_aside(self, item: Item) -> bool:
         """Return whether *item* has failed alone before."""
@@ -83,9 +87,13 @@ class Postponed:
         alone = [[item] for item in batch if self.was_set_aside(item)]
         return [others, *alone] if others else [*alone]
 
+    def is_given_up(self, item: Item) -> bool:
+        """Return whether *item* was refused for a day, in which the sink has taken others."""
+        return not self._in_a_row and self._times.get(item.position, 0) >= GIVEN_UP_AFTER
+
     def keep(self, item: Item, wait: float) -> None:
         """Send *item*, which was set aside, no earlier than in *wait* seconds."""
-        self._later(min(wait, PROBE_MAX), item)  # the sink may have recovered by then
+        self._later(min(wait, PROBE_MAX), item.position)  # the sink may have recovered by then
 
     def postpone(self, items: Sequence[Item]) -> None:
         """Send *items* after everything else that waits, even if nothing else ever comes."""
@@ -115,14 +123,18 @@ class Postponed:
             wait=wait,
             times=times,
         )
-        self._later(wait, item)
+        self._later(wait, item.position)
 
     def accepted(self, items: Sequence[Item]) -> None:
         """Record that the sink takes events, and forget that any of *items* was set aside."""
         if self._times and items:
             self._in_a_row = 0
-            for item in items:
-                self._times.pop(item.position, None)
+            self.forget(items)
+
+    def forget(self, items: Iterable[Item]) -> None:
+        """Forget that any of *items* was set aside: they are delivered, or dead letters."""
+        for item in items:
+            self._times.pop(item.position, None)
 
     async def __aenter__(self) -> Self:
         return self
@@ -131,15 +143,15 @@ class Postponed:
         for timer in self._timers:
             timer.cancel()
 
-    def _later(self, seconds: float, item: Item | None) -> None:
-        timer = asyncio.get_running_loop().create_task(self._release(seconds, item))
+    def _later(self, seconds: float, position: int | None) -> None:
+        timer = asyncio.get_running_loop().create_task(self._release(seconds, position))
         self._timers.add(timer)
         timer.add_done_callback(self._timers.discard)
 
-    async def _release(self, seconds: float, item: Item | None) -> None:
+    async def _release(self, seconds: float, position: int | None) -> None:
         await self._clock.sleep(seconds)
-        if item is None:
+        if position is None:
             self._batches.postponed_wait = False
         else:
-            self._batches.resend(ranges_of([item.position]))
+            self._batches.resend(ranges_of([position]))
         self._in_flight.spool_changed.set()

@@ -52,34 +52,32 @@ class Refusals:
         """
         known = self._clock.monotonic() < self._some_until
         if known or number >= SAME_FAILURES or self._postponed.was_set_aside(items[0]):
-            is_one = len(items) == 1
-            if await (self.is_alone(in_a_row=REFUSED_ALONE) if is_one else self._is_well()):
-                self._refused_alone(items, error)
+            await self._judge(items, error, in_a_row=REFUSED_ALONE)
 
     async def judge_first(self, item: Item, error: Refused) -> None:
         """Raise RefusedAlone if *item*, sent alone after a check, was refused for what it is."""
-        if await self.is_alone(in_a_row=math.inf):  # the sink gets one ever less often
-            self._refused_alone([item], error)
+        # After what may be a success the sink gets one event ever less often.
+        await self._judge([item], error, in_a_row=math.inf if error.is_success else REFUSED_ALONE)
 
     def passed_alone(self) -> None:
         """Record that the sink has taken one event, sent alone: it does not refuse everything."""
         self._some_until = max(self._some_until, self._clock.monotonic() + PROBE_MAX)
 
-    async def is_alone(self, *, in_a_row: float) -> bool:
+    async def is_alone(self, item: Item, *, in_a_row: float) -> bool:
         """
-        Return whether it is one event that fails, and not its sink: that one's check succeeds.
+        Return whether it is *item* that fails, and not its sink: that one's check succeeds.
 
         Of a sink that takes none meanwhile, that is said of so many *in a row*.
         """
-        return self._postponed.has_room(in_a_row=in_a_row) and await self._is_well()
-
-    async def _is_well(self) -> bool:
+        if not self._postponed.has_room(item, in_a_row=in_a_row):
+            return False
         try:
             await self._sink.check()
         except RelayError:
             return False
         return True
 
-    def _refused_alone(self, items: Sequence[Item], error: Refused) -> None:
-        self._some_until = self._clock.monotonic() + REFUSES_SOME
-        raise RefusedAlone(error, items)
+    async def _judge(self, items: Sequence[Item], error: Refused, *, in_a_row: float) -> None:
+        if await self.is_alone(items[0], in_a_row=in_a_row):
+            self._some_until = self._clock.monotonic() + REFUSES_SOME
+            raise RefusedAlone(error, items)
