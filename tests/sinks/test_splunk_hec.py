@@ -386,6 +386,18 @@ async def test_a_200_without_a_success_of_hec_proves_nothing(
     with pytest.raises(Refused, match="the address answers but is not a HEC") as caught:
         await sink.send(items(sink, 1))
     assert (caught.value.status, caught.value.sent) == (200, True)
+    assert caught.value.is_success
+
+
+async def test_a_web_page_with_a_200_is_no_success_but_may_be_of_one_event(
+    splunk: Splunk, make: Callable[..., Sink], items: Items
+) -> None:
+    sink = make()
+    splunk.faults.add(html(200))
+    with pytest.raises(Refused, match="a web page") as caught:
+        await sink.send(items(sink, 1))
+    assert (caught.value.status, caught.value.sent) == (200, True)
+    assert not caught.value.is_success
 
 
 async def test_an_event_is_oversized_exactly_where_splunk_refuses_it(

@@ -190,6 +190,7 @@ def unproven(reply: Reply, product: str) -> Refused:
         "is sent again as a probe",
         status=reply.status,
         sent=True,
+        of_request=is_web_page(reply),
     )
 
 
