@@ -134,8 +134,7 @@ class Refused(RelayError):
 
     *status* is the HTTP status, or None for a refusal of another kind. *sent* is true when the
     peer may have stored the events all the same. *of_request* is true when it may be this request
-    alone that is refused: the status says nothing of credentials or the address, or a web page came
-    from something in between.
+    alone that is refused, by something in between: nothing is said in the words of the peer.
     """
 
     def __init__(
@@ -229,10 +228,8 @@ _NOT_ITS_SIZE = frozenset({"connect", "tls", "rate_limited", "status_429"})
 """Failures that a smaller request meets just as well."""
 
 
-def may_be_due_to_size(error: WalkBroken | Retryable | Refused | PeerBug) -> bool:
+def may_be_due_to_size(error: WalkBroken | Retryable | PeerBug) -> bool:
     """Return whether a smaller request may succeed where *error* was raised."""
-    if isinstance(error, Refused):
-        return error.of_request
     if isinstance(error, Retryable):
         return error.retry_after is None and error.reason not in _NOT_ITS_SIZE
     return True

@@ -34,8 +34,8 @@ def set_aside(logs: Sequence[MutableMapping[str, Any]]) -> set[str]:
 
 
 REFUSALS: dict[str, Callable[[], Refused]] = {
-    "turned away": lambda: Refused("404", status=404),
-    "by a firewall": lambda: Refused("403 by a web page", status=403, sent=True),
+    "turned away": lambda: Refused("404", status=404, of_request=True),
+    "by a firewall": lambda: Refused("403 by a web page", status=403, sent=True, of_request=True),
     "as a success": lambda: Refused("200 by a web page", status=200, sent=True, of_request=True),
 }
 
@@ -240,19 +240,6 @@ async def test_batches_in_flight_that_are_refused_together_blame_no_event(
     assert more == (sent_in_vain if refusal().sent else 0)
 
 
-async def test_one_that_is_refused_for_a_day_becomes_a_dead_letter_and_arrives_reduced(
-    world: World,
-) -> None:
-    made = await world.spool(40)
-    intake = Intake(always=Firewall(REFUSALS["by a firewall"], made[7]))
-    async with running(world.deliverer(intake)):
-        await eventually(lambda: len(intake.reduced) == 1)
-    assert seconds(world) > 24 * 3600
-    [(name, reason, status, _)] = world.dead()
-    assert (name, reason, status) == (made[7], "status_403", 403)
-    assert await world.backlog() == 0
-
-
 @refusals
 async def test_while_everything_is_refused_no_event_is_given_up(
     world: World, refusal: Callable[[], Refused]
@@ -286,3 +273,23 @@ async def test_however_many_are_known_they_hold_nothing(
 
 def _is_offered_more(intake: Intake, name: str, times: int) -> bool:
     return intake.offered.count([name]) > times
+
+
+@pytest.mark.parametrize("sent", [False, True])
+@pytest.mark.parametrize("status", [401, 403])
+async def test_what_the_sink_itself_refuses_holds_it_and_is_of_no_event(
+    world: World, status: int, sent: bool
+) -> None:
+    """A target that is closed, say: the sink's check may succeed all the same."""
+    made = await world.spool(40)
+    firewall = Firewall(lambda: Refused("closed", status=status, sent=sent), made[7])
+    intake = Intake(Limits(20, 10**9), always=firewall)
+    deliverer = world.deliverer(intake)
+    with capture_logs() as logs:
+        async with running(deliverer):
+            await eventually(lambda: seconds(world) > 3 * 3600)
+            assert deliverer.condition.held
+            assert set_aside(logs) == set()
+            intake.always = lambda _: Verdict()
+            await eventually(lambda: len(intake.taken) == 40)
+    assert sorted(intake.taken) == sorted(made)

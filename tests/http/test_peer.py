@@ -261,15 +261,6 @@ async def test_a_truncated_reply_is_a_reset(connect: Connect, answer: bytes) -> 
     assert (error.reason, error.sent) == ("reset", True)
 
 
-async def test_a_status_of_no_credentials_may_refuse_this_request_alone(
-    server: Server, connect: Connect
-) -> None:
-    server.faults.add(faults.answer(422, b"{}"), times=None)
-    with pytest.raises(Refused) as caught:
-        await connect().get("/logs", {}, check)
-    assert caught.value.of_request
-
-
 async def test_a_failure_does_not_keep_what_was_read(server: Server, connect: Connect) -> None:
     server.faults.add(faults.gzip_bomb(body.MAX_BODY_BYTES + 1), times=None)
     peer = connect()

@@ -92,22 +92,19 @@ def test_every_other_status_says_what_to_do(
 
 
 @pytest.mark.parametrize(
-    ("status", "body", "of_request"),
+    ("body", "is_page"),
     [
-        (401, b"<html>", False),  # a proxy asks for credentials so, for whatever is asked
-        (403, b"<html>", True),
-        (404, b"<html>", True),
-        (403, b'{"error": "no right"}', False),
-        (404, b"", False),
+        (b"<html>", True),
+        (b'<?xml version="1.0"?>\n<!DOCTYPE html>', True),
+        (b'<?xml version="1.0"?>\n<Error><Code>AccessDenied</Code></Error>', False),
+        (b'{"error": "no right"}', False),
+        (b"", False),
     ],
 )
-def test_a_web_page_instead_of_the_apis_words_may_refuse_this_request_alone(
-    status: int, body: bytes, of_request: bool
-) -> None:
+def test_a_web_page_instead_of_the_apis_words_is_called_one(body: bytes, is_page: bool) -> None:
     with pytest.raises(Refused) as caught:
-        check(reply(status, body))
-    assert caught.value.of_request is of_request
-    assert ("a web page" in str(caught.value)) is (body == b"<html>")
+        check(reply(403, body))
+    assert ("a web page" in str(caught.value)) is is_page
 
 
 def test_the_servers_message_is_cut_and_cannot_forge_a_line() -> None:

@@ -15,7 +15,7 @@ from tests.support.collecting import HOUR, NOON, SECOND, World, open_world
 from tests.support.extent import extent
 
 from auditrelay.collect.walk import MAX_RECORDS
-from auditrelay.errors import PeerBug, Refused, Retryable, WalkBroken
+from auditrelay.errors import PeerBug, Retryable, WalkBroken
 from auditrelay.events.normalize import Normalizer, available, vendor_named
 from auditrelay.http.replies import MOST_RECORDS, Reply
 from auditrelay.sources import UNREADABLE, Page, cekura
@@ -122,7 +122,6 @@ FAILURES = [
     Retryable("no reply", reason="timeout"),
     Retryable("not JSON", reason="bad_reply"),
     Retryable("it hangs up", reason="reset"),
-    Refused("422", status=422, of_request=True),
     WalkBroken("too large", reason="reply_too_large"),
     WalkBroken("again", reason="repeated_page"),
 ]
@@ -166,23 +165,6 @@ async def test_a_span_that_fails_in_any_way_holds_nothing_up(
         [gap] = await _gaps(world)
         assert gap.start <= bad < gap.end
         assert gap.length <= SECOND
-
-
-@pytest.mark.parametrize("status", [401, 403, 404])
-async def test_a_refusal_that_only_an_operator_can_end_is_no_reason_to_read_less(
-    tmp_path: Path, status: int
-) -> None:
-    async with open_world(tmp_path) as world:
-        world.vendor.add(NOON - HOUR)
-        fail_at(world, NOON - HOUR, Refused(str(status), status=status))
-        collector = world.collector()
-        for _ in range(8):
-            with pytest.raises(Refused):
-                await collector.poll()
-            world.clock.advance(HOUR / 4)
-        assert collector.condition.unreadable == ()
-        assert await _gaps(world) == []
-        assert len(world.vendor.asked) < 20
 
 
 async def test_a_bug_at_a_span_holds_the_source_and_nothing_else_up(tmp_path: Path) -> None:

@@ -15,8 +15,8 @@ from typing import Final, Protocol, Self
 
 import structlog
 
-from auditrelay.collect.unreadable import FAILURES, Failure, GiveUp, is_of_all
-from auditrelay.errors import WalkBroken, code_of, may_be_due_to_size
+from auditrelay.collect.unreadable import Failure, GiveUp
+from auditrelay.errors import PeerBug, Retryable, WalkBroken, code_of, may_be_due_to_size
 from auditrelay.settings import SourceSettings
 from auditrelay.window import MAX_WINDOW, MIN_SPLIT, Interval
 
@@ -361,7 +361,7 @@ async def in_parts(
         smallest = part.length <= MIN_SPLIT * 2**in_a_row
         try:
             events = await read(part, length.budget if can_be_cut(part) else None, finely=False)
-        except FAILURES as error:
+        except (WalkBroken, Retryable, PeerBug) as error:
             if await _is_cut(part, error, smallest=smallest, answers=answers):
                 # Where all that is newer is walked, too, smaller pages come before shorter parts.
                 if (
@@ -412,10 +412,10 @@ async def _read_finely(
     """Read *part* in the smallest requests; return why that fails, though the source *answers*."""
     try:
         await read(part, None, finely=True)
-    except FAILURES as error:
+    except (WalkBroken, Retryable, PeerBug) as error:
         if isinstance(error, WalkBroken):
             error.window = part
-        if is_of_all(error) or not await answers():
+        if not await answers():
             raise
         return error
     return None

@@ -16,7 +16,7 @@ import msgspec
 import structlog
 
 from auditrelay.clock import Clock
-from auditrelay.errors import PeerBug, Refused, RelayError, Retryable, WalkBroken, code_of
+from auditrelay.errors import PeerBug, RelayError, Retryable, WalkBroken, code_of
 from auditrelay.sources import UNREADABLE, Source
 from auditrelay.store.conditions import SourceCondition, UnreadableSpan
 from auditrelay.supervisor import RETRY_FIRST, RETRY_MAX
@@ -32,17 +32,10 @@ UNREADABLE_TRIES: Final = 5
 RETRY_AFTER: Final = UNREADABLE_AFTER / UNREADABLE_TRIES
 """How long an unreadable span rests between two attempts; after a bug: as any peer that has one."""
 
-Failure = WalkBroken | Retryable | Refused | PeerBug
-"""What may be due to one record, or to the length of a window; a refusal if it is *of_request*."""
-
-FAILURES: Final = (WalkBroken, Retryable, Refused, PeerBug)
+Failure = WalkBroken | Retryable | PeerBug
+"""What may be due to one record, or to the length of a window."""
 
 _log: structlog.stdlib.BoundLogger = structlog.get_logger(__name__)
-
-
-def is_of_all(error: Failure) -> bool:
-    """Return whether *error* refuses the source as a whole, whatever is asked for."""
-    return isinstance(error, Refused) and not error.of_request
 
 
 class Probe:
@@ -140,8 +133,8 @@ class Unreadable:
             try:
                 for part in _halves(interval):
                     await read(part, again.give_up)
-            except FAILURES as error:
-                if is_of_all(error) or not await answers():
+            except (WalkBroken, Retryable, PeerBug) as error:
+                if not await answers():
                     raise
                 again.failed.clear()
                 await again.give_up(interval, error)

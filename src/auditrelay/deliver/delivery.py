@@ -30,7 +30,7 @@ from auditrelay.deliver.postponed import Postponed
 from auditrelay.deliver.probe import ProbeDelay
 from auditrelay.deliver.refusals import SAME_FAILURES, Refusals, RefusedAlone
 from auditrelay.deliver.send import send_fit
-from auditrelay.errors import PeerBug, Refused, Rejected, Retryable, code_of
+from auditrelay.errors import PeerBug, Refused, Rejected, Retryable
 from auditrelay.http.retry import retrying
 from auditrelay.sinks import Item, Rejection, Sink, Verdict
 from auditrelay.store import RejectedEvent
@@ -154,10 +154,10 @@ class Delivery:
                     try:
                         verdict = await self._send_once_released(items)
                     except RefusedAlone as error:
-                        if parts := _parts_after(error, items, self._postponed):
-                            return [*parts, *rest]
-                        verdict = _given_up(error.refusal, len(items))
-                        self._in_flight.request_started()
+                        if len(error.items) > 1:
+                            return [*halves(items), *rest]
+                        self._postponed.set_aside(items[0], error.refusal)
+                        return [items[1:], *rest]
                     except Rejected as error:
                         if len(items) > 1:
                             return [*halves(items), *rest]
@@ -227,9 +227,9 @@ class Delivery:
         await self._clock.sleep(max(seconds, 0.0))
 
     async def _take_turn(self) -> None:
-        """Wait for a turn to probe, if the sink is held or must answer for single events."""
+        """Wait for a turn to probe, if the sink is held or gets one event at a time."""
         condition = self._health.condition
-        if (condition.held or condition.unanswered) and not self._breaker.is_open:
+        if (condition.held or self._one_by_one.applies) and not self._breaker.is_open:
             await self._health.probe_lock.acquire()
 
     async def _is_kept(self, item: Item) -> bool:
@@ -408,24 +408,6 @@ class _SameFailures:
         self._what = what
         # A sink that says that it is busy, or is not reached, would fail for less as well.
         return self._count if error.sent or error.while_sending else 0
-
-
-def _parts_after(
-    error: RefusedAlone, items: Sequence[Item], postponed: Postponed
-) -> list[Sequence[Item]]:
-    """Return what of *items* is to be sent next; none if the first one is given up."""
-    if len(error.items) > 1:
-        return halves(items)
-    if postponed.is_given_up(items[0]):
-        return []
-    postponed.set_aside(items[0], error.refusal)
-    return [items[1:]]
-
-
-def _given_up(refusal: Refused, events: int) -> Verdict:
-    """Return the verdict on so many *events* of which the first was refused for too long."""
-    first = Rejection(0, code_of(refusal), str(refusal), refusal.status)
-    return Verdict(rejected=(first,), retry=tuple(range(1, events)))
 
 
 def halves(items: Sequence[Item]) -> list[Sequence[Item]]:

@@ -71,7 +71,8 @@ class OneByOne:
         except RelayError as error:
             self._error = error
             raise
-        self._refusals.passed_alone()
+        if not (verdict.rejected or 0 in verdict.retry):
+            self._refusals.passed_alone()
         return verdict
 
     def met(self, error: RelayError) -> bool:
@@ -81,6 +82,7 @@ class OneByOne:
     def answered(self) -> None:
         """Record that the sink has said what became of events, of one or of many."""
         self._probe.answered()
+        self._error = None  # with all that its traceback holds
 
     async def refused(self, item: Item, error: Refused) -> None:
         """

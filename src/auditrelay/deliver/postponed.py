@@ -24,9 +24,6 @@ _MOST_DOUBLINGS: Final = 20
 MOST_SET_ASIDE: Final = 10_000
 """Events that may be set aside at once: if more fail alone, it is not the events."""
 
-GIVEN_UP_AFTER: Final = 32
-"""Times that an event is set aside until it is given up: about a day."""
-
 _log: structlog.stdlib.BoundLogger = structlog.get_logger(__name__)
 
 
@@ -87,10 +84,6 @@ class Postponed:
         alone = [[item] for item in batch if self.was_set_aside(item)]
         return [others, *alone] if others else [*alone]
 
-    def is_given_up(self, item: Item) -> bool:
-        """Return whether *item* was refused for a day, in which the sink has taken others."""
-        return not self._in_a_row and self._times.get(item.position, 0) >= GIVEN_UP_AFTER
-
     def keep(self, item: Item, wait: float) -> None:
         """Send *item*, which was set aside, no earlier than in *wait* seconds."""
         self._later(min(wait, PROBE_MAX), item.position)  # the sink may have recovered by then
@@ -127,13 +120,13 @@ class Postponed:
 
     def accepted(self, items: Sequence[Item]) -> None:
         """Record that the sink takes events, and forget that any of *items* was set aside."""
-        if self._times and items:
+        if items:
             self._in_a_row = 0
             self.forget(items)
 
     def forget(self, items: Iterable[Item]) -> None:
         """Forget that any of *items* was set aside: they are delivered, or dead letters."""
-        for item in items:
+        for item in items if self._times else ():
             self._times.pop(item.position, None)
 
     async def __aenter__(self) -> Self:

@@ -48,8 +48,10 @@ class Refusals:
         Raise RefusedAlone if *items* were refused with *error* for what they are.
 
         At first that is not asked, but from the third of *number* refusals on, or if it was so
-        before; then it costs no hold.
+        before; then it costs no hold. What the sink itself refuses is never of an event alone.
         """
+        if not error.of_request:
+            return
         known = self._clock.monotonic() < self._some_until
         if known or number >= SAME_FAILURES or self._postponed.was_set_aside(items[0]):
             await self._judge(items, error, in_a_row=REFUSED_ALONE)
@@ -57,7 +59,9 @@ class Refusals:
     async def judge_first(self, item: Item, error: Refused) -> None:
         """Raise RefusedAlone if *item*, sent alone after a check, was refused for what it is."""
         # After what may be a success the sink gets one event ever less often.
-        await self._judge([item], error, in_a_row=math.inf if error.is_success else REFUSED_ALONE)
+        in_a_row = math.inf if error.is_success else REFUSED_ALONE
+        if error.is_success or error.of_request:
+            await self._judge([item], error, in_a_row=in_a_row)
 
     def passed_alone(self) -> None:
         """Record that the sink has taken one event, sent alone: it does not refuse everything."""

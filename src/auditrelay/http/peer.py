@@ -200,8 +200,8 @@ class Peer:
 
         *method* may be POST, if the request only reads; *body* is sent as JSON. *read* checks and
         decodes the reply, and raises an error of ``errors``. For sources only: a request that the
-        vendor will never accept (Rejected) is Refused, perhaps alone, because no window may be
-        skipped silently; a reply that is too large breaks the walk, because a smaller window may
+        vendor will never accept (Rejected) holds the source like a refusal, because no window may
+        be skipped silently; a reply that is too large breaks the walk, because a smaller window may
         have smaller pages, and so does a cursor that cannot be sent.
         """
         content = None
@@ -237,7 +237,7 @@ class Peer:
                 return await asyncio.to_thread(read, reply)
             return read(reply)
         except Rejected as error:
-            raise Refused(str(error), status=error.status, of_request=True) from error
+            raise Refused(str(error), status=error.status) from error
         except Retryable as error:
             if error.reason not in ("reply_too_large", "unsendable"):
                 raise

@@ -207,7 +207,10 @@ def misshapen(reply: Reply, problem: str) -> Retryable:
     )
 
 
-_HTML = re.compile(rb"(?:\xef\xbb\xbf)?\s*<(?:!doctype|html|head|body|!--|\?xml)", re.IGNORECASE)
+_HTML = re.compile(
+    rb"(?:\xef\xbb\xbf)?\s*(?:<\?xml[^>]{0,200}\?>\s*)?<(?:!doctype|html|head|body|!--)",
+    re.IGNORECASE,
+)
 
 
 def is_web_page(reply: Reply) -> bool:
@@ -268,8 +271,7 @@ def failure(
     advice = hint or (_redirection(reply) if status < 400 else _ADVICE.get(status, ""))
     if advice:
         text = f"{text}; {advice}"
-    foreign = status >= 400 and is_web_page(reply)
-    if foreign:
+    if status >= 400 and is_web_page(reply):
         text = f"{text}; its body is a web page, so a proxy or firewall in between may have sent it"
     if status in (408, 425, 429) or status >= 500:
         asked = retry_after(reply.headers, reply.at)
@@ -280,7 +282,7 @@ def failure(
             sent=True,
         )
     if status in _ADVICE or status < 400:
-        return Refused(text, status=status, of_request=foreign and status != 401)
+        return Refused(text, status=status)
     if status == 413:
         return TooLarge(text, reason="status_413", status=status)
     return Rejected(text, reason=f"status_{status}", status=status)

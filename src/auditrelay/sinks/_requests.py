@@ -104,6 +104,9 @@ Not 303: it shows where the result of a POST that was processed can be seen
 (https://www.rfc-editor.org/rfc/rfc9110#section-15.4.4).
 """
 
+_OF_A_REQUEST: Final = frozenset({403, 404, 405})
+"""Statuses that a firewall may answer to one request; the others say what all requests lack."""
+
 _GATEWAY_GAVE_UP: Final = frozenset({460, 499})
 """What gateways answer that believe that we have gone: as much a time-out as 504."""
 
@@ -128,13 +131,15 @@ def error_for(
         return error
     except (Retryable, Refused) as error:
         error.sent = not (not_stored or reply.status in _TURNED_AWAY)
+        if isinstance(error, Refused):
+            error.of_request = not message and reply.status in _OF_A_REQUEST
         return error
     except Rejected as error:
-        return _of_rejection(error, reply, sent=not not_stored)
+        return _of_rejection(error, reply, sent=not not_stored, of_request=not message)
     return unexpected_body(reply, "the product")
 
 
-def _of_rejection(error: Rejected, reply: Reply, *, sent: bool) -> RelayError:
+def _of_rejection(error: Rejected, reply: Reply, *, sent: bool, of_request: bool) -> RelayError:
     status = reply.status
     if status in _GATEWAY_GAVE_UP:
         return Retryable(str(error), reason=error.reason, sent=sent)
@@ -145,6 +150,7 @@ def _of_rejection(error: Rejected, reply: Reply, *, sent: bool) -> RelayError:
         "firewall in between",
         status=status,
         sent=sent and status not in _TURNED_AWAY,
+        of_request=of_request and status != 407,
     )
 
 
@@ -159,6 +165,7 @@ def foreign(error: Rejected, product: str) -> Refused:
         "cause, check the address and any proxy or firewall in between",
         status=error.status,
         sent=True,
+        of_request=True,
     )
 
 

@@ -383,6 +383,7 @@ def _datadog_error(reply: Reply) -> RelayError:
             f"{error}; check also that the key belongs to this site",
             status=reply.status,
             sent=error.sent,
+            of_request=error.of_request,
         )
     return error
 

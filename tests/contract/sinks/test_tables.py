@@ -81,24 +81,34 @@ class Table:
                 fates[number] = "taken" if uid in stored else "waits"
         return fates
 
-    async def is_held_and_nothing_is_lost(self, others: str = "taken") -> None:
-        """
-        Deliver until the sink was held; then let it recover, and accept everything.
+    async def is_held_and_nothing_is_lost(self) -> None:
+        """Deliver until the sink is held; then let it recover, and accept everything."""
+        async with asyncio.timeout(90):
+            task = asyncio.create_task(self.deliverer.keep_delivering())
+            await eventually(lambda: self.deliverer.condition.held)
+            assert "dead" not in " ".join(self.fates().values())
+            assert self.fates()[CULPRIT] == "waits"
+            self._recover()
+            await task
+        assert self.fates() == TAKEN
 
-        Meanwhile *others* than the culprit overtake it, as the sink's check succeeds; or they wait.
-        """
-        fates = {**dict.fromkeys(FIVE, others), CULPRIT: "waits"}
+    async def is_overtaken_and_not_lost(self) -> None:
+        """Deliver until all others than the culprit are taken; then let that pass, too."""
         with capture_logs() as logs:
             async with asyncio.timeout(90):
                 task = asyncio.create_task(self.deliverer.keep_delivering())
-                await eventually(lambda: "sink_held" in [line["event"] for line in logs])
+                fates = {**TAKEN, CULPRIT: "waits"}
                 await eventually(lambda: self.fates() == fates)
-                self.double.faults.clear()
-                if isinstance(self.double, Elastic):
-                    self.double.heal_items()
-                self.deliverer.finish()
+                self._recover()
                 await task
         assert self.fates() == TAKEN
+        assert "sink_held" in [line["event"] for line in logs]
+
+    def _recover(self) -> None:
+        self.double.faults.clear()
+        if isinstance(self.double, Elastic):
+            self.double.heal_items()
+        self.deliverer.finish()
 
     def counted(self, name: str) -> float:
         text = self.metrics.render()[0].decode()
@@ -215,6 +225,13 @@ async def test_datadog_retried(intake: Table, status: int) -> None:
 async def test_datadog_held(intake: Table, status: int) -> None:
     intake.inject(refusal(status), times=None)
     await intake.is_held_and_nothing_is_lost()
+
+
+@pytest.mark.parametrize("status", [200, 400, 402, 403, 404, 406, 451])
+async def test_datadog_behind_a_firewall_that_refuses_one_event(intake: Table, status: int) -> None:
+    intake.inject(faults.html(status), times=None)
+    await intake.is_overtaken_and_not_lost()
+    assert not intake.double.stored.repeated()
 
 
 @pytest.mark.parametrize("status", [400, 422])
@@ -372,7 +389,7 @@ async def test_item_held(bulk: Table, status: int, kind: str) -> None:
 
 async def test_item_404_for_every_event_is_held(bulk: Table) -> None:
     bulk.double.fail_items(404, times=None)
-    await bulk.is_held_and_nothing_is_lost(others="waits")
+    await bulk.is_held_and_nothing_is_lost()
 
 
 async def test_item_409_is_delivered(bulk: Table) -> None:
@@ -437,12 +454,21 @@ async def test_bulk_held(bulk: Table, status: int) -> None:
     await bulk.is_held_and_nothing_is_lost()
 
 
+@pytest.mark.parametrize("status", [200, 400, 402, 403, 404, 406, 451])
+async def test_bulk_behind_a_firewall_that_refuses_one_event(bulk: Table, status: int) -> None:
+    bulk.inject(faults.html(status), times=None)
+    await bulk.is_overtaken_and_not_lost()
+    assert not bulk.double.stored.repeated()
+
+
 @pytest.mark.parametrize(
     "body", [b"", b"<html>", b'{"error":"no handler found for uri [/_bulk]","status":400}']
 )
-async def test_bulk_400_that_is_not_about_documents_is_held(bulk: Table, body: bytes) -> None:
+async def test_bulk_400_that_is_not_about_documents_makes_no_dead_letter(
+    bulk: Table, body: bytes
+) -> None:
     bulk.inject(faults.answer(400, body), times=None)
-    await bulk.is_held_and_nothing_is_lost()
+    await bulk.is_overtaken_and_not_lost()
 
 
 async def test_bulk_400_is_bisected_down_to_the_bad_document(bulk: Table) -> None:

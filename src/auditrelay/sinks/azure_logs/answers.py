@@ -84,7 +84,12 @@ class Answer(NamedTuple):
             return self._named(error) if self.is_own else foreign(error, PRODUCT)
         if isinstance(error, Refused) and reply.status in _HINTS:
             hint = f"{error}; {_HINTS[reply.status]}"
-            return Refused(self._with_id(hint), status=reply.status, sent=error.sent)
+            return Refused(
+                self._with_id(hint),
+                status=reply.status,
+                sent=error.sent,
+                of_request=error.of_request,
+            )
         return error
 
     def _named(self, error: Rejected) -> Rejected:

@@ -180,7 +180,8 @@ def cluster_error(reply: Reply) -> RelayError:
     error = (reply.object() or {}).get("error")
     message = f"{error.get('type')}: {error.get('reason')}" if isinstance(error, dict) else ""
     if reply.status == 400 and not message:
-        return Refused(f"{reply.where} did not answer like a cluster; {ADVICE}", status=400)
+        text = f"{reply.where} did not answer like a cluster; {ADVICE}"
+        return Refused(text, status=400, of_request=True)
     failure = error_for(reply, message=message)
     if isinstance(failure, Retryable) and message and reply.status in _NOTHING_DONE:
         failure.sent = False  # in the cluster's own words; a gateway's would prove nothing

@@ -83,7 +83,12 @@ class Answer(NamedTuple):
         hints = _HINTS.get(reply.status), _PASSED_ON if is_own else None
         text = "; ".join(filter(None, (str(error), *hints)))
         if isinstance(error, Refused):
-            return Refused(text, status=error.status, sent=error.sent or is_own)
+            return Refused(
+                text,
+                status=error.status,
+                sent=error.sent or is_own,
+                of_request=error.of_request,
+            )
         assert isinstance(error, Retryable)  # noqa: S101  # for the type checker: no other is left
         return Retryable(
             text, reason=error.reason, retry_after=error.retry_after, sent=error.sent or is_own

@@ -434,6 +434,7 @@ class Sink:
                 f"400 from {reply.where}: {text or 'not a response of HEC'}; {_ADVICE}",
                 status=400,
                 sent=code is None,
+                of_request=code is None,
             )
         reason = _EVENT_ERRORS.get(code, f"hec_{code}")
         if number is None or not 0 <= number < count:
