@@ -199,6 +199,34 @@ async def test_a_gateway_that_answers_for_a_batch_that_was_stored_is_counted(
     assert bool(repeated) == (not scene.sink.deduplicates)
 
 
+# --- a firewall that dislikes a word in one event
+
+
+@every_sink
+@pytest.mark.parametrize("status", [200, 400, 403, 406])
+async def test_an_event_that_something_in_between_refuses_holds_up_no_other(
+    scene: Scene, status: int
+) -> None:
+    bad = scene.world.event(7).uid.encode()
+    scene.double.faults.add(faults.html(status), when=lambda each: bad in each.body, times=None)
+    await scene.world.spool(20)
+    scene.deliverer.wake.set()
+
+    async def all_others() -> bool:
+        return await scene.world.backlog() == 1
+
+    await eventually(all_others)
+    assert scene.world.dead() == []
+    assert bad.decode() not in scene.double.stored.by_uid
+    scene.double.faults.clear()
+
+    async def empty() -> bool:
+        return await scene.world.backlog() == 0
+
+    await eventually(empty)
+    assert not scene.double.stored.repeated()
+
+
 # --- an event that the product refuses
 
 
