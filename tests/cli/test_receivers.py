@@ -55,7 +55,7 @@ def test_check_offline_shows_what_each_of_a_set_of_answers_would_be_taken_for(
     out = invoke("-c", configured(tmp_path, lake(FILE)), "check", "--offline")
     assert "Notes on lake:" in out
     for line in (
-        "answer 200 with an empty body: retry, possible duplicates",
+        "answer 200 with an empty body: hold, possible duplicates",
         "answer 301: hold",
         "answer 400: split",
         "answer 503: retry, possible duplicates",

@@ -729,7 +729,10 @@ async def test_a_wrong_address_is_refused_with_a_hint(
         (b'{"detail":[]}', ""),
         (b'{"detail":{"a":1}}', ""),
         (b"[]", ""),
-        (b"<html>", ""),
+        (
+            b"<html>",
+            "; its body is a web page, so a proxy or firewall in between may have sent it",
+        ),
     ],
 )
 async def test_a_refusal_has_the_vendors_message_if_there_is_one(
