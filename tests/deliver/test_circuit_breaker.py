@@ -68,7 +68,9 @@ async def test_a_sink_that_refuses_every_event_is_held_with_few_dead_letters(
             await eventually(lambda: held(deliverer))
             await eventually(lambda: sum(waits) > 1200)  # twenty minutes of it
             dead = world.dead()
-            assert THRESHOLD <= len(dead) <= THRESHOLD + sum(waits) / PROBE_MAX + 20
+            # Each other batch in flight may have one more under way.
+            most = THRESHOLD + sum(waits) / PROBE_MAX + 8 + concurrency - 1
+            assert THRESHOLD <= len(dead) <= most
             # It goes on probing meanwhile.
             assert 3000 - len(world.dead()) <= await world.backlog() <= 3000
             assert intake.taken == []

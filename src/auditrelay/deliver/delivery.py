@@ -13,7 +13,7 @@ from collections import deque
 from collections.abc import Sequence
 from dataclasses import replace
 from datetime import datetime
-from itertools import chain, count
+from itertools import chain
 from typing import Final
 
 from auditrelay.clock import Clock
@@ -252,8 +252,9 @@ class Delivery:
         probe_lock = self._health.probe_lock
         condition = self._health.condition
         await self._take_turn()
-        delay = ProbeDelay()
-        for number in count(1):
+        delay, number = ProbeDelay(), 0
+        while True:
+            number += 1
             if self._one_by_one.applies:
                 await self._one_by_one.wait(items[0])
             try:
@@ -273,7 +274,6 @@ class Delivery:
             await probe_lock.acquire()
             if condition.held:
                 await self._clock.sleep(delay.after(failure))
-        raise AssertionError("counting has ended")  # pragma: no cover
 
     async def _judge_refusal(self, items: Sequence[Item], error: Refused, number: int) -> None:
         """
