@@ -92,18 +92,20 @@ def test_every_other_status_says_what_to_do(
 
 
 @pytest.mark.parametrize(
-    ("body", "is_page"),
+    ("body", "message", "is_page"),
     [
-        (b"<html>", True),
-        (b'<?xml version="1.0"?>\n<!DOCTYPE html>', True),
-        (b'<?xml version="1.0"?>\n<Error><Code>AccessDenied</Code></Error>', False),
-        (b'{"error": "no right"}', False),
-        (b"", False),
+        (b"<html>", "", True),
+        (b'<?xml version="1.0"?>\n<!DOCTYPE html>', "", True),
+        (b'<?xml version="1.0"?>\n<Error><Code>SlowDown</Code></Error>', "SlowDown", False),
+        (b'{"error": "no right"}', "", False),
+        (b"", "", False),
     ],
 )
-def test_a_web_page_instead_of_the_apis_words_is_called_one(body: bytes, is_page: bool) -> None:
+def test_a_web_page_instead_of_the_apis_words_is_called_one(
+    body: bytes, message: str, is_page: bool
+) -> None:
     with pytest.raises(Refused) as caught:
-        check(reply(403, body))
+        check(reply(403, body), message=message)
     assert ("a web page" in str(caught.value)) is is_page
 
 

@@ -207,10 +207,7 @@ def misshapen(reply: Reply, problem: str) -> Retryable:
     )
 
 
-_HTML = re.compile(
-    rb"(?:\xef\xbb\xbf)?\s*(?:<\?xml[^>]{0,200}\?>\s*)?<(?:!doctype|html|head|body|!--)",
-    re.IGNORECASE,
-)
+_HTML = re.compile(rb"(?:\xef\xbb\xbf)?\s*<(?:!doctype|html|head|body|!--|\?xml)", re.IGNORECASE)
 
 
 def is_web_page(reply: Reply) -> bool:
@@ -271,7 +268,7 @@ def failure(
     advice = hint or (_redirection(reply) if status < 400 else _ADVICE.get(status, ""))
     if advice:
         text = f"{text}; {advice}"
-    if status >= 400 and is_web_page(reply):
+    if status >= 400 and not message and is_web_page(reply):
         text = f"{text}; its body is a web page, so a proxy or firewall in between may have sent it"
     if status in (408, 425, 429) or status >= 500:
         asked = retry_after(reply.headers, reply.at)
