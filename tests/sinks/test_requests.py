@@ -7,9 +7,10 @@ from typing import Literal
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from tests.support.peers import reply
 
 from auditrelay.sinks import _requests
-from auditrelay.sinks._requests import body_of, chunks
+from auditrelay.sinks._requests import body_of, chunks, is_proof
 
 
 @pytest.mark.parametrize("compression", ["gzip", "none"])
@@ -38,3 +39,11 @@ def test_chunks_are_the_texts_in_parts(texts: list[bytes], most: int) -> None:
         parts = list(chunks(texts, start=b"<", between=b"|", end=b">"))
     assert b"".join(parts) == b"<" + b"|".join(texts) + b">"
     assert len(parts) == -(-len(texts) // most) + 1
+
+
+@pytest.mark.parametrize(
+    "body", [b"<html>", b" \n<!DOCTYPE html>", b'<?xml version="1.0"?><Error/>']
+)
+def test_markup_with_a_200_is_no_proof(body: bytes) -> None:
+    assert not is_proof(reply(200, body))
+    assert is_proof(reply(200, b"{}"))
