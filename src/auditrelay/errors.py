@@ -13,6 +13,7 @@ The errors, as a tree by the caller's next action.
     - Retryable     wait (``retry_after`` seconds if known), then retry the same call
     - Refused       hold this source or sink: its credentials, rights or address are wrong
         - Unanswered  the same: it leaves open what became of what was sent
+        - RequestRefused  and Retryable: read less at a time, if a source answers other requests
     - Rejected      halve the request; dead-letter its event if it is only one
         - TooLarge  the same, because of its size
     - WalkBroken    read the window in smaller parts
@@ -134,7 +135,7 @@ class Refused(RelayError):
 
     *status* is the HTTP status, or None for a refusal of another kind. *sent* is true when the
     peer may have stored the events all the same. *of_request* is true when it may be this request
-    alone that is refused, by something in between: nothing is said in the words of the peer.
+    alone that is refused; by a sink, when that is not said in the words of the product.
     """
 
     def __init__(
@@ -154,6 +155,21 @@ class Refused(RelayError):
     def is_success(self) -> bool:
         """Whether it is a success that proves nothing, and no page of something in between."""
         return self.status is not None and 200 <= self.status < 300 and not self.of_request
+
+
+class RequestRefused(Retryable, Refused):
+    """
+    A source refuses this request, and perhaps no other one.
+
+    It is treated as any failure that may be due to one record or to the length of a window, and
+    holds the source if that answers no other request. *reason* and *status* are as others have
+    them.
+    """
+
+    def __init__(self, message: str, *, reason: str, status: int | None = None) -> None:
+        super().__init__(message, reason=reason, sent=True)
+        self.status = status
+        self.of_request = True
 
 
 class Unanswered(Refused):

@@ -7,7 +7,7 @@ import structlog
 from tests.support.clock import FakeClock
 from tests.support.peers import PARAMS, Connect, Server
 
-from auditrelay.errors import Refused, Retryable, WalkBroken
+from auditrelay.errors import Refused, RequestRefused, Retryable, WalkBroken
 from auditrelay.http import body, retry
 from auditrelay.http.replies import Reply, check
 from auditrelay.http.retry import retrying
@@ -116,6 +116,32 @@ async def test_a_request_that_the_vendor_will_never_accept_holds_the_source(
     with pytest.raises(Refused) as caught:
         await connect().get("/", PARAMS, good)
     assert caught.value.status == 400
+    assert (len(server.seen), waits) == (1, [])
+
+
+@pytest.mark.parametrize("status", [400, 403, 404, 405, 413, 422])
+async def test_what_one_request_may_be_refused_alone_is_sent_again_before_a_record_is_given_up(
+    server: Server, connect: Connect, waits: list[float], status: int
+) -> None:
+    server.faults.add(faults.answer(status), nth=range(1, retry.REFUSED_ATTEMPTS))
+    await connect().get("/", PARAMS, good, finely=True)
+    assert len(server.seen) == retry.REFUSED_ATTEMPTS
+    assert 0 < sum(waits) < 2
+    server.faults.add(faults.answer(status), times=None)
+    with pytest.raises(RequestRefused) as caught:
+        await connect().get("/", PARAMS, good, finely=True)
+    assert (caught.value.status, caught.value.reason) == (status, f"status_{status}")
+    assert len(server.seen) == 2 * retry.REFUSED_ATTEMPTS
+
+
+@pytest.mark.parametrize("status", [301, 401])
+async def test_what_all_requests_lack_is_never_sent_again(
+    server: Server, connect: Connect, waits: list[float], status: int
+) -> None:
+    server.faults.add(faults.answer(status), times=None)
+    with pytest.raises(Refused) as caught:
+        await connect().get("/", PARAMS, good, finely=True)
+    assert not isinstance(caught.value, RequestRefused)
     assert (len(server.seen), waits) == (1, [])
 
 

@@ -15,7 +15,7 @@ from tests.support.collecting import HOUR, NOON, SECOND, World, open_world
 from tests.support.extent import extent
 
 from auditrelay.collect.walk import MAX_RECORDS
-from auditrelay.errors import PeerBug, Retryable, WalkBroken
+from auditrelay.errors import PeerBug, Refused, RequestRefused, Retryable, WalkBroken
 from auditrelay.events.normalize import Normalizer, available, vendor_named
 from auditrelay.http.replies import MOST_RECORDS, Reply
 from auditrelay.sources import UNREADABLE, Page, cekura
@@ -122,6 +122,9 @@ FAILURES = [
     Retryable("no reply", reason="timeout"),
     Retryable("not JSON", reason="bad_reply"),
     Retryable("it hangs up", reason="reset"),
+    RequestRefused("400", reason="status_400", status=400),
+    RequestRefused("403", reason="status_403", status=403),
+    RequestRefused("200 with an error inside", reason="refused"),
     WalkBroken("too large", reason="reply_too_large"),
     WalkBroken("again", reason="repeated_page"),
 ]
@@ -210,6 +213,7 @@ async def test_a_source_that_fails_altogether_is_neither_cut_nor_given_up(
             with pytest.raises(type(error)):
                 await collector.poll()
             assert asked - before < 20
+            assert collector.condition.held == isinstance(error, (Refused, PeerBug))
             world.clock.advance(HOUR)
         assert await world.covered() == []
         world.vendor.walk_instead = None

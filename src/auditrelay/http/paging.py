@@ -17,8 +17,8 @@ class CursorPages:
     """Pages behind cursors, of at most *most* records; one that fails cannot be passed over."""
 
     def __init__(self, most: int, *, finely: bool) -> None:
+        self.finely = finely
         self._most = most
-        self._finely = finely
         self.size = 1 if finely else most
         """Of the next page."""
 
@@ -28,7 +28,7 @@ class CursorPages:
 
     def failed(self, error: Retryable | WalkBroken) -> None:
         """Make the page smaller, or raise *error* if it cannot be."""
-        if not self._finely or self.size == 1 or not may_be_due_to_size(error):
+        if not self.finely or self.size == 1 or not may_be_due_to_size(error):
             raise error
         self.size //= 2
 

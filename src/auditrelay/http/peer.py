@@ -24,8 +24,10 @@ from auditrelay.errors import (
     Refused,
     Rejected,
     RelayError,
+    RequestRefused,
     Retryable,
     WalkBroken,
+    code_of,
 )
 from auditrelay.http.body import read_body
 from auditrelay.http.credentials import Credentials, KeyCredentials
@@ -35,7 +37,7 @@ from auditrelay.http.quota import Quota
 from auditrelay.http.rate import RateLimiter
 from auditrelay.http.replies import Reply
 from auditrelay.http.requests import Params, add_headers, build_request, json_body
-from auditrelay.http.retry import SOURCE_ATTEMPTS, retrying
+from auditrelay.http.retry import REFUSED_ATTEMPTS, SOURCE_ATTEMPTS, retrying
 from auditrelay.http.sent import count_sent
 from auditrelay.http.tls import tls_context
 from auditrelay.http.transport import Transport, proxied
@@ -180,9 +182,10 @@ class Peer:
         read: Callable[[Reply], T],
         *,
         background: bool = False,
+        finely: bool = False,
     ) -> T:
         """Send a GET under the policy of :meth:`ask`, and return the result of *read*."""
-        return await self.ask("GET", path, params, None, read, background=background)
+        return await self.ask("GET", path, params, None, read, background=background, finely=finely)
 
     async def ask(
         self,
@@ -194,15 +197,18 @@ class Peer:
         *,
         headers: Mapping[str, str] | None = None,
         background: bool = False,
+        finely: bool = False,
     ) -> T:
         """
         Ask for something under the retry policy, and return the result of *read* for the reply.
 
         *method* may be POST, if the request only reads; *body* is sent as JSON. *read* checks and
         decodes the reply, and raises an error of ``errors``. For sources only: a request that the
-        vendor will never accept (Rejected) holds the source like a refusal, because no window may
-        be skipped silently; a reply that is too large breaks the walk, because a smaller window may
-        have smaller pages, and so does a cursor that cannot be sent.
+        vendor will never accept (Rejected) is RequestRefused like a refusal that it may get alone,
+        because no window may be skipped silently; a *finely* asked one is sent more than once
+        first, as records are passed over that cannot be read. A reply that is too large breaks the
+        walk, because a smaller window may have smaller pages, and so does a cursor that cannot be
+        sent.
         """
         content = None
         if body is not None:
@@ -218,7 +224,11 @@ class Peer:
             background=background,
         )
         async for attempt in retrying(
-            self.name, self._metrics, sleep=self._clock.sleep, attempts=SOURCE_ATTEMPTS
+            self.name,
+            self._metrics,
+            sleep=self._clock.sleep,
+            attempts=SOURCE_ATTEMPTS,
+            refused_attempts=REFUSED_ATTEMPTS if finely else 1,
         ):
             with attempt:
                 try:
@@ -231,17 +241,22 @@ class Peer:
 
     async def _answer(self, send: Callable[[], Awaitable[Reply]], read: Callable[[Reply], T]) -> T:
         try:
-            reply = await send()
-            self._compare_clocks(reply)
-            if len(reply.body) > LONG_BODY:
-                return await asyncio.to_thread(read, reply)
-            return read(reply)
-        except Rejected as error:
-            raise Refused(str(error), status=error.status) from error
+            return await self._read(await send(), read)
         except Retryable as error:
             if error.reason not in ("reply_too_large", "unsendable"):
                 raise
             raise WalkBroken(str(error), reason=error.reason) from error
+
+    async def _read(self, reply: Reply, read: Callable[[Reply], T]) -> T:
+        self._compare_clocks(reply)
+        try:
+            if len(reply.body) > LONG_BODY:
+                return await asyncio.to_thread(read, reply)
+            return read(reply)
+        except (Rejected, Refused) as error:
+            if isinstance(error, Refused) and not error.of_request:
+                raise
+            raise RequestRefused(str(error), reason=code_of(error), status=error.status) from error
 
     def _compare_clocks(self, reply: Reply) -> None:
         """

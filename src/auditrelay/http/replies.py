@@ -233,6 +233,9 @@ _ADVICE = {
     405: "this address does not accept the request; check the address in the configuration",
 }
 
+_OF_A_REQUEST = frozenset({403, 404, 405})
+"""Refusals that one request alone may get; the others say what all requests lack."""
+
 
 def check(reply: Reply, *, message: str = "", hint: str = "", wait: float | None = None) -> Reply:
     """
@@ -279,7 +282,7 @@ def failure(
             sent=True,
         )
     if status in _ADVICE or status < 400:
-        return Refused(text, status=status)
+        return Refused(text, status=status, of_request=status in _OF_A_REQUEST)
     if status == 413:
         return TooLarge(text, reason="status_413", status=status)
     return Rejected(text, reason=f"status_{status}", status=status)

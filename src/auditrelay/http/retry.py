@@ -4,13 +4,16 @@ from collections.abc import Awaitable, Callable
 
 import tenacity
 
-from auditrelay.errors import Retryable
+from auditrelay.errors import Refused, Retryable
 from auditrelay.http.failures import forget
 from auditrelay.telemetry.logs import log
 from auditrelay.telemetry.metrics import Metrics
 
 SOURCE_ATTEMPTS = 5
 """Attempts for one request of a source before its poll fails; the next poll continues there."""
+
+REFUSED_ATTEMPTS = 3
+"""The same for one that is refused, where a record may be passed over for that."""
 
 MAX_SOURCE_WAIT = 900.0
 """A source that asks for a longer wait than these seconds is not asked again until a later poll."""
@@ -36,21 +39,23 @@ def retrying(
     *,
     sleep: Callable[[float], Awaitable[None]],
     attempts: int | None = None,
+    refused_attempts: int = 1,
 ) -> tenacity.AsyncRetrying:
     """
     Return the policy that retries a request to *peer* while it raises Retryable.
 
     Use it as ``async for attempt in retrying(...): with attempt: ...``. The last failure is raised
     as it is. *sleep* waits for so many seconds between two attempts. With *attempts* it gives up
-    after that many, or at once when the peer asks for a wait of more than *MAX_SOURCE_WAIT*;
-    without, it never gives up.
+    after that many, after *refused_attempts* if it is refused, or at once when the peer asks for a
+    wait of more than *MAX_SOURCE_WAIT*; without, it never gives up.
     """
 
     def give_up(state: tenacity.RetryCallState) -> bool:
-        return attempts is not None and (
-            state.attempt_number >= attempts
-            or (_failure(state).retry_after or 0.0) > MAX_SOURCE_WAIT
-        )
+        if attempts is None:
+            return False
+        failure = _failure(state)
+        most = refused_attempts if isinstance(failure, Refused) else attempts
+        return state.attempt_number >= most or (failure.retry_after or 0.0) > MAX_SOURCE_WAIT
 
     def record(state: tenacity.RetryCallState) -> None:
         failure = _failure(state)

@@ -104,9 +104,6 @@ Not 303: it shows where the result of a POST that was processed can be seen
 (https://www.rfc-editor.org/rfc/rfc9110#section-15.4.4).
 """
 
-_OF_A_REQUEST: Final = frozenset({403, 404, 405})
-"""Statuses that a firewall may answer to one request; the others say what all requests lack."""
-
 _GATEWAY_GAVE_UP: Final = frozenset({460, 499})
 """What gateways answer that believe that we have gone: as much a time-out as 504."""
 
@@ -132,7 +129,7 @@ def error_for(
     except (Retryable, Refused) as error:
         error.sent = not (not_stored or reply.status in _TURNED_AWAY)
         if isinstance(error, Refused):
-            error.of_request = not message and reply.status in _OF_A_REQUEST
+            error.of_request &= not message
         return error
     except Rejected as error:
         return _of_rejection(error, reply, sent=not not_stored, of_request=not message)

@@ -109,6 +109,7 @@ class Source:
                     {**params, **place},
                     _read_first if number == 1 else _read,
                     background=background,
+                    finely=finely,
                 )
             except (Retryable, WalkBroken) as error:
                 paging.failed(error)
@@ -192,7 +193,7 @@ def _inner_error(reply: Reply, code: str, message: str) -> Refused | Retryable:
     if not (code or message) or code.startswith("INTERNAL"):
         return Retryable(text, reason="bad_reply")
     hint = _REFUSALS.get(code)
-    return Refused(f"{text}; {hint}" if hint else text)
+    return Refused(f"{text}; {hint}") if hint else Refused(text, of_request=True)
 
 
 def _format_error(code: str, message: str) -> str:

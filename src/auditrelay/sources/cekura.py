@@ -145,6 +145,7 @@ class Source:
                     {**params, **place},
                     _read_first if number == 1 else _read,
                     background=background,
+                    finely=finely,
                 )
             except (Retryable, WalkBroken) as error:
                 paging.failed(error)

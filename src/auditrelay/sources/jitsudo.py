@@ -137,6 +137,7 @@ class Source:
                     {**params, "limit": str(paging.size), **cursor},
                     self._read if cursor else self._read_first,
                     background=background,
+                    finely=finely,
                 )
             except (Retryable, WalkBroken) as error:
                 paging.failed(error)

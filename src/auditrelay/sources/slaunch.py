@@ -293,7 +293,7 @@ class Source:
             self._cursors.clear()
         while True:
             try:
-                answer = await self._request(cursor, paging.size, order, background=background)
+                answer = await self._request(cursor, paging, order, background=background)
             except (Retryable, WalkBroken) as error:
                 paging.failed(error)
             else:
@@ -301,20 +301,19 @@ class Source:
                 return answer
 
     async def _request(
-        self, cursor: str | None, size: int, order: str, *, background: bool
+        self, cursor: str | None, paging: CursorPages, order: str, *, background: bool
     ) -> _Answer | None:
         params = {
             **self._settings.params,
-            "limit": str(size),
+            "limit": str(paging.size),
             "sort_by": "timestamp",
             "sort_order": order,
             "include_total": "false",  # it costs the vendor a count, and is not needed
         }
-        if cursor is None:
-            return await self._peer.get(PATH, params, _read_first, background=background)
-        return await self._peer.get(
-            PATH, {**params, "cursor": cursor}, _read, background=background
-        )
+        if cursor is not None:
+            params["cursor"] = cursor
+        read = _read_first if cursor is None else _read
+        return await self._peer.get(PATH, params, read, background=background, finely=paging.finely)
 
     def _at(self, record: bytes) -> int | None:
         """Return the time of *record* in microseconds, None if none that can be right is there."""

@@ -79,7 +79,8 @@ async def gaps(store: SqlStore) -> list[Interval]:
     return [span.interval for span in await store.ledger("it") if span.gap == UNREADABLE]
 
 
-CASES = list(product([0, BAD, RECORDS - 2], ["500", "html", "broken"]))
+FAULTS = ["500", "html", "broken", "400", "403", "404", "405", "413", "422"]
+CASES = list(product([0, BAD, RECORDS - 2], FAULTS))
 
 
 @pytest.mark.parametrize(
@@ -87,8 +88,8 @@ CASES = list(product([0, BAD, RECORDS - 2], ["500", "html", "broken"]))
     [
         (kind, *each)
         for number, kind in enumerate(KINDS)
-        # Two places and two failures for each kind, others for the next.
-        for each in extent([CASES[number % 9], CASES[(number + 4) % 9]], CASES)
+        # Three places and three failures for each kind, others for the next.
+        for each in extent([CASES[(number + step) % len(CASES)] for step in (0, 10, 20)], CASES)
     ],
     indirect=["rig"],
 )
@@ -149,7 +150,10 @@ async def test_a_window_that_is_too_long_is_read_in_shorter_ones(
         assert len(rig.double.seen) < 60, "requests"
 
 
-@pytest.mark.parametrize("fault", [faults.answer(500), faults.html(200), faults.reset()])
+@pytest.mark.parametrize(
+    "fault",
+    [faults.answer(500), faults.html(200), faults.reset(), faults.answer(400), faults.html(403)],
+)
 async def test_a_source_that_is_down_is_not_asked_for_small_parts(
     rig: Rig, clock: FakeClock, tmp_path: Path, fault: faults.Action
 ) -> None:

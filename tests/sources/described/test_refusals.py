@@ -11,7 +11,7 @@ from tests.support.clock import FakeClock
 from tests.support.scripted import feed, ids, page
 
 from auditrelay.descriptions import load
-from auditrelay.errors import Refused, Retryable, WalkBroken
+from auditrelay.errors import Refused, RequestRefused, Retryable, WalkBroken
 from auditrelay.http.headers import MAX_RETRY_AFTER
 from auditrelay.sandbox.messages import Request, Response, json_response
 from auditrelay.settings.secrets import Resolved, Secret
@@ -32,11 +32,12 @@ def refusal(status: int, words: str = "no", **headers: str) -> Response:
 @pytest.mark.parametrize(
     ("status", "kind"),
     [
-        (400, Refused),
+        (400, RequestRefused),
         (401, Refused),
-        (403, Refused),
-        (404, Refused),
-        (422, Refused),
+        (403, RequestRefused),
+        (404, RequestRefused),
+        (405, RequestRefused),
+        (422, RequestRefused),
         (302, Refused),
         (408, Retryable),
         (429, Retryable),
@@ -74,13 +75,15 @@ async def test_a_cursor_that_is_refused_breaks_the_walk(
     assert "gone" in str(error)
 
 
-@pytest.mark.parametrize("status", [401, 403, 302])
+@pytest.mark.parametrize(
+    ("status", "kind"), [(401, Refused), (403, RequestRefused), (302, Refused)]
+)
 async def test_missing_rights_are_missing_on_a_later_page_too(
-    serve: Serve, connect: Connect, failing: Failing, status: int
+    serve: Serve, connect: Connect, failing: Failing, status: int, kind: type[Exception]
 ) -> None:
     vendor = await serve(page([1], next="c"), refusal(status))
     _, error = await failing(connect(vendor))
-    assert (type(error), error.status) == (Refused, status)
+    assert (type(error), error.status) == (kind, status)
 
 
 async def test_a_redirect_is_not_followed(serve: Serve, connect: Connect, failing: Failing) -> None:
@@ -96,7 +99,7 @@ async def test_the_body_of_a_refusal_may_be_anything(
     serve: Serve, connect: Connect, failing: Failing, body: bytes
 ) -> None:
     _, error = await failing(connect(await serve(Response(403, body))))
-    assert (type(error), error.status) == (Refused, 403)
+    assert (type(error), error.status) == (RequestRefused, 403)
 
 
 async def test_the_words_are_those_of_all_paths_shortened(
@@ -261,9 +264,9 @@ async def test_the_later_of_both_counts_and_never_at_once(
 @pytest.mark.parametrize(
     ("body", "kind", "words"),
     [
-        ({"error": {"message": "no such query"}, "events": []}, Refused, "no such query"),
-        ({"error": {"message": "no such query"}}, Refused, "no such query"),
-        ({"error": "invalid_auth"}, Refused, "invalid_auth"),
+        ({"error": {"message": "no such query"}, "events": []}, RequestRefused, "no such query"),
+        ({"error": {"message": "no such query"}}, RequestRefused, "no such query"),
+        ({"error": "invalid_auth"}, RequestRefused, "invalid_auth"),
         ({"error": [{}], "events": None}, Retryable, "not explained"),
     ],
 )
@@ -323,7 +326,7 @@ async def test_a_list_may_be_replaced_by_an_error(
         errors={"found": "error"},
     )
     _, error = await failing(connect(vendor, description))
-    assert (type(error), "bad filter" in str(error)) == (Refused, True)
+    assert (type(error), "bad filter" in str(error)) == (RequestRefused, True)
 
 
 # --- one quota for one account

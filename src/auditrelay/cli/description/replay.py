@@ -354,11 +354,11 @@ def _response(reply: Reply) -> Response:
 def _unmet(expect: Expected | None, error: RelayError | None, waited: float | None) -> list[str]:
     """Return how *error*, after *waited* seconds, differs from what was expected."""
     if expect is None:
-        return [] if error is None else [f"it failed ({_kind(error)}): {error}"]
+        return [] if error is None else [f"it failed ({_kind(error)!r}): {error}"]
     if error is None:
         return [f"it did not fail, and {expect.error!r} was expected"]
-    if not isinstance(error, _ERRORS[expect.error]):
-        return [f"it failed as {_kind(error)}, and not as {expect.error!r}: {error}"]
+    if _kind(error) != expect.error:
+        return [f"it failed as {_kind(error)!r}, and not as {expect.error!r}: {error}"]
     problems = []
     if expect.words not in str(error):
         problems.append(f"its message does not contain {expect.words!r}: {error}")
@@ -372,7 +372,8 @@ def _unmet(expect: Expected | None, error: RelayError | None, waited: float | No
 
 
 def _kind(error: RelayError) -> str:
-    return next(repr(name) for name, kind in _ERRORS.items() if isinstance(error, kind))
+    # What is refused comes first: alone, it is also tried again.
+    return next(name for name, kind in _ERRORS.items() if isinstance(error, kind))
 
 
 def _other_events(conversation: Conversation, events: Sequence[AuditEvent]) -> list[str]:

@@ -463,13 +463,19 @@ class Source:
             return snapshot
 
         params = {"time_range": range_, "page": str(number + 1), "per_page": str(size)}
-        snapshot = await self._get(params, read, background=background)
+        finely = most is not None
+        snapshot = await self._get(params, read, background=background, finely=finely)
         if snapshot is not None and snapshot.size < size == self._size:
             self._size = snapshot.size  # the vendor's maximum has changed
         return snapshot
 
     async def _get(
-        self, params: dict[str, str], read: Callable[[Reply], T], *, background: bool
+        self,
+        params: dict[str, str],
+        read: Callable[[Reply], T],
+        *,
+        background: bool,
+        finely: bool = False,
     ) -> T:
         """Return what *read* returns for the reply, whose cookies are kept in any case."""
 
@@ -482,6 +488,7 @@ class Source:
             params,
             keep_cookies,
             background=background,
+            finely=finely,
         )
 
     def _answer(self, reply: Reply) -> _Answer:

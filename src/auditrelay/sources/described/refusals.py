@@ -140,7 +140,7 @@ class Refusals:
         if not words:
             return Retryable(f"{text} that is not explained", reason="bad_reply", sent=True)
         hint = self._hint(reply)
-        return Refused(f"{text}: {words}{f'; {hint}' if hint else ''}")
+        return Refused(f"{text}: {words}{f'; {hint}' if hint else ''}", of_request=True)
 
     def _hint(self, reply: Reply) -> str:
         return self._hints.get(str(reply.status), "")

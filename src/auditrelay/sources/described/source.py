@@ -105,7 +105,7 @@ class Source:
         turner = self._rules.turner(span, size, finely=False)
         while True:
             try:
-                answer = await self._ask(turner, background=False)
+                answer = await self._ask(turner, background=False, finely=False)
             except (Retryable, WalkBroken) as error:
                 turner.failed(error)
                 continue
@@ -175,7 +175,7 @@ class Source:
                 sieve = Sieve(window, order, filters=filters, at_once=at_once)
             turner = self._rules.turner(span, self._settings.page_size, finely=finely)
             async with aclosing(
-                self._pages_of(turner, window, sieve, background=background)
+                self._pages_of(turner, window, sieve, background=background, finely=finely)
             ) as pages:
                 async for page in pages:
                     if len(spans) == 1 and sieve is None:
@@ -185,11 +185,17 @@ class Source:
                         yield replace(page, last=page.last and span is spans[-1], total=None)
 
     async def _pages_of(
-        self, turner: Turner, window: Interval, sieve: Sieve | None, *, background: bool
+        self,
+        turner: Turner,
+        window: Interval,
+        sieve: Sieve | None,
+        *,
+        background: bool,
+        finely: bool,
     ) -> AsyncGenerator[Page]:
         while True:
             try:
-                answer = await self._ask(turner, background=background)
+                answer = await self._ask(turner, background=background, finely=finely)
             except (Retryable, WalkBroken) as error:
                 turner.failed(error)
                 continue
@@ -233,7 +239,7 @@ class Source:
         turner, progress = self._from(here, window, finely=finely)
         while True:
             try:
-                answer = await self._ask(turner, background=background)
+                answer = await self._ask(turner, background=background, finely=finely)
             except (Retryable, WalkBroken) as error:
                 if here is None or restarted or code_of(error) not in _NOT_THERE:
                     try:
@@ -300,7 +306,7 @@ class Source:
         elif place is not None and first is not None:
             self._places.remember(place, first)
 
-    async def _ask(self, turner: Turner, *, background: bool) -> Answer:
+    async def _ask(self, turner: Turner, *, background: bool, finely: bool) -> Answer:
         question = turner.question()
         return await self._peer.ask(
             question.method,
@@ -310,6 +316,7 @@ class Source:
             self._pages.read_first if turner.is_first else self._pages.read_later,
             headers=question.headers,
             background=background,
+            finely=finely,
         )
 
 
