@@ -180,7 +180,7 @@ class Source:
         parts = urlsplit(self._settings.base_url)
         return f"{(parts.hostname or '').removesuffix(DOMAIN)}{parts.path}"
 
-    async def walk(  # noqa: C901  # one loop, whose ways out belong together
+    async def walk(
         self, window: Interval, *, background: bool = False, finely: bool = False
     ) -> AsyncGenerator[Page]:
         """Yield every page of *window*, see :class:`auditrelay.sources.Source`."""
@@ -194,7 +194,9 @@ class Source:
         paging = CursorPages(self._settings.page_size, finely=finely)
         while True:
             try:
-                answer = await self._page(cursor, paging, background=background)
+                answer = await self._page(
+                    cursor, paging, background=background, restarted=restarted
+                )
             except (Retryable, WalkBroken) as error:
                 if not finely:
                     raise
@@ -203,12 +205,6 @@ class Source:
                 async for page in self._oldest_first(behind, background=background):
                     yield page
                 return
-            if answer is None and restarted:
-                raise WalkBroken(
-                    f"S-Launch refused its own cursor twice in the walk of "
-                    f"{window.start} .. {window.end}",
-                    reason="cursor_expired",
-                )
             items = [] if answer is None else texts(answer.items)
             times = [self._at(item) for item in items]
             first = next((at for at in times if at is not None), None)
@@ -255,7 +251,9 @@ class Source:
         cursor, reached = None, start
         while reached < end and len(cursors) < MAX_PLACES:
             try:
-                answer = await self._page(cursor, paging, background=background, order="asc")
+                answer = await self._page(
+                    cursor, paging, background=background, restarted=True, order="asc"
+                )
             except (Retryable, WalkBroken) as error:
                 if not may_be_due_to_size(error):
                     raise
@@ -286,22 +284,32 @@ class Source:
         paging: CursorPages,
         *,
         background: bool,
+        restarted: bool,
         order: Literal["asc", "desc"] = "desc",
     ) -> _Answer | None:
-        """Return the page behind *cursor*, or None if the vendor does not accept it any more."""
+        """
+        Return the page behind *cursor*, or None if the vendor does not accept it any more.
+
+        Where the walk was *restarted* for that, it is the page that is refused.
+        """
         if cursor is None and order == "desc":
             self._cursors.clear()
         while True:
             try:
-                answer = await self._request(cursor, paging, order, background=background)
+                return await self._request(
+                    cursor, paging, order, background=background, restarted=restarted
+                )
             except (Retryable, WalkBroken) as error:
                 paging.failed(error)
-            else:
-                paging.read()
-                return answer
 
     async def _request(
-        self, cursor: str | None, paging: CursorPages, order: str, *, background: bool
+        self,
+        cursor: str | None,
+        paging: CursorPages,
+        order: str,
+        *,
+        background: bool,
+        restarted: bool,
     ) -> _Answer | None:
         params = {
             **self._settings.params,
@@ -313,7 +321,15 @@ class Source:
         if cursor is not None:
             params["cursor"] = cursor
         read = _read_first if cursor is None else _read
-        return await self._peer.get(PATH, params, read, background=background, finely=paging.finely)
+        answer = await self._peer.get(
+            PATH, params, read, background=background, finely=paging.finely
+        )
+        if answer is None and restarted:
+            raise WalkBroken(
+                "S-Launch refuses a cursor that it has just given", reason="cursor_expired"
+            )
+        paging.read()
+        return answer
 
     def _at(self, record: bytes) -> int | None:
         """Return the time of *record* in microseconds, None if none that can be right is there."""
