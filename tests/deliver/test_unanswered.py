@@ -238,7 +238,8 @@ async def test_events_that_fail_alone_hold_up_no_other_after_a_quiet_night(
 
     async def at_most_a_minute(seconds: float) -> None:
         """Sleep, but for more than a minute never end: nothing may need it that is awaited."""
-        await (sleep(seconds) if not good or seconds <= 60 else asyncio.Event().wait())
+        ends = not good or (seconds <= 60 and not set(good) <= set(intake.taken))
+        await (sleep(seconds) if ends else asyncio.Event().wait())
 
     async def judge(items: Sequence[Item]) -> Verdict:
         if not bad.isdisjoint(map(name_of, items)):
