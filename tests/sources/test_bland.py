@@ -11,7 +11,7 @@ from pydantic import ValidationError
 from tests.support.clock import FakeClock
 from tests.support.peers import answered_by
 
-from auditrelay.errors import Refused, Retryable, WalkBroken
+from auditrelay.errors import Refused, RequestRefused, Retryable, WalkBroken
 from auditrelay.sandbox import faults
 from auditrelay.sandbox.vendors.bland import PATH, Bland
 from auditrelay.sources import Page, bland
@@ -269,6 +269,8 @@ async def test_errors_inside_a_success_are_shown(
     error = await refusal(walk, connect())
     assert words in str(error)
     assert len(vendor.seen) == 1
+    means_all = any(code in errors for code in ("AUTH_FAILURE", "UNAUTHORIZED", "FEATURE_NOT"))
+    assert isinstance(error, RequestRefused) is not means_all
 
 
 @pytest.mark.parametrize(

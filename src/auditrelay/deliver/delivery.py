@@ -30,7 +30,7 @@ from auditrelay.deliver.postponed import Postponed
 from auditrelay.deliver.probe import ProbeDelay
 from auditrelay.deliver.refusals import SAME_FAILURES, Refusals, RefusedAlone
 from auditrelay.deliver.send import send_fit
-from auditrelay.errors import PeerBug, Refused, Rejected, Retryable
+from auditrelay.errors import PeerBug, Refused, Rejected, Retryable, code_of
 from auditrelay.http.retry import retrying
 from auditrelay.sinks import Item, Rejection, Sink, Verdict
 from auditrelay.store import RejectedEvent
@@ -151,23 +151,10 @@ class Delivery:
                     items = self._fitting(items, rest)
                     if await self._is_kept(items[0]):
                         return [items[1:], *rest]
-                    try:
-                        verdict = await self._send_once_released(items)
-                    except RefusedAlone as error:
-                        if len(error.items) > 1:
-                            return [*halves(items), *rest]
-                        self._postponed.set_aside(items[0], error.refusal)
-                        return [items[1:], *rest]
-                    except Rejected as error:
-                        if len(items) > 1:
-                            return [*halves(items), *rest]
-                        verdict = Verdict(rejected=(Rejection.of(error),))
-                        self._in_flight.request_started()
-                    except Retryable as error:
-                        if await self._is_set_aside(items, error, failures):
-                            return [items[1:], *rest]
-                        raise
-                    verdict, withheld = self._apply_circuit_breaker(items, verdict, probe=probe)
+                    answer = await self._offer(items, failures)
+                    if not isinstance(answer, Verdict):
+                        return [*answer, *rest]
+                    verdict, withheld = self._apply_circuit_breaker(items, answer, probe=probe)
                     await self._commit_verdict(items, verdict, first_at, number)
                     self._outcomes.record_warnings(verdict)
                     self._postponed.postpone([items[index] for index in sorted(withheld)])
@@ -181,10 +168,40 @@ class Delivery:
         # tenacity returns or raises; this line is for the type checker.
         raise AssertionError("the policy ended without a result")  # pragma: no cover
 
-    async def _is_set_aside(
+    async def _offer(
+        self, items: Sequence[Item], failures: "_SameFailures"
+    ) -> Verdict | list[Sequence[Item]]:
+        """Send *items*; return the verdict, or the parts of them that are to be sent next."""
+        try:
+            return await self._send_once_released(items)
+        except RefusedAlone as error:
+            return halves(items) if len(error.items) > 1 else self._set_aside(items, error.refusal)
+        except Rejected as error:
+            if len(items) > 1:
+                return halves(items)
+            self._in_flight.request_started()
+            return Verdict(rejected=(Rejection.of(error),))
+        except Retryable as error:
+            if not await self._fails_alone(items, error, failures):
+                raise
+            return self._set_aside(items, error)
+
+    def _set_aside(
+        self, items: Sequence[Item], error: Retryable | Refused
+    ) -> Verdict | list[Sequence[Item]]:
+        """Set the first of *items* aside for *error*, or return the verdict that gives it up."""
+        # While it may be the sink after all, none is given up: a verdict would release it.
+        in_doubt = self._health.condition.held or self._one_by_one.applies
+        if in_doubt or not self._postponed.is_given_up(items[0]):
+            self._postponed.set_aside(items[0], error)
+            return [items[1:]]
+        self._in_flight.request_started()
+        return _given_up(error, len(items))
+
+    async def _fails_alone(
         self, items: Sequence[Item], error: Retryable, failures: "_SameFailures"
     ) -> bool:
-        """Record that sending *items* failed, and return whether the first is set aside for it."""
+        """Record that sending *items* failed, and return whether it is the first that fails."""
         self._count_possible_duplicates(items, error)
         alike = failures.add(error, len(items)) >= SAME_FAILURES
         alone = unanswered = await self._one_by_one.unanswered(items[0], error)
@@ -194,7 +211,6 @@ class Delivery:
         if alone and await self._refusals.is_alone(
             items[0], in_a_row=math.inf if unanswered else 1
         ):
-            self._postponed.set_aside(items[0], error)
             return True
         if alone and not unanswered and error.sent and not self._sink.deduplicates:
             await self._health.mark_unanswered()
@@ -359,22 +375,11 @@ class Delivery:
             accepted = [item for index, item in enumerate(items) if index not in named]
         try:
             refusal = await self._health.update(verdict)
-            dead = [
-                (
-                    items[rejection.index],
-                    RejectedEvent(
-                        items[rejection.index].position,
-                        rejection.reason,
-                        scrub(rejection.message),
-                        rejection.status,
-                        attempts,
-                        first_at,
-                        now,
-                        reduced=_is_of_content(rejection),
-                    ),
-                )
-                for rejection in verdict.rejected
-            ]
+            dead = []
+            for each in verdict.rejected:
+                item = items[each.index]
+                since, number = self._postponed.history(item, first_at, attempts)
+                dead.append((item, _dead_letter(item, each, number, since, now)))
             sent = SentBatch.of(accepted, self._clock.monotonic())
             done = ranges_of(items[index].position for index in rejected)
             if verdict.ack_id is None:
@@ -408,6 +413,28 @@ class _SameFailures:
         self._what = what
         # A sink that says that it is busy, or is not reached, would fail for less as well.
         return self._count if error.sent or error.while_sending else 0
+
+
+def _given_up(error: Retryable | Refused, events: int) -> Verdict:
+    """Return the verdict on so many *events*, the first of which fails alone with *error*."""
+    status = error.status if isinstance(error, Refused) else None
+    first = Rejection(0, code_of(error), f"{error}; for a day, while others were taken", status)
+    return Verdict(rejected=(first,), retry=tuple(range(1, events)))
+
+
+def _dead_letter(
+    item: Item, rejection: Rejection, attempts: int, first_at: datetime, now: datetime
+) -> RejectedEvent:
+    return RejectedEvent(
+        item.position,
+        rejection.reason,
+        scrub(rejection.message),
+        rejection.status,
+        attempts,
+        first_at,
+        now,
+        reduced=_is_of_content(rejection),
+    )
 
 
 def halves(items: Sequence[Item]) -> list[Sequence[Item]]:

@@ -10,7 +10,7 @@ from tests.support.cases import case
 from tests.support.extent import extent
 
 from auditrelay.errors import Refused, RelayError, Retryable, WalkBroken
-from auditrelay.http.retry import SOURCE_ATTEMPTS
+from auditrelay.http.retry import REFUSED_ATTEMPTS, SOURCE_ATTEMPTS
 from auditrelay.sandbox import Trap, faults
 
 TRANSIENT = {
@@ -89,6 +89,19 @@ async def test_retries_of_a_lasting_failure_end(rig: Rig, waits: list[float]) ->
             assert fault.applied == SOURCE_ATTEMPTS == len(waits) + 1
             rig.double.faults.clear()
             assert await rig.shown() == rig.made()
+
+
+async def test_no_record_is_passed_over_for_a_refusal_that_passes(
+    rig: Rig, waits: list[float]
+) -> None:
+    """One server of several refuses: asked for finely, a page is sent more than once."""
+    rig.fill(3 * rig.page)
+    first = 2 + rig.double.EXTRA_REQUESTS
+    rig.double.faults.add(faults.html(403), nth=range(first, first + REFUSED_ATTEMPTS - 1))
+    pages = [page async for page in rig.build().walk(rig.window, finely=True)]
+    assert sorted(record for page in pages for record in page.records) == sorted(rig.made())
+    assert [page.gaps for page in pages if page.gaps] == []
+    assert len(waits) == REFUSED_ATTEMPTS - 1
 
 
 @pytest.mark.parametrize("page", [1, 2])
