@@ -10,9 +10,10 @@ event that fails alone is set aside, if the sink is well: the others overtake it
 import asyncio
 import math
 from collections import deque
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from datetime import datetime
+from functools import partial
 from itertools import chain
 from typing import Final
 
@@ -375,11 +376,8 @@ class Delivery:
             accepted = [item for index, item in enumerate(items) if index not in named]
         try:
             refusal = await self._health.update(verdict)
-            dead = []
-            for each in verdict.rejected:
-                item = items[each.index]
-                since, number = self._postponed.history(item, first_at, attempts)
-                dead.append((item, _dead_letter(item, each, number, since, now)))
+            sent_by = partial(self._postponed.history, first_at=first_at, attempts=attempts)
+            dead = [_dead_letter(items[one.index], one, now, sent_by) for one in verdict.rejected]
             sent = SentBatch.of(accepted, self._clock.monotonic())
             done = ranges_of(items[index].position for index in rejected)
             if verdict.ack_id is None:
@@ -423,9 +421,14 @@ def _given_up(error: Retryable | Refused, events: int) -> Verdict:
 
 
 def _dead_letter(
-    item: Item, rejection: Rejection, attempts: int, first_at: datetime, now: datetime
-) -> RejectedEvent:
-    return RejectedEvent(
+    item: Item,
+    rejection: Rejection,
+    now: datetime,
+    history: Callable[[Item], tuple[datetime, int]],
+) -> tuple[Item, RejectedEvent]:
+    """Return *item*, and what is stored of its *rejection*; it was sent before by its *history*."""
+    first_at, attempts = history(item)
+    return item, RejectedEvent(
         item.position,
         rejection.reason,
         scrub(rejection.message),
