@@ -376,8 +376,8 @@ class Delivery:
             accepted = [item for index, item in enumerate(items) if index not in named]
         try:
             refusal = await self._health.update(verdict)
-            sent_by = partial(self._postponed.history, first_at=first_at, attempts=attempts)
-            dead = [_dead_letter(items[one.index], one, now, sent_by) for one in verdict.rejected]
+            before = partial(self._postponed.history, first_at=first_at, attempts=attempts)
+            dead = [_dead_letter(items[one.index], one, now, before) for one in verdict.rejected]
             sent = SentBatch.of(accepted, self._clock.monotonic())
             done = ranges_of(items[index].position for index in rejected)
             if verdict.ack_id is None:
