@@ -201,12 +201,14 @@ class WalkBroken(RelayError):
 
     *reason* is a short code: ``repeated_page``, ``no_progress``, ``over_budget``,
     ``reply_too_large``, ``cursor_missing``... *window* is the part that cannot be read, once it is
-    too short to be cut. *shown* is what the walk had shown by then, if it is known.
+    too short to be cut. *shown* is what the walk had shown by then, if it is known. *refused* is
+    true when a page was refused that the one before it leads to.
     """
 
-    def __init__(self, message: str, *, reason: str) -> None:
+    def __init__(self, message: str, *, reason: str, refused: bool = False) -> None:
         super().__init__(message)
         self.reason = reason
+        self.refused = refused
         self.window: Any = None  # an Interval, which this module may not import
         self.shown: Any = None  # a collect.parts.Shown, likewise
 

@@ -134,6 +134,15 @@ async def test_what_one_request_may_be_refused_alone_is_sent_again_before_a_reco
     assert len(server.seen) == 2 * retry.REFUSED_ATTEMPTS
 
 
+async def test_only_refusals_count_as_attempts_that_were_refused(
+    server: Server, connect: Connect, waits: list[float]
+) -> None:
+    for status in (500, 403, 500, 403):
+        server.faults.add(faults.answer(status))
+    await connect().get("/", PARAMS, good, finely=True)
+    assert len(waits) == 4
+
+
 @pytest.mark.parametrize("status", [301, 401])
 async def test_what_all_requests_lack_is_never_sent_again(
     server: Server, connect: Connect, waits: list[float], status: int

@@ -1,5 +1,6 @@
 """Nothing stops a source for good: not a record, not a window, not a page, whatever it is."""
 
+import contextlib
 import json
 import subprocess
 import sys
@@ -248,6 +249,59 @@ async def test_a_long_block_that_fails_takes_few_requests_and_what_is_behind_is_
         world.clock.advance(HOUR)
         await collector.poll()
         assert {*await world.names()} == {*made}
+
+
+REFUSAL = RequestRefused("403", reason="status_403", status=403)
+
+
+@pytest.mark.parametrize("error", [REFUSAL, FAILURES[0]], ids=str)
+async def test_many_records_that_fail_one_by_one_neither_end_nor_hold_the_source(
+    tmp_path: Path, error: Exception
+) -> None:
+    async with open_world(tmp_path) as world:
+        made = [world.vendor.add(NOON - number * HOUR / 40) for number in range(4, 76)]
+        bad = set(made[::2])
+        real = world.vendor.walk_records
+
+        async def walk(window: Interval) -> AsyncGenerator[Page]:
+            records = world.vendor.records
+            inside = [name for name, at, _ in records if window.start <= at < window.end]
+            if bad.intersection(inside):
+                raise error
+            async for page in real(window):
+                yield page
+
+        world.vendor.walk_instead = walk
+        collector = world.collector()
+        for _ in range(12):
+            with contextlib.suppress(WalkBroken, Retryable):
+                await collector.poll()
+            assert not collector.condition.held, "it answers other requests"
+            world.clock.advance(HOUR / 5)
+        assert {*await world.names()} - {"None"} == {*made} - bad
+        assert len(await _gaps(world)) == len(bad)
+
+
+@pytest.mark.parametrize(
+    "met", [Retryable("503", reason="status_503"), Retryable("429", reason="status_429")], ids=str
+)
+async def test_a_source_that_is_down_by_the_time_it_is_asked_again_is_not_held(
+    tmp_path: Path, met: Retryable
+) -> None:
+    async with open_world(tmp_path) as world:
+        errors: list[Exception] = [met, REFUSAL]
+
+        async def walk(_: Interval) -> AsyncGenerator[Page]:
+            if errors:
+                raise errors.pop()
+            yield Page([], last=True)
+
+        world.vendor.walk_instead = walk
+        collector = world.collector()
+        with pytest.raises(Retryable) as caught:
+            await collector.poll()
+        assert caught.value is met
+        assert not collector.condition.held
 
 
 async def test_unreadable_spans_outlive_the_process(tmp_path: Path) -> None:

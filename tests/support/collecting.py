@@ -89,7 +89,7 @@ class Vendor:
     async def close(self) -> None: ...
 
 
-async def answering() -> bool:
+async def answering(_: Failure) -> bool:
     """Answer, as a source does that is not down."""
     return True
 

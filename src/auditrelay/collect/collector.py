@@ -63,7 +63,7 @@ class Collector:
         self._store = store
         self._metrics = metrics
         self._clock = clock
-        self.probe = Probe(name, source, settle=settings.settle, clock=clock)
+        self.probe = Probe(name, settings, source, clock)
         """Whether the source answers."""
         health = SourceHealth(name, settings, store=store, metrics=metrics, clock=clock)
         self._health = health

@@ -8,15 +8,14 @@ that is, so its walk is broken off there. Where a walk breaks, what it has shown
 part.
 """
 
-from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 from typing import Final, Protocol, Self
 
 import structlog
 
-from auditrelay.collect.unreadable import Failure, GiveUp
-from auditrelay.errors import PeerBug, Retryable, WalkBroken, code_of, may_be_due_to_size
+from auditrelay.collect.unreadable import Answers, Failure, GiveUp
+from auditrelay.errors import PeerBug, Refused, Retryable, WalkBroken, code_of, may_be_due_to_size
 from auditrelay.settings import SourceSettings
 from auditrelay.window import MAX_WINDOW, MIN_SPLIT, Interval
 
@@ -223,7 +222,7 @@ class PartLength:
     def gave_up(self) -> None:
         """Learn that what failed lately was due to what was there: the next part may be longer."""
         self._bad = None
-        self.length *= 2
+        self.length = min(self.length * 2, MAX_WINDOW)
 
     def broke(self, part: Interval, shown: Shown | None) -> None:
         """Learn that the walk of *part* broke after it had *shown* so much."""
@@ -339,7 +338,7 @@ async def in_parts(
     length: PartLength,
     read: ReadPart,
     *,
-    answers: Callable[[], Awaitable[bool]],
+    answers: Answers,
     give_up: GiveUp,
 ) -> None:
     """
@@ -372,6 +371,8 @@ async def in_parts(
                     todo += _halves(source, part, error, length)
                 continue
             if given_up == MAX_UNREADABLE_SPANS:
+                if isinstance(error, Refused) and await answers(error):
+                    raise WalkBroken(str(error), reason=code_of(error)) from error
                 raise
             given_up += 1
             length.gave_up()
@@ -390,7 +391,7 @@ async def _is_cut(
     error: Failure,
     *,
     smallest: bool,
-    answers: Callable[[], Awaitable[bool]],
+    answers: Answers,
 ) -> bool:
     """Return whether *part* is read in smaller ones after that *error*; raise it if in none."""
     if not may_be_due_to_size(error):
@@ -401,21 +402,19 @@ async def _is_cut(
         return False
     if isinstance(error, WalkBroken):
         return True
-    if not await answers():
+    if not await answers(error):
         raise error
     return True
 
 
-async def _read_finely(
-    part: Interval, read: ReadPart, answers: Callable[[], Awaitable[bool]]
-) -> Failure | None:
+async def _read_finely(part: Interval, read: ReadPart, answers: Answers) -> Failure | None:
     """Read *part* in the smallest requests; return why that fails, though the source *answers*."""
     try:
         await read(part, None, finely=True)
     except (WalkBroken, Retryable, PeerBug) as error:
         if isinstance(error, WalkBroken):
             error.window = part
-        if not await answers():
+        if not await answers(error):
             raise
         return error
     return None

@@ -16,7 +16,8 @@ import msgspec
 import structlog
 
 from auditrelay.clock import Clock
-from auditrelay.errors import PeerBug, RelayError, Retryable, WalkBroken, code_of
+from auditrelay.errors import PeerBug, Refused, RelayError, Retryable, WalkBroken, code_of
+from auditrelay.settings import SourceSettings
 from auditrelay.sources import UNREADABLE, Source
 from auditrelay.store.conditions import SourceCondition, UnreadableSpan
 from auditrelay.supervisor import RETRY_FIRST, RETRY_MAX
@@ -39,30 +40,41 @@ _log: structlog.stdlib.BoundLogger = structlog.get_logger(__name__)
 
 
 class Probe:
-    """The smallest request to the source *name*: for the newest second that has settled."""
+    """Another request to the source *name*: for the newest second that has settled."""
 
-    def __init__(self, name: str, source: Source, *, settle: timedelta, clock: Clock) -> None:
+    def __init__(self, name: str, settings: SourceSettings, source: Source, clock: Clock) -> None:
         self._name = name
+        self._settings = settings
         self._source = source
-        self._settle = settle
         self._clock = clock
 
-    async def answers(self) -> bool:
+    async def answers(self, error: Failure | None = None) -> bool:
         """
         Return whether the source answers; it has no part in any window that moves with the clock.
 
-        Raises Refused if it will not answer until an operator acts.
+        It is the smallest request. But where *error* is a refusal, it is like the one that is
+        refused, as that may be due to a setting such as the page size; where time is no filter,
+        that would show the same records. Raises Refused if the source will not answer until an
+        operator acts, and after a refusal whatever else it meets: that tells more.
         """
-        end = self._clock.confirmed.certain(self._name) - self._settle
-        walk = self._source.walk(Interval(end - MIN_SPLIT, end), finely=True)
+        refused = isinstance(error, Refused)
+        end = self._clock.confirmed.certain(self._name) - self._settings.settle
+        finely = not (refused and self._settings.filters_time)
+        walk = self._source.walk(Interval(end - MIN_SPLIT, end), finely=finely)
         try:
             async with contextlib.aclosing(walk) as pages:
-                async for _ in pages:
-                    pass
-        except (WalkBroken, Retryable, PeerBug):
+                async for page in pages:
+                    if any(reason == UNREADABLE for _, reason in page.gaps):
+                        return False  # it has passed over what was not answered
+        except (WalkBroken, Retryable, PeerBug) as met:
+            if refused and not isinstance(met, Refused):
+                raise
             return False
         return True
 
+
+Answers = Callable[[Failure], Awaitable[bool]]
+"""Tells whether the source answers another request, after a failure of one."""
 
 GiveUp = Callable[[Interval, Failure], Awaitable[None]]
 """Takes a span that cannot be read, and why; what is behind it is read then."""
@@ -117,7 +129,7 @@ class Unreadable:
     async def retry(
         self,
         read: Callable[[Interval, GiveUp], Awaitable[None]],
-        answers: Callable[[], Awaitable[bool]],
+        answers: Answers,
     ) -> None:
         """
         Have each span *read* that has rested; what fails again is remembered as it was found.
@@ -134,7 +146,7 @@ class Unreadable:
                 for part in _halves(interval):
                     await read(part, again.give_up)
             except (WalkBroken, Retryable, PeerBug) as error:
-                if not await answers():
+                if not await answers(error):
                     raise
                 again.failed.clear()
                 await again.give_up(interval, error)

@@ -107,6 +107,8 @@ def _failure(reply: Reply, answer: dict[str, Any], hint: str) -> Refused | Retry
         return _refused(reply, answer, hint)
     words = _words(answer)
     error = failure(reply, message=words, hint=_hint(answer, hint) if refused else "")
+    if isinstance(error, Refused):
+        error.of_request = False  # no request has a token then
     if not isinstance(error, Rejected):
         return error
     if reply.status != 400:

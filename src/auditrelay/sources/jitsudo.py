@@ -164,6 +164,7 @@ class Source:
                 f"{reply.status} from {reply.where} for the cursor of its last page: "
                 f"{_explanation(reply).message or 'no reason given'}",
                 reason="cursor_expired",
+                refused=True,
             )
         answer = self._read_first(reply, promised=True)
         if answer.has_more is None and not answer.data:

@@ -320,14 +320,14 @@ class Source:
         }
         if cursor is not None:
             params["cursor"] = cursor
-        read = _read_first if cursor is None else _read
+        read = _read_again if restarted else _read
         answer = await self._peer.get(
-            PATH, params, read, background=background, finely=paging.finely
+            PATH,
+            params,
+            _read_first if cursor is None else read,
+            background=background,
+            finely=paging.finely,
         )
-        if answer is None and restarted:
-            raise WalkBroken(
-                "S-Launch refuses a cursor that it has just given", reason="cursor_expired"
-            )
         paging.read()
         return answer
 
@@ -380,6 +380,19 @@ def _read(reply: Reply) -> _Answer | None:
     answer = _read_first(reply, promised=True)
     if answer.next_page is None and not answer.items:
         raise misshapen(reply, "neither records nor next_page on a page that was announced")
+    return answer
+
+
+def _read_again(reply: Reply) -> _Answer:
+    """Return the page in *reply*. Raises WalkBroken if its cursor is refused once more."""
+    answer = _read(reply)
+    if answer is None:
+        raise WalkBroken(
+            f"{reply.status} from {reply.where} for the cursor of its last page, twice: "
+            f"{_message(reply) or 'no reason given'}",
+            reason="cursor_expired",
+            refused=True,
+        )
     return answer
 
 

@@ -175,6 +175,29 @@ async def test_a_source_that_is_down_is_not_asked_for_small_parts(
         assert {span.gap for span in await store.ledger("it")} == {None}
 
 
+async def test_what_a_source_refuses_in_its_own_words_whatever_is_asked_holds_it_at_once(
+    rig: Rig, clock: FakeClock, tmp_path: Path
+) -> None:
+    """404 may be what it says of a page behind the last one, too."""
+    fill(rig, clock.now())
+    words = {
+        "bland": b'{"data":null,"errors":[{"error":"NOT_FOUND","message":"No"}]}',
+        "cekura": b'{"detail":"Invalid page."}',
+    }
+    body = words.get(rig.kind, b'{"error":"no","detail":"no"}')
+    refuse = faults.answer(404, body, {"Content-Type": "application/json"})
+    rig.double.faults.add(refuse, times=None)
+    async with collecting(rig, clock, tmp_path) as (store, collector):
+        for _ in range(3):
+            before = len(rig.double.seen)
+            with pytest.raises(RelayError):
+                await collector.poll()
+            assert collector.condition.held
+            assert len(rig.double.seen) - before <= 4, "requests"
+            clock.advance(HOUR)
+        assert await store.ledger("it") == ()
+
+
 async def test_a_span_that_can_be_read_again_is_no_gap(
     rig: Rig, clock: FakeClock, tmp_path: Path
 ) -> None:

@@ -184,7 +184,12 @@ def test_any_answer_is_a_token_that_can_be_sent_or_an_error_with_a_name(
     answer = reply(status, body.encode("utf-8", "surrogatepass"))
     try:
         granted = request.read(answer)
-    except (Refused, Retryable):
+    except (Refused, Retryable) as failure:
+        error = failure
+    else:
+        error = None
+    if error is not None:
+        assert not getattr(error, "of_request", False), "every request needs a token"
         return
     httpx.Request("GET", "https://a", headers={"authorization": granted.token.reveal()})
     assert granted.life is None or 0 < granted.life < float("inf")

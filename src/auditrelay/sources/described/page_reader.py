@@ -80,6 +80,7 @@ class PageReader:
         raise WalkBroken(
             f"{reply.status} from {reply.where} for a later page: {self._refusals.words(reply)}",
             reason=self._later_refused,
+            refused=True,
         )
 
     def _read(self, reply: Reply, *, promised: bool) -> Answer:
