@@ -13,7 +13,7 @@ from tests.support.delivering import Intake, World, name_of, running
 
 from auditrelay.deliver import postponed
 from auditrelay.deliver.probe import PROBE_MAX
-from auditrelay.errors import Refused, Retryable, first_of
+from auditrelay.errors import Refused, first_of
 from auditrelay.sinks import Item, Limits, Verdict
 
 
@@ -45,7 +45,7 @@ refusals = pytest.mark.parametrize("refusal", REFUSALS.values(), ids=REFUSALS)
 class Firewall:
     """Stands before a sink, and refuses what has one of *names*; or all, if there are none."""
 
-    def __init__(self, refusal: Callable[[], Refused | Retryable], *names: str) -> None:
+    def __init__(self, refusal: Callable[[], Refused], *names: str) -> None:
         self.refused = 0
         self.refused_before = 0
         """How many requests it had refused when the last one passed."""
@@ -240,87 +240,6 @@ async def test_batches_in_flight_that_are_refused_together_blame_no_event(
     assert more == (sent_in_vain if refusal().sent else 0)
 
 
-def timed_out() -> Retryable:
-    return Retryable("no reply", reason="timeout", sent=True)
-
-
-@pytest.mark.parametrize(
-    ("failure", "reason", "status"),
-    [
-        (REFUSALS["by a firewall"], "status_403", 403),
-        (REFUSALS["as a success"], "status_200", 200),
-        (timed_out, "timeout", None),
-    ],
-    ids=[*[*REFUSALS][1:], "by silence"],
-)
-async def test_after_a_day_it_is_a_dead_letter_and_keeps_nothing_in_the_spool(
-    world: World, failure: Callable[[], Refused | Retryable], reason: str, status: int | None
-) -> None:
-    made = await world.spool(40)
-    firewall = Firewall(failure, made[7])
-    intake = Intake(Limits(20, 10**9), always=firewall)
-    deliverer = world.deliverer(intake)
-    async with running(deliverer):
-        await eventually(lambda: len(intake.taken) == 39)
-        while not world.dead():
-            made += await world.spool(1, first=len(made))
-            deliverer.wake.set()
-            await eventually(partial(intake.taken.__contains__, made[-1]))
-            await _another_attempt(world, intake, made[7])
-        assert len(made) - 40 >= postponed.GIVEN_UP_AFTER - 1
-        assert seconds(world) > 24 * 3600
-        assert deliverer.condition.up
-        made += await world.spool(1, first=len(made))
-        deliverer.wake.set()
-        await eventually(partial(_is_empty, world))
-    ((_, why, code, attempts),) = world.dead()
-    assert (why, code) == (reason, status)
-    assert attempts > postponed.GIVEN_UP_AFTER
-    assert {*intake.taken} == {*made} - {made[7]}
-    assert len(intake.reduced) == (status is not None), "the SIEM hears of it"
-
-
-@pytest.mark.parametrize("failure", [REFUSALS["by a firewall"], timed_out])
-async def test_while_no_other_is_taken_it_is_no_dead_letter(
-    world: World, failure: Callable[[], Refused | Retryable]
-) -> None:
-    made = await world.spool(40)
-    intake = Intake(Limits(20, 10**9), always=Firewall(failure, made[7]))
-    async with running(world.deliverer(intake)):
-        await eventually(lambda: seconds(world) > 90 * 3600)
-        assert world.dead() == []
-
-
-async def test_a_sink_that_proves_nothing_is_not_released_by_an_event_that_is_given_up(
-    world: World, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    made = await world.spool(40)
-    firewall = Firewall(REFUSALS["by a firewall"], made[7])
-    intake = Intake(Limits(1, 10**9), always=firewall)
-    deliverer = world.deliverer(intake)
-
-    def judge_last(items: Sequence[Item]) -> Verdict:
-        verdict = firewall(items)
-        intake.always = judge
-        return verdict
-
-    def judge(items: Sequence[Item]) -> Verdict:
-        firewall(items)
-        monkeypatch.setattr(postponed, "GIVEN_UP_AFTER", 1)
-        raise Refused("200 by something else", status=200, sent=True)
-
-    async with running(deliverer):
-        await eventually(lambda: len(intake.taken) == 39)
-        intake.always = judge_last
-        await world.spool(2, first=40)
-        deliverer.wake.set()
-        await eventually(lambda: deliverer.condition.unproven)
-        for _ in range(3):
-            await _another_attempt(world, intake, made[7])
-        assert world.dead() == []
-        assert deliverer.condition.unproven
-
-
 @refusals
 async def test_while_everything_is_refused_no_event_is_given_up(
     world: World, refusal: Callable[[], Refused]
@@ -344,21 +263,16 @@ async def test_however_many_are_known_they_hold_nothing(
     async with running(deliverer):
         await eventually(lambda: len(intake.taken) == 180)
         for number in range(200, 205):
-            await _another_attempt(world, intake, bad[0])
+            times = intake.offered.count([bad[0]])
+            await eventually(partial(_is_offered_more, intake, bad[0], times))
             [new] = await world.spool(1, first=number)
             deliverer.wake.set()
             await eventually(partial(intake.taken.__contains__, new))
             assert not deliverer.condition.held
 
 
-async def _is_empty(world: World) -> bool:
-    return await world.backlog() == 0
-
-
-async def _another_attempt(world: World, intake: Intake, name: str) -> None:
-    """Wait until the event *name* is sent again, if it is no dead letter."""
-    times = intake.offered.count([name])
-    await eventually(lambda: intake.offered.count([name]) > times or bool(world.dead()))
+def _is_offered_more(intake: Intake, name: str, times: int) -> bool:
+    return intake.offered.count([name]) > times
 
 
 @pytest.mark.parametrize("sent", [False, True])

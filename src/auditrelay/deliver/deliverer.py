@@ -2,11 +2,11 @@
 Deliver to one sink: read the spool, keep batches in flight concurrently, store the verdicts.
 
 Delivery is at least once. Every sink has its own position and its own pace; what it does not accept
-stays in the spool and is resent for as long as it takes, or for a day if others pass. A batch that
-is rejected as a whole is bisected down to the event that causes it, and only that one becomes a
-dead letter, in the same transaction in which the position moves past it. Where a sink acknowledges
-later, events count as delivered only then. Before a sink that stores parts of a batch under names a
-:class:`SealedSink` stands.
+stays in the spool and is resent for as long as it takes. A batch that is rejected as a whole is
+bisected down to the event that causes it, and only that one becomes a dead letter, in the same
+transaction in which the position moves past it. Where a sink acknowledges later, events count as
+delivered only then. Before a sink that stores parts of a batch under names a :class:`SealedSink`
+stands.
 
 ::
 

@@ -10,10 +10,9 @@ event that fails alone is set aside, if the sink is well: the others overtake it
 import asyncio
 import math
 from collections import deque
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import replace
 from datetime import datetime
-from functools import partial
 from itertools import chain
 from typing import Final
 
@@ -31,7 +30,7 @@ from auditrelay.deliver.postponed import Postponed
 from auditrelay.deliver.probe import ProbeDelay
 from auditrelay.deliver.refusals import SAME_FAILURES, Refusals, RefusedAlone
 from auditrelay.deliver.send import send_fit
-from auditrelay.errors import PeerBug, Refused, Rejected, Retryable, code_of
+from auditrelay.errors import PeerBug, Refused, Rejected, Retryable
 from auditrelay.http.retry import retrying
 from auditrelay.sinks import Item, Rejection, Sink, Verdict
 from auditrelay.store import RejectedEvent
@@ -152,10 +151,23 @@ class Delivery:
                     items = self._fitting(items, rest)
                     if await self._is_kept(items[0]):
                         return [items[1:], *rest]
-                    answer = await self._offer(items, failures)
-                    if not isinstance(answer, Verdict):
-                        return [*answer, *rest]
-                    verdict, withheld = self._apply_circuit_breaker(items, answer, probe=probe)
+                    try:
+                        verdict = await self._send_once_released(items)
+                    except RefusedAlone as error:
+                        if len(error.items) > 1:
+                            return [*halves(items), *rest]
+                        self._postponed.set_aside(items[0], error.refusal)
+                        return [items[1:], *rest]
+                    except Rejected as error:
+                        if len(items) > 1:
+                            return [*halves(items), *rest]
+                        verdict = Verdict(rejected=(Rejection.of(error),))
+                        self._in_flight.request_started()
+                    except Retryable as error:
+                        if await self._is_set_aside(items, error, failures):
+                            return [items[1:], *rest]
+                        raise
+                    verdict, withheld = self._apply_circuit_breaker(items, verdict, probe=probe)
                     await self._commit_verdict(items, verdict, first_at, number)
                     self._outcomes.record_warnings(verdict)
                     self._postponed.postpone([items[index] for index in sorted(withheld)])
@@ -169,40 +181,10 @@ class Delivery:
         # tenacity returns or raises; this line is for the type checker.
         raise AssertionError("the policy ended without a result")  # pragma: no cover
 
-    async def _offer(
-        self, items: Sequence[Item], failures: "_SameFailures"
-    ) -> Verdict | list[Sequence[Item]]:
-        """Send *items*; return the verdict, or the parts of them that are to be sent next."""
-        try:
-            return await self._send_once_released(items)
-        except RefusedAlone as error:
-            return halves(items) if len(error.items) > 1 else self._set_aside(items, error.refusal)
-        except Rejected as error:
-            if len(items) > 1:
-                return halves(items)
-            self._in_flight.request_started()
-            return Verdict(rejected=(Rejection.of(error),))
-        except Retryable as error:
-            if not await self._fails_alone(items, error, failures):
-                raise
-            return self._set_aside(items, error)
-
-    def _set_aside(
-        self, items: Sequence[Item], error: Retryable | Refused
-    ) -> Verdict | list[Sequence[Item]]:
-        """Set the first of *items* aside for *error*, or return the verdict that gives it up."""
-        # While it may be the sink after all, none is given up: a verdict would release it.
-        in_doubt = self._health.condition.held or self._one_by_one.applies
-        if in_doubt or not self._postponed.is_given_up(items[0]):
-            self._postponed.set_aside(items[0], error)
-            return [items[1:]]
-        self._in_flight.request_started()
-        return _given_up(error, len(items))
-
-    async def _fails_alone(
+    async def _is_set_aside(
         self, items: Sequence[Item], error: Retryable, failures: "_SameFailures"
     ) -> bool:
-        """Record that sending *items* failed, and return whether it is the first that fails."""
+        """Record that sending *items* failed, and return whether the first is set aside for it."""
         self._count_possible_duplicates(items, error)
         alike = failures.add(error, len(items)) >= SAME_FAILURES
         alone = unanswered = await self._one_by_one.unanswered(items[0], error)
@@ -212,6 +194,7 @@ class Delivery:
         if alone and await self._refusals.is_alone(
             items[0], in_a_row=math.inf if unanswered else 1
         ):
+            self._postponed.set_aside(items[0], error)
             return True
         if alone and not unanswered and error.sent and not self._sink.deduplicates:
             await self._health.mark_unanswered()
@@ -376,8 +359,22 @@ class Delivery:
             accepted = [item for index, item in enumerate(items) if index not in named]
         try:
             refusal = await self._health.update(verdict)
-            before = partial(self._postponed.history, first_at=first_at, attempts=attempts)
-            dead = [_dead_letter(items[one.index], one, now, before) for one in verdict.rejected]
+            dead = [
+                (
+                    items[rejection.index],
+                    RejectedEvent(
+                        items[rejection.index].position,
+                        rejection.reason,
+                        scrub(rejection.message),
+                        rejection.status,
+                        attempts,
+                        first_at,
+                        now,
+                        reduced=_is_of_content(rejection),
+                    ),
+                )
+                for rejection in verdict.rejected
+            ]
             sent = SentBatch.of(accepted, self._clock.monotonic())
             done = ranges_of(items[index].position for index in rejected)
             if verdict.ack_id is None:
@@ -411,33 +408,6 @@ class _SameFailures:
         self._what = what
         # A sink that says that it is busy, or is not reached, would fail for less as well.
         return self._count if error.sent or error.while_sending else 0
-
-
-def _given_up(error: Retryable | Refused, events: int) -> Verdict:
-    """Return the verdict on so many *events*, the first of which fails alone with *error*."""
-    status = error.status if isinstance(error, Refused) else None
-    first = Rejection(0, code_of(error), f"{error}; for a day, while others were taken", status)
-    return Verdict(rejected=(first,), retry=tuple(range(1, events)))
-
-
-def _dead_letter(
-    item: Item,
-    rejection: Rejection,
-    now: datetime,
-    history: Callable[[Item], tuple[datetime, int]],
-) -> tuple[Item, RejectedEvent]:
-    """Return *item*, and what is stored of its *rejection*; it was sent before by its *history*."""
-    first_at, attempts = history(item)
-    return item, RejectedEvent(
-        item.position,
-        rejection.reason,
-        scrub(rejection.message),
-        rejection.status,
-        attempts,
-        first_at,
-        now,
-        reduced=_is_of_content(rejection),
-    )
 
 
 def halves(items: Sequence[Item]) -> list[Sequence[Item]]:

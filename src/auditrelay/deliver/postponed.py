@@ -2,8 +2,6 @@
 
 import asyncio
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
-from datetime import datetime
 from typing import Final, Self
 
 import structlog
@@ -26,23 +24,7 @@ _MOST_DOUBLINGS: Final = 20
 MOST_SET_ASIDE: Final = 10_000
 """Events that may be set aside at once: if more fail alone, it is not the events."""
 
-GIVEN_UP_AFTER: Final = 32
-"""Times that an event is set aside, by a sink that takes others, until it is given up: a day."""
-
 _log: structlog.stdlib.BoundLogger = structlog.get_logger(__name__)
-
-
-@dataclass(slots=True)
-class _SetAside:
-    """An event that has failed alone."""
-
-    first_at: datetime
-    """When it did so first."""
-    times: int = 0
-    alone: int = 0
-    """How many of them the sink has taken others before."""
-    taken: int = 0
-    """How often the sink had taken others the last time."""
 
 
 class Postponed:
@@ -70,9 +52,8 @@ class Postponed:
         self._in_flight = in_flight
         self._clock = clock
         self._at_once = at_once
-        self._set_aside: dict[int, _SetAside] = {}
+        self._times: dict[int, int] = {}
         self._in_a_row = 0
-        self._taken = 0
         self._next_at = 0.0
         self._timers: set[asyncio.Task[None]] = set()
 
@@ -88,27 +69,12 @@ class Postponed:
         Of a sink that takes none meanwhile so many *in a row* may be, and then one in a while.
         """
         is_time = self._in_a_row < in_a_row or self._clock.monotonic() >= self._next_at
-        is_room = self.was_set_aside(item) or len(self._set_aside) < MOST_SET_ASIDE
+        is_room = self.was_set_aside(item) or len(self._times) < MOST_SET_ASIDE
         return is_time and is_room and not self._at_once
 
     def was_set_aside(self, item: Item) -> bool:
         """Return whether *item* has failed alone before."""
-        return item.position in self._set_aside
-
-    def history(self, item: Item, first_at: datetime, attempts: int) -> tuple[datetime, int]:
-        """Return since when and how often *item* was sent, by *first_at* and the *attempts* now."""
-        known = self._set_aside.get(item.position)
-        return (first_at, attempts) if known is None else (known.first_at, known.times + attempts)
-
-    def is_given_up(self, item: Item) -> bool:
-        """
-        Return whether *item* need not be set aside again: it is a dead letter.
-
-        For a day it has failed alone, and the sink has taken others between its attempts: to wait
-        for longer would keep in the spool whatever came after it.
-        """
-        known = self._set_aside.get(item.position)
-        return known is not None and known.alone >= GIVEN_UP_AFTER and known.taken < self._taken
+        return item.position in self._times
 
     def apart(self, batch: Sequence[Item]) -> list[Sequence[Item]]:
         """Return *batch* without what was set aside, and that one by one: it may fail again."""
@@ -136,13 +102,8 @@ class Postponed:
 
     def set_aside(self, item: Item, error: RelayError) -> None:
         """Send *item*, which fails alone with *error*, again after a while that grows."""
-        new = _SetAside(self._clock.now())
-        known = self._set_aside.setdefault(item.position, new)
-        known.times += 1
-        known.alone += known.taken < self._taken
-        known.taken = self._taken
-        times = known.times
-        if known is new:
+        times = self._times[item.position] = self._times.get(item.position, 0) + 1
+        if times == 1:
             self._in_a_row += 1
             self._next_at = self._clock.monotonic() + PROBE_MAX
         wait = min(SET_ASIDE_FIRST * 2 ** min(times - 1, _MOST_DOUBLINGS), EVENT_MAX)
@@ -161,13 +122,12 @@ class Postponed:
         """Record that the sink takes events, and forget that any of *items* was set aside."""
         if items:
             self._in_a_row = 0
-            self._taken += 1
             self.forget(items)
 
     def forget(self, items: Iterable[Item]) -> None:
         """Forget that any of *items* was set aside: they are delivered, or dead letters."""
-        for item in items if self._set_aside else ():
-            self._set_aside.pop(item.position, None)
+        for item in items if self._times else ():
+            self._times.pop(item.position, None)
 
     async def __aenter__(self) -> Self:
         return self
