@@ -77,6 +77,7 @@ class Source:
                     {**params, "size": str(paging.size)},
                     partial(_read, promised=bool(known)),
                     background=background,
+                    finely=finely,
                 )
             except (Retryable, WalkBroken) as error:
                 paging.failed(error)
