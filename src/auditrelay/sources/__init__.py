@@ -83,8 +83,8 @@ class Source(Protocol):
 
         The last page is marked as the last; it may be empty. A walk that ends without it proves
         nothing. Raises Retryable if the vendor does not answer even after retries, Refused if it
-        will not answer until an operator acts, and WalkBroken if its answers cannot be a whole
-        window.
+        will not answer until an operator acts, RequestRefused if it may be this request alone that
+        it refuses, and WalkBroken if its answers cannot be a whole window.
         """
 
     async def close(self) -> None:
