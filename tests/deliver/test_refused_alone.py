@@ -294,3 +294,24 @@ async def test_what_the_sink_itself_refuses_holds_it_and_is_of_no_event(
             intake.always = lambda _: Verdict()
             await eventually(lambda: len(intake.taken) == 40)
     assert sorted(intake.taken) == sorted(made)
+
+
+async def test_a_run_that_ends_leaves_the_sink_held_however_many_batches_are_refused(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The first refusal ends the run, and with it the writes that the others wait for."""
+    await world.spool(4)
+    save = world.store.save_condition
+    slow = iter([True])
+
+    async def save_condition(*words: Any) -> None:
+        if next(slow, False):
+            await asyncio.sleep(0.2)
+        await save(*words)
+
+    monkeypatch.setattr(world.store, "save_condition", save_condition)
+    intake = Intake(Limits(1, 10**9), always=Firewall(REFUSALS["turned away"]))
+    with pytest.RaisesGroup(Refused):
+        await world.run(intake, attempts=1, concurrency=2)
+    (sink,) = [each for each in await world.store.sinks() if each.name == "sink"]
+    assert sink.condition.held

@@ -64,7 +64,7 @@ class Probe:
         try:
             async with contextlib.aclosing(walk) as pages:
                 async for page in pages:
-                    if any(reason == UNREADABLE for _, reason in page.gaps):
+                    if page.unreadable:
                         return False  # it has passed over what was not answered
         except (WalkBroken, Retryable, PeerBug) as met:
             if refused and not isinstance(met, Refused):

@@ -101,7 +101,7 @@ class SinkHealth:
         """
         if not self._bug_stands():
             self.condition.unproven |= error.sent
-            await self._save(changed=self._health.refused(error))
+            await self._save_failure(changed=self._health.refused(error))
 
     async def mark_unanswered(self) -> None:
         """Mark the sink as one that is asked first, since what was sent to it was not answered."""
@@ -111,7 +111,7 @@ class SinkHealth:
     async def mark_bug(self, error: PeerBug) -> None:
         """Mark the sink held by a bug, until the owner of the probe lock marks it otherwise."""
         self._has_bug = True
-        await self._save(changed=self._health.refused(error))
+        await self._save_failure(changed=self._health.refused(error))
 
     async def without_bug(self, step: Callable[[], Awaitable[T]]) -> T:
         """Return what *step* of a batch to come returns; while it meets a bug the sink is held."""
@@ -141,6 +141,14 @@ class SinkHealth:
         if self.probe_lock.mine:
             self._has_bug = False
         return self._has_bug
+
+    async def _save_failure(self, *, changed: bool) -> None:
+        """
+        Write the condition before a failure is raised, which ends a run that has to end.
+
+        Another batch may have met the same, and its write is cancelled then.
+        """
+        await self._save(changed=changed or self._fail_fast)
 
     async def _save(self, *, changed: bool) -> None:
         """Write the condition if it has *changed*: what else is in it changes with every batch."""
